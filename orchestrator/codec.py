@@ -1,0 +1,35 @@
+"""Records to JSON text and back, without losing a file name.
+
+A file name that is not UTF-8 reaches Python as a string with lone surrogates. The fast encoder refuses those, so such a
+record takes the standard library's way, which writes them as `\\udcXX` escapes: the text in the store is ASCII then.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+_encoder = msgspec.json.Encoder()
+
+
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def dumps(record: Any) -> str:
+    try:
+        return _encoder.encode(record).decode()
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(record, str_keys=True), separators=(",", ":"))
+
+
+def loads(text: str, kind: type[T]) -> T:
+    if "\\ud" in text:
+        return msgspec.convert(json.loads(text), kind, strict=False)
+    record: T = _decoder(kind).decode(text)
+    return record
