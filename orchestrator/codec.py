@@ -7,8 +7,9 @@ record takes the standard library's way, which writes them as `\\udcXX` escapes:
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -17,7 +18,7 @@ _encoder = msgspec.json.Encoder()
 
 
 @cache
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 
@@ -31,5 +32,5 @@ def dumps(record: Any) -> str:
 def loads(text: str, kind: type[T]) -> T:
     if "\\ud" in text:
         return msgspec.convert(json.loads(text), kind, strict=False)
-    record: T = _decoder(kind).decode(text)
+    record: T = _decoder(cast(Hashable, kind)).decode(text)
     return record

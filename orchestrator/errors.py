@@ -60,7 +60,15 @@ class DefinitionError(UserError):
     """A workflow definition is wrong. `where` reads `file:line, stage 's', key 'k'`, as far as each is known."""
 
     def __init__(
-        self, sentence: str, /, hint: str = "", *, file: str = "", line: int = 0, stage: str = "", key: str = ""
+        self,
+        sentence: str,
+        /,
+        hint: str = "",
+        *,
+        file: str = "",
+        line: int = 0,
+        stage: str = "",
+        key: str = "",
     ) -> None:
         self.file, self.line, self.stage, self.key = file, line, stage, key
         parts = [f"{file}:{line}" if file and line else file or (f"line {line}" if line else "")]

@@ -116,7 +116,7 @@ class Resources(Struct, frozen=True):
 
 
 class RetryRule(Struct, frozen=True):
-    """How often an attempt that failed in `failure` is repeated, after `delay_s · factor**n` seconds (at most `delay_max_s`)."""
+    """How often an attempt that failed in `failure` is repeated: after `delay_s · factor**n` seconds, capped."""
 
     failure: FailureClass
     most: int
@@ -187,7 +187,9 @@ class Plan(Struct, frozen=True):
     owner: str
     stages: tuple[StagePlan, ...]  # a topological order
     variables: dict[str, str] = {}  # the arguments, defaults filled in, and the automatic ones known at submission
-    supplied: tuple[str, ...] = ()  # names among `variables` that a user or a file name supplied (checked for shell text)
+    supplied: tuple[
+        str, ...
+    ] = ()  # names among `variables` that a user or a file name supplied (checked for shell text)
     files: FileSpec = FileSpec()
     user_account: str = ""
     definition: dict[str, Any] = {}  # as written, for the DM record

@@ -1,0 +1,335 @@
+"""The engine: events in, saved states and effects out.
+
+`turn` takes every waiting event through `states.advance`, writes all that changed in one transaction, and only then
+hands out the effects. So whatever an agent or a client hears of is on the disk, and one write serves many transitions.
+"""
+
+from __future__ import annotations
+
+import heapq
+import uuid
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from immutables import Map
+from msgspec import Struct
+
+from orchestrator import states
+from orchestrator.engine import opening
+from orchestrator.errors import BeamwayError, Conflict
+from orchestrator.model import (
+    RUN_ENDED,
+    FailureClass,
+    Order,
+    Outcome,
+    Plan,
+    Run,
+    RunStatus,
+    StageKind,
+    Task,
+    split_token,
+    token,
+)
+from orchestrator.store import runs as store
+from orchestrator.store.database import Database
+
+CHILDREN = uuid.UUID("6f4a4d0e-6c0b-4f6a-9d52-0d6f2f1c7a10")  # namespace of the ids of child runs
+
+
+class Effects(Struct):
+    """What a turn has caused, to be carried out now that it is on the disk."""
+
+    launches: list[tuple[str, Order]]  # site, order
+    kills: list[tuple[str, str]]  # site, token
+    finished: list[Run]
+
+
+class Engine:
+    """Holds every run that is not over. Not thread-safe: one thread owns it."""
+
+    def __init__(
+        self,
+        database: Database,
+        home: Path,
+        *,
+        clock: Callable[[], float],
+        shell_text: Callable[[str], bool] = lambda site: False,
+        default_site: str = "local",
+    ) -> None:
+        self._database = database
+        self._writer = store.Writer(database)
+        self._home = home
+        self._clock = clock
+        self._shell_text = shell_text
+        self._default_site = default_site
+        self._queue: deque[tuple[str, states.Event]] = deque()
+        self._timers: list[tuple[float, str, int]] = []
+        self._stored: dict[str, Run] = {}  # as the store has them; the diff to `runs` is what a turn writes
+        self._touched: dict[str, set[int]] = {}
+        self._log: list[store.EventRow] = []
+        self._outward: list[tuple[str, states.Launch | states.Kill]] = []
+        self._finished: list[Run] = []
+        self.runs: dict[str, Run] = {}
+
+    # ---- in
+
+    def recover(self) -> int:
+        """Take up every unfinished run of the store; the number of them."""
+        for run in store.load_unfinished(self._database):
+            self.runs[run.id] = self._stored[run.id] = run
+            self._queue.append((run.id, states.Recovered(self._clock())))
+        return len(self.runs)
+
+    def submit(self, run: Run) -> None:
+        """Begin a run; a run of the same id that exists already is left alone."""
+        if run.id in self.runs or self._known(run.id):
+            return
+        self.runs[run.id] = run
+        self._queue.append((run.id, states.Begun(self._clock())))
+
+    def feed(self, run_id: str, event: states.Event) -> None:
+        if run_id in self.runs:
+            self._queue.append((run_id, event))
+
+    def forget_unsaved(self) -> None:
+        """Drop the runs that never reached the store: whoever asked for them is told so."""
+        for run_id in [r for r in self.runs if r not in self._stored]:
+            del self.runs[run_id]
+            self._touched.pop(run_id, None)
+            self._outward = [(r, c) for r, c in self._outward if r != run_id]
+            self._finished = [r for r in self._finished if r.id != run_id]
+            self._log = [e for e in self._log if e.run_id != run_id]
+
+    def retry(self, run_id: str, stage: str) -> None:
+        """Run again what did not pass, or `stage` and all after it. Raises NotFound, Conflict."""
+        run = self.runs.get(run_id) or store.load(self._database, run_id)
+        if run.status not in RUN_ENDED:
+            raise Conflict(f"Run {run_id} is {run.status.value}.", "Only a run that is over can be tried again.")
+        if stage and stage not in run.stages:
+            raise Conflict(f"Run {run_id} has no stage {stage!r}; it has {', '.join(run.stages)}.")
+        if run.status is RunStatus.DONE and not stage:
+            raise Conflict(f"Run {run_id} is done.", "Name a stage with --from to run it and all after it again.")
+        self.runs[run_id] = self._stored[run_id] = run
+        self._queue.append((run_id, states.RetryAsked(self._clock(), stage)))
+
+    def due(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            _, run_id, number = heapq.heappop(self._timers)
+            self.feed(run_id, states.TaskDue(now, number))
+
+    @property
+    def next_due(self) -> float | None:
+        return self._timers[0][0] if self._timers else None
+
+    # ---- through
+
+    def turn(self) -> Effects:
+        """Advance every waiting event, save, and return what to do.
+
+        Raises Unavailable when the store cannot be written; nothing is lost then, and the next turn tries again.
+        """
+        while self._queue:
+            run_id, event = self._queue.popleft()
+            run = self.runs.get(run_id)
+            if run is None:
+                continue
+            run, commands, touched = states.advance(run, event)
+            self.runs[run_id] = run
+            self._touched.setdefault(run_id, set()).update(touched)
+            self._note(run, event)
+            for command in commands:
+                match command:
+                    case states.OpenStage() | states.DecideRepeat():
+                        self._queue.append((run_id, self._answer(run_id, command)))
+                    case states.Launch():
+                        self._launch(run, command)
+                    case states.Kill():
+                        self._kill(run, command)
+                    case states.Wake():
+                        heapq.heappush(self._timers, (command.at, run_id, command.number))
+                    case states.Finished():
+                        self._finished.append(run)
+                        self._tell_parent(run)
+        self._save()
+        effects = Effects([], [], self._finished)
+        for run_id, outward in self._outward:
+            self._effect(run_id, outward, effects)
+        self._outward, self._finished = [], []
+        for run in effects.finished:
+            current = self.runs.get(run.id)
+            if current is not None and current.status in RUN_ENDED:
+                del self.runs[run.id]
+                self._stored.pop(run.id, None)
+        return effects
+
+    def _answer(self, run_id: str, command: states.OpenStage | states.DecideRepeat) -> states.Event:
+        run = self.runs[run_id]
+        site = states.stage_plan(run, command.stage).site
+        return opening.answer(run, command, self._clock(), shell_text=self._shell_text(self._site(site)))
+
+    def _site(self, site: str) -> str:
+        return self._default_site if site in ("", "auto") else site
+
+    def _save(self) -> None:
+        changes = []
+        for run_id, touched in self._touched.items():
+            run, before = self.runs[run_id], self._stored.get(run_id)
+            if run is before:
+                continue
+            stages = [name for name, s in run.stages.items() if before is None or before.stages.get(name) is not s]
+            changes.append(store.Changed(run, before is None, tuple(stages), tuple(sorted(touched))))
+        if changes or self._log:
+            self._writer.save(changes, self._log)
+        for change in changes:
+            self._stored[change.run.id] = change.run
+        self._touched.clear()
+        self._log.clear()
+
+    # ---- out
+
+    def _effect(self, run_id: str, command: states.Launch | states.Kill, effects: Effects) -> None:
+        run = self.runs[run_id]
+        task = run.tasks[command.number]
+        plan = states.stage_plan(run, task.stage)
+        site = self._site(plan.site)
+        if isinstance(command, states.Kill):
+            effects.kills.append((site, token(run_id, command.number, command.attempt)))
+            return
+        codes = next((r.exit_codes for r in plan.retries if r.failure is FailureClass.TRANSIENT), ())
+        effects.launches.append(
+            (
+                site,
+                Order(
+                    token(run_id, task.number, task.attempt),
+                    plan.kind,
+                    task.stage,
+                    command=task.command,
+                    call=task.call,
+                    arguments=task.arguments,
+                    working_dir=task.working_dir,
+                    captures=plan.captures,
+                    expect=task.expect,
+                    transient_codes=codes,
+                    timeout_s=plan.timeout_s,
+                    resources=plan.resources,
+                    log_dir=str(self._home / "runs" / run_id / "logs"),
+                    adopt=command.adopt,
+                ),
+            )
+        )
+
+    def _launch(self, run: Run, command: states.Launch) -> None:
+        task = run.tasks[command.number]
+        if states.stage_plan(run, task.stage).kind is StageKind.WORKFLOW:
+            self._launch_child(run, task)
+        else:
+            self._outward.append((run.id, command))
+
+    def _kill(self, run: Run, command: states.Kill) -> None:
+        task = run.tasks[command.number]
+        if states.stage_plan(run, task.stage).kind is not StageKind.WORKFLOW:
+            self._outward.append((run.id, command))
+            return
+        child_id = _child_id(run, task)
+        if child_id in self.runs:
+            self.cancel(child_id, f"its parent run {run.id} was cancelled")
+        else:
+            outcome = Outcome(FailureClass.CANCELLED, "cancelled before the child run began")
+            self.feed(run.id, states.TaskEnded(self._clock(), task.number, task.attempt, outcome))
+
+    # ---- child runs
+
+    def _launch_child(self, run: Run, task: Task) -> None:
+        mine = token(run.id, task.number, task.attempt)
+        child_id = _child_id(run, task)
+        if child_id in self.runs:
+            return
+        if self._known(child_id):
+            self._tell_parent(store.load(self._database, child_id))
+            return
+        try:
+            plan = opening.child_plan(run, task)
+        except BeamwayError as error:
+            outcome = Outcome(FailureClass.USER, f"child workflow {task.call!r}: {error}")
+            self._queue.append((run.id, states.TaskEnded(self._clock(), task.number, task.attempt, outcome)))
+            return
+        self._queue.append((run.id, states.TaskStarted(self._clock(), task.number, task.attempt)))
+        self.submit(new_run(child_id, plan, self._clock(), username=run.username, host=run.host, parent=mine))
+
+    def _tell_parent(self, run: Run) -> None:
+        if not run.parent:
+            return
+        run_id, number, attempt = split_token(run.parent)
+        failure = None if run.status is RunStatus.DONE else FailureClass.USER
+        if run.status is RunStatus.ABORTED:
+            failure = FailureClass.CANCELLED
+        outcome = Outcome(
+            failure,
+            "" if failure is None else f"child run {run.id} {run.status.value}: {run.error}",
+            started_at=run.started_at,
+            ended_at=run.ended_at,
+        )
+        self.feed(run_id, states.TaskEnded(self._clock(), number, attempt, outcome))
+
+    def cancel(self, run_id: str, reason: str) -> None:
+        self.feed(run_id, states.CancelAsked(self._clock(), reason))
+
+    # ---- small things
+
+    def _known(self, run_id: str) -> bool:
+        return store.exists(self._database, run_id)
+
+    def _note(self, run: Run, event: states.Event) -> None:
+        row = _event_row(run, event)
+        if row is not None:
+            self._log.append(row)
+
+
+def _child_id(run: Run, task: Task) -> str:
+    """The same for the same attempt, so that a restarted engine finds the child it began."""
+    return str(uuid.uuid5(CHILDREN, token(run.id, task.number, task.attempt)))
+
+
+def new_run(
+    run_id: str,
+    plan: Plan,
+    at: float,
+    *,
+    files: tuple[str, ...] = (),
+    username: str = "",
+    host: str = "",
+    parent: str = "",
+) -> Run:
+    return Run(
+        run_id, plan, at, variables=Map(plan.variables), files=files, parent=parent, username=username, host=host
+    )
+
+
+def _event_row(run: Run, event: states.Event) -> store.EventRow | None:
+    """The line of the run's history that this event makes; None for those that tell a reader nothing."""
+    match event:
+        case states.TaskEnded():
+            task = run.tasks.get(event.number)
+            text = event.outcome.reason
+            if task is not None and task.due_at and event.outcome.failure:
+                text = f"{text} (will be tried again)"
+            stage = task.stage if task else ""
+            kind = "task ended" if event.outcome.failure is None else f"task {event.outcome.failure.value}"
+            return store.EventRow(run.id, event.at, kind, stage, event.number, event.attempt, text)
+        case states.StageOpened():
+            text = f"{len(event.drafts)} task{'s' if len(event.drafts) != 1 else ''}"
+            return store.EventRow(run.id, event.at, "stage opened", event.stage, text=text)
+        case states.StageSkipped() | states.StageRefused():
+            kind = "stage skipped" if isinstance(event, states.StageSkipped) else "stage refused"
+            return store.EventRow(run.id, event.at, kind, event.stage, text=event.reason)
+        case states.Begun():
+            return store.EventRow(run.id, event.at, "run begun")
+        case states.CancelAsked():
+            return store.EventRow(run.id, event.at, "cancel asked", text=event.reason)
+        case states.RetryAsked():
+            return store.EventRow(run.id, event.at, "retry asked", event.stage)
+        case states.Recovered():
+            return store.EventRow(run.id, event.at, "engine restarted")
+        case _:
+            return None

@@ -1,0 +1,131 @@
+"""What a stage means at the moment its turn comes: its condition, its files, its commands with every name bound.
+
+The only part of the engine that reads the workflow language. It answers the commands `OpenStage` and `DecideRepeat`
+with an event, and looks at the file system only to find input files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from orchestrator.definition import expressions, files, variables
+from orchestrator.errors import ArgumentError, BeamwayError
+from orchestrator.model import Expectation, FileSpec, Run, StageKind, StagePlan
+from orchestrator.states import (
+    DecideRepeat,
+    Event,
+    OpenStage,
+    RepeatDecided,
+    StageOpened,
+    StageRefused,
+    StageSkipped,
+    TaskDraft,
+    stage_plan,
+)
+
+SUDO = "/usr/bin/sudo -u {} -- "
+_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
+
+
+def answer(run: Run, command: OpenStage | DecideRepeat, at: float, *, shell_text: bool = False) -> Event:
+    """The event that answers `command`. `shell_text`: the site allows shell text in supplied values."""
+    plan = stage_plan(run, command.stage)
+    try:
+        if isinstance(command, DecideRepeat):
+            assert plan.repeat is not None
+            satisfied = expressions.parse(plan.repeat.until).evaluate(values_of(run))
+            return RepeatDecided(at, plan.name, satisfied)
+        return _open(run, plan, command.repetition, at, shell_text)
+    except BeamwayError as error:
+        return StageRefused(at, plan.name, str(error))
+
+
+def values_of(run: Run, item: str | None = None) -> dict[str, str]:
+    """Every name known to a command of this run; for one file, that file's own captures first."""
+    started = time.strftime("%Y/%m/%d %H:%M:%S %Z", time.localtime(run.started_at))
+    values = {"id": run.id, "username": run.username, "execHost": run.host, "startTime": started}
+    values.update(run.variables)
+    if item is not None:
+        values.update({name: value for (owner, name), value in run.item_variables.items() if owner == item})
+        values["filePath"] = item
+    return values
+
+
+def _open(run: Run, plan: StagePlan, repetition: int, at: float, shell_text: bool) -> Event:
+    values = values_of(run)
+    if repetition == 1 and plan.run_if and not expressions.parse(plan.run_if).evaluate(values):
+        return StageSkipped(at, plan.name, f"runIf is false: {plan.run_if}")
+    if not plan.per_file:
+        return StageOpened(at, plan.name, repetition, (_draft(run, plan, None, values, shell_text),))
+    per_file = []
+    for item in _files(run, plan, values):
+        own = values_of(run, item) if run.item_variables else {**values, "filePath": item}
+        per_file.append(_draft(run, plan, item, own, shell_text))
+    return StageOpened(at, plan.name, repetition, tuple(per_file))
+
+
+def _files(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, ...]:
+    """The stage's own specification, else the run's; looked up again when a capture has changed it."""
+    spec = plan.files
+    if spec is None:
+        spec = run.plan.files
+        now = FileSpec(
+            path=run.variables.get("filePath", spec.path) if spec.path else spec.path,
+            paths=spec.paths,
+            pattern=run.variables.get("filePathPattern", spec.pattern) if spec.pattern else spec.pattern,
+            query=spec.query,
+        )
+        if now == spec and run.files:
+            return run.files
+        spec = now
+    return files.resolve(spec, values, directory(run, plan, values)[1])
+
+
+def directory(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, str]:
+    """(working directory, data directory) of a stage, absolute."""
+    working = os.path.join(run.plan.directory, variables.substitute(plan.working_dir, values))
+    data = os.path.join(working, variables.substitute(plan.data_dir, {**values, "workingDir": working}))
+    return os.path.normpath(working), os.path.normpath(data)
+
+
+def _draft(run: Run, plan: StagePlan, item: str | None, values: dict[str, str], shell_text: bool) -> TaskDraft:
+    working, data = directory(run, plan, values)
+    command = ""
+    if plan.kind is StageKind.COMMAND:
+        if not shell_text:
+            _refuse_shell_text(run, plan, item, values)
+        command = variables.substitute(plan.command, values)
+        account = variables.substitute(plan.user_account or run.plan.user_account, values)
+        if account:
+            if not _ACCOUNT.fullmatch(account):
+                raise ArgumentError(f"userAccount {account!r} is not the name of an account.")
+            command = SUDO.format(account) + command
+        if "\0" in command:
+            raise ArgumentError("The command holds a NUL character.")
+    return TaskDraft(
+        item=item,
+        command=command,
+        call=plan.call,
+        arguments=variables.substitute_in(plan.arguments, values),
+        working_dir=working,
+        expect=tuple(_bound(e, data, values) for e in plan.expect),
+    )
+
+
+def _refuse_shell_text(run: Run, plan: StagePlan, item: str | None, values: Mapping[str, str]) -> None:
+    """Values that people and file names supply must not reach a shell as shell text; captures are the author's."""
+    used = set(variables.names(plan.command)) | set(variables.names(plan.user_account or run.plan.user_account))
+    for name in sorted(used):
+        supplied = name in run.plan.supplied and run.plan.variables.get(name) == values.get(name)
+        if name in values and (supplied or (name == "filePath" and item is not None)):
+            variables.check_supplied(name, values[name])
+
+
+def _bound(expectation: Expectation, data: str, values: Mapping[str, str]) -> Expectation:
+    path = variables.substitute(expectation.path, values)
+    return replace(expectation, path=os.path.normpath(os.path.join(data, path)))

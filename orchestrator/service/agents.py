@@ -1,0 +1,94 @@
+"""The site agents as the service sees them: what each may get, has got, and still owes.
+
+An agent gets at most `WINDOW` orders ahead, so that a stage of 100,000 files does not sit in its memory. Orders for a
+site whose agent is away wait here; they are in the store as well, so a restart of the service changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from orchestrator.model import Order
+from orchestrator.protocol import Bye, Kills, Message, Orders
+
+WINDOW = 512
+
+
+class Site:
+    """The orders of one site, and the agent that carries them out while it is connected."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._waiting: OrderedDict[str, Order] = OrderedDict()
+        self._sent: dict[str, Order] = {}
+        self._killed: set[str] = set()  # asked to end, not yet seen to end: asked again when an agent comes back
+        self._send: Callable[[Message], None] | None = None
+        self._key: object = None  # of the connection that `_send` writes to
+
+    @property
+    def connected(self) -> bool:
+        return self._send is not None
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """(orders waiting, orders with the agent)"""
+        return len(self._waiting), len(self._sent)
+
+    def attach(self, key: object, send: Callable[[Message], None], holding: Iterable[str]) -> None:
+        """An agent has said hello. What it does not hold, though it was sent, is sent again to be looked for."""
+        held = set(holding)
+        self._send, self._key = send, key
+        for token, order in list(self._sent.items()):
+            if token not in held:
+                del self._sent[token]
+                self._waiting[token] = replace(order, adopt=True)
+                self._waiting.move_to_end(token, last=False)
+        for token in held & self._waiting.keys():
+            self._sent[token] = self._waiting.pop(token)
+        self.flush()
+        if self._killed:
+            send(Kills(tuple(self._killed)))
+
+    def detach(self, key: object) -> None:
+        """This connection is gone; a newer one of the same site stays."""
+        if key is self._key:
+            self._send = None
+
+    def order(self, order: Order) -> None:
+        if order.token not in self._sent:
+            self._waiting[order.token] = order
+
+    def kill(self, tokens: Iterable[str]) -> list[str]:
+        """Ask the agent to end these attempts; returns those that never left, which are ended by that."""
+        wanted = set(tokens)
+        never_left = [t for t in wanted if t in self._waiting and not self._waiting[t].adopt]
+        for token in never_left:
+            del self._waiting[token]
+        away = wanted.difference(never_left)
+        self._killed |= away
+        if away and self._send is not None:
+            self._send(Kills(tuple(away)))
+        return never_left
+
+    def ended(self, token: str) -> None:
+        self._sent.pop(token, None)
+        self._waiting.pop(token, None)
+        self._killed.discard(token)
+
+    def flush(self) -> None:
+        """Send what the window allows."""
+        if self._send is None or not self._waiting or len(self._sent) >= WINDOW:
+            return
+        batch = []
+        while self._waiting and len(self._sent) < WINDOW:
+            token, order = self._waiting.popitem(last=False)
+            self._sent[token] = order
+            batch.append(order)
+        self._send(Orders(tuple(batch)))
+
+    def dismiss(self) -> None:
+        if self._send is not None:
+            self._send(Bye())

@@ -1,0 +1,322 @@
+"""The service: the engine behind a socket, and the agents it looks after.
+
+One thread, one loop: read what clients and agents say, let the engine turn (which saves), then answer and send. Nothing
+is answered before it is on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+import structlog
+
+from orchestrator import protocol, states
+from orchestrator.engine.loop import Effects, Engine, new_run
+from orchestrator.errors import BeamwayError, Unavailable
+from orchestrator.model import FailureClass, Outcome, Run, split_token
+from orchestrator.service.agents import Site
+from orchestrator.service.supervisor import Supervisor, lock
+from orchestrator.settings import Settings, ensure_home
+from orchestrator.store.database import Database
+
+BEAT_S = 0.5  # the longest the loop sleeps: agents are tended and idleness is noticed at least this often
+VERSION = "1"
+
+log = structlog.get_logger()
+
+
+class Peer:
+    """One connection: a client, or after `Hello` an agent."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.frames = protocol.Frames()
+        self.site: Site | None = None
+        self.key = object()
+        self._out = bytearray()
+
+    def send(self, message: protocol.Message) -> None:
+        self._out += protocol.pack(message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the socket takes now; the rest goes when it is writable."""
+        try:
+            while self._out:
+                written = self.socket.send(self._out)
+                del self._out[:written]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._out.clear()  # the reading side sees the end of this connection
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._out)
+
+
+class Server:
+    def __init__(self, settings: Settings, *, idle_exit_s: float = 0.0) -> None:
+        """`idle_exit_s`: end after so long without runs and clients; 0: never."""
+        self._settings = settings
+        self._home = settings.home
+        self._idle_exit_s = idle_exit_s
+        self._selector = selectors.DefaultSelector()
+        self._peers: set[Peer] = set()
+        self._sites: dict[str, Site] = {}
+        self._supervisors = [Supervisor(self._home, settings.site, clock=time.monotonic)]
+        self._replies: list[tuple[Peer, protocol.Message]] = []
+        self._progress: dict[str, tuple[float, str]] = {}
+        self._busy_at = time.monotonic()
+        self._stopping = False
+        self._database = Database(settings.database_url)
+        self._engine = Engine(
+            self._database,
+            self._home,
+            clock=time.time,
+            default_site=settings.site,
+            shell_text=_shell_text_allowed(settings),
+        )
+
+    def run(self) -> None:
+        """Serve until told to stop. The caller holds the lock of the home."""
+        self._database.upgrade()
+        self._listening = protocol.listen(self._home)
+        self._listening.setblocking(False)
+        self._selector.register(self._listening, selectors.EVENT_READ, None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        log.info("service.started", home=str(self._home), unfinished=self._engine.recover())
+        tended_at = 0.0
+        while not self._stopping:
+            now = time.monotonic()
+            if now - tended_at >= BEAT_S:
+                tended_at = now
+                for supervisor in self._supervisors:
+                    supervisor.tend()
+                if self._idle(now):
+                    log.info("service.idle")
+                    break
+            self._listen_once()
+            self._turn()
+        self._shut_down()
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._stopping = True
+
+    # ---- one round
+
+    def _listen_once(self) -> None:
+        wait_s = BEAT_S
+        if self._engine.next_due is not None:
+            wait_s = min(wait_s, max(0.0, self._engine.next_due - time.time()))
+        for key, events in self._selector.select(wait_s):
+            peer = key.data
+            if peer is None:
+                self._accept()
+                continue
+            if events & selectors.EVENT_WRITE:
+                peer.flush()
+            if events & selectors.EVENT_READ:
+                self._read(peer)
+            self._watch(peer)
+
+    def _turn(self) -> None:
+        self._engine.due(time.time())
+        try:
+            effects = self._engine.turn()
+        except Unavailable as error:
+            log.error("store.failed", reason=error.sentence)
+            refusal = protocol.Refused(error.sentence, error.hint, error.exit_code)
+            waiting = [peer for peer, _ in self._replies if peer.site is None]
+            self._replies = [(peer, reply) for peer, reply in self._replies if peer.site is not None]
+            self._engine.forget_unsaved()
+            for peer in waiting:
+                peer.send(refusal)
+            time.sleep(BEAT_S)
+            return
+        replies, self._replies = self._replies, []
+        self._carry_out(effects)
+        for peer, reply in replies:
+            peer.send(reply)
+            self._watch(peer)
+
+    def _carry_out(self, effects: Effects) -> None:
+        touched: set[Site] = set()
+        for name, order in effects.launches:
+            site = self._site(name)
+            site.order(order)
+            touched.add(site)
+        for name, token in effects.kills:
+            for never_left in self._site(name).kill([token]):
+                run_id, number, attempt = split_token(never_left)
+                outcome = Outcome(FailureClass.CANCELLED, "cancelled before it began")
+                self._engine.feed(run_id, states.TaskEnded(time.time(), number, attempt, outcome))
+        for site in touched:
+            site.flush()
+        for run in effects.finished:
+            self._finished(run)
+        if effects.kills:
+            self._turn()
+
+    def _finished(self, run: Run) -> None:
+        log.info("run.finished", run=run.id, workflow=run.plan.workflow, status=run.status.value, error=run.error)
+        for token in [t for t in self._progress if t.startswith(run.id)]:
+            del self._progress[token]
+
+    # ---- connections
+
+    def _accept(self) -> None:
+        connection, _ = self._listening.accept()
+        connection.setblocking(False)
+        peer = Peer(connection)
+        self._peers.add(peer)
+        self._selector.register(connection, selectors.EVENT_READ, peer)
+
+    def _watch(self, peer: Peer) -> None:
+        if peer in self._peers:
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.pending else 0)
+            self._selector.modify(peer.socket, wanted, peer)
+
+    def _read(self, peer: Peer) -> None:
+        try:
+            data = peer.socket.recv(1 << 20)
+            messages = peer.frames.feed(data) if data else []
+        except BlockingIOError:
+            return
+        except (OSError, ValueError) as error:
+            log.warning("peer.broken", reason=str(error))
+            data, messages = b"", []
+        if not data:
+            self._drop(peer)
+            return
+        self._busy_at = time.monotonic()
+        for message in messages:
+            self._hear(peer, message)
+
+    def _drop(self, peer: Peer) -> None:
+        self._selector.unregister(peer.socket)
+        peer.socket.close()
+        self._peers.discard(peer)
+        if peer.site is not None:
+            log.warning("agent.gone", site=peer.site.name)
+            peer.site.detach(peer.key)
+
+    def _hear(self, peer: Peer, message: protocol.AnyMessage) -> None:
+        match message:
+            case protocol.Report():
+                self._reported(peer, message)
+            case protocol.Hello():
+                log.info("agent.hello", site=message.site, pid=message.pid, holding=len(message.holding))
+                peer.site = self._site(message.site)
+                peer.site.attach(peer.key, lambda m: self._send(peer, m), message.holding)
+            case protocol.Submit():
+                run = new_run(
+                    message.run_id,
+                    message.plan,
+                    time.time(),
+                    files=message.files,
+                    username=message.username,
+                    host=message.host,
+                )
+                self._engine.submit(run)
+                self._replies.append((peer, protocol.Accepted(run.id)))
+            case protocol.Cancel():
+                self._engine.feed(message.run_id, states.CancelAsked(time.time(), message.reason))
+                self._replies.append((peer, protocol.Accepted(message.run_id)))
+            case protocol.Retry():
+                self._replies.append((peer, self._retry(message)))
+            case protocol.Peek():
+                progress = {t: p for t, p in self._progress.items() if t.startswith(message.run_id)}
+                peer.send(protocol.Live(progress, self._connected()))
+            case protocol.Ping():
+                peer.send(protocol.Pong(os.getpid(), VERSION, self._connected(), len(self._engine.runs)))
+            case protocol.Stop():
+                self._stopping = True
+                self._replies.append((peer, protocol.Accepted("")))
+            case _:
+                log.warning("message.unexpected", kind=type(message).__name__)
+
+    def _send(self, peer: Peer, message: protocol.Message) -> None:
+        peer.send(message)
+        self._watch(peer)
+
+    def _retry(self, message: protocol.Retry) -> protocol.Message:
+        try:
+            self._engine.retry(message.run_id, message.stage)
+        except BeamwayError as error:
+            return protocol.Refused(error.sentence, error.hint, error.exit_code)
+        return protocol.Accepted(message.run_id)
+
+    def _reported(self, peer: Peer, report: protocol.Report) -> None:
+        for event in report.events:
+            if isinstance(event, protocol.Progress):
+                self._progress[event.token] = (event.fraction, event.text)
+                continue
+            run_id, number, attempt = split_token(event.token)
+            if isinstance(event, protocol.Started):
+                self._engine.feed(run_id, states.TaskStarted(event.at, number, attempt))
+            else:
+                self._progress.pop(event.token, None)
+                if peer.site is not None:
+                    peer.site.ended(event.token)
+                self._engine.feed(run_id, states.TaskEnded(time.time(), number, attempt, event.outcome))
+        if peer.site is not None:
+            peer.site.flush()
+        self._replies.append((peer, protocol.Stored(report.number)))
+
+    # ---- small things
+
+    def _site(self, name: str) -> Site:
+        return self._sites.setdefault(name, Site(name))
+
+    def _connected(self) -> tuple[str, ...]:
+        return tuple(s.name for s in self._sites.values() if s.connected)
+
+    def _idle(self, now: float) -> bool:
+        if self._engine.runs or any(p.site is None for p in self._peers):
+            self._busy_at = now
+        return self._idle_exit_s > 0 and now - self._busy_at > self._idle_exit_s
+
+    def _shut_down(self) -> None:
+        """Agents end what runs; it is taken up again when the service is started again."""
+        try:
+            self._turn()
+        finally:
+            for site in self._sites.values():
+                site.dismiss()
+            for supervisor in self._supervisors:
+                supervisor.wait(timeout_s=20.0)
+            self._listening.close()
+            (self._home / protocol.SOCKET).unlink(missing_ok=True)
+            self._database.close()
+        log.info("service.stopped", unfinished=len(self._engine.runs))
+
+
+def _shell_text_allowed(settings: Settings) -> Callable[[str], bool]:
+    allowed: dict[str, bool] = {}
+
+    def ask(site: str) -> bool:
+        if site not in allowed:
+            from sites import loader
+
+            allowed[site] = loader.load(site, [settings.home / "sites"]).policies.allow_shell_text
+        return allowed[site]
+
+    return ask
+
+
+def serve(settings: Settings, *, idle_exit_s: float = 0.0) -> int:
+    """Be the service of this home until stopped; 0, or 75 when another process is it already."""
+    ensure_home(settings.home)
+    held = lock(settings.home / "service.lock")
+    if held is None:
+        log.info("service.already_running")
+        return Unavailable.exit_code
+    Server(settings, idle_exit_s=idle_exit_s).run()
+    return 0

@@ -1,0 +1,97 @@
+"""Starts the agent of a site and starts it again when it dies, ever more slowly while it keeps dying."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+FIRST_DELAY_S, MOST_DELAY_S, STEADY_S = 0.2, 30.0, 60.0
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    def __init__(self, home: Path, site: str, *, clock: Callable[[], float]) -> None:
+        self._home, self._site, self._clock = home, site, clock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._delay_s = 0.0
+        self._not_before = 0.0
+
+    def tend(self) -> None:
+        """Call often: sees that an agent runs. One left over from a former service is let be; it will connect."""
+        now = self._clock()
+        if self._process is not None:
+            status = self._process.poll()
+            if status is None:
+                return
+            steady = now - self._started_at > STEADY_S
+            self._delay_s = FIRST_DELAY_S if steady or not self._delay_s else min(self._delay_s * 2, MOST_DELAY_S)
+            self._not_before = now + self._delay_s
+            self._process = None
+            log.warning("agent.died", site=self._site, status=status, again_in_s=self._delay_s)
+        if now >= self._not_before and not locked(agent_lock(self._home, self._site)):
+            self._start(now)
+
+    def _start(self, now: float) -> None:
+        self._started_at = now
+        path = self._home / "logs" / f"agent-{self._site}.log"
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        with path.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "orchestrator.agent", self._site],
+                env={**os.environ, "BEAMWAY_HOME": str(self._home)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        log.info("agent.started", site=self._site, pid=self._process.pid)
+
+    def wait(self, timeout_s: float) -> None:
+        """For the end of an agent that was told to end; it is killed when it does not."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def agent_lock(home: Path, site: str) -> Path:
+    return home / f"agent-{site}.lock"
+
+
+def locked(path: Path) -> bool:
+    """Does a living process hold this lock?"""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def lock(path: Path) -> int | None:
+    """Take the lock for the life of this process; None when another process has it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    os.ftruncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())
+    return handle

@@ -1,0 +1,101 @@
+"""The settings: one strict tree, file < environment < flags.
+
+`BEAMWAY_HOME` is where all state of one installation lives; two of them never meet. The file is `settings.toml` in it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import SettingsError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every field may stand in `settings.toml`, or in the environment as `BEAMWAY_<NAME>`."""
+
+    home: Path
+    database: str = ""  # SQLAlchemy URL; empty: SQLite in the home directory
+    site: str = "local"  # site of stages that name none
+    idle_exit_s: float = 300.0  # a service that a command started by itself ends after so long without work
+    log_cap_bytes: int = 10_000_000  # kept of each stdout and stderr
+    workflows: tuple[str, ...] = field(default=())  # directories searched for definitions before the standard ones
+
+    @property
+    def database_url(self) -> str:
+        if not self.database and "?" in str(self.home):
+            raise SettingsError(f"The home directory {self.home} holds a '?', which a database address cannot.")
+        return self.database or f"sqlite:///{self.home}/beamway.db"
+
+
+def default_home() -> Path:
+    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
+    return Path(data) / "beamway"
+
+
+def load(home: Path | None = None) -> Settings:
+    """Read the settings; an unknown name or a wrong type is refused with the nearest that exists."""
+    home = (home or Path(os.environ.get("BEAMWAY_HOME") or default_home())).expanduser().absolute()
+    settings = Settings(home=home)
+    path = home / "settings.toml"
+    if path.exists():
+        settings = replace(settings, **_from_file(path))
+    return replace(settings, **_from_environment())
+
+
+def ensure_home(home: Path) -> None:
+    """Make the home directory, readable by its owner alone."""
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (home / "runs").mkdir(exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SettingsError(
+            f"The home directory {home} cannot be used: {error.strerror}.", "Set BEAMWAY_HOME to a writable directory."
+        ) from error
+
+
+_KINDS: dict[str, type] = {
+    "database": str,
+    "site": str,
+    "idle_exit_s": float,
+    "log_cap_bytes": int,
+    "workflows": tuple,
+}
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}.") from error
+    return {name: _typed(name, value, str(path)) for name, value in values.items()}
+
+
+def _from_environment() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in _KINDS:
+        text = os.environ.get(f"BEAMWAY_{name.upper()}")
+        if text:
+            found[name] = _typed(name, text.split(os.pathsep) if name == "workflows" else text, "environment")
+    return found
+
+
+def _typed(name: str, value: Any, where: str) -> Any:
+    if name not in _KINDS:
+        raise SettingsError(f"{where}: there is no setting {name!r}.{nearest(name, _KINDS)}")
+    kind = _KINDS[name]
+    try:
+        if kind is tuple:
+            return tuple(str(v) for v in value)
+        if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
+            raise ValueError
+        return kind(value)
+    except (TypeError, ValueError):
+        raise SettingsError(f"{where}: setting {name!r} must be a {kind.__name__}, not {value!r}.") from None
+
+
+assert set(_KINDS) == {f.name for f in fields(Settings)} - {"home"}

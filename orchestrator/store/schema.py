@@ -1,0 +1,79 @@
+"""The tables. Columns are what is searched, sorted or counted; the rest of a record is its JSON `doc`.
+
+Texts in `doc` columns are ASCII-safe (`orchestrator.codec`), so that a file name in any encoding survives.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# Many runs share one plan: it is stored once, under the digest of its text.
+plans = Table(
+    "plans",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("doc", Text, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("workflow", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("parent", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float, nullable=False),
+    Column("plan", String(64), nullable=False),
+    Column("request", Text, nullable=False),  # what was asked: arguments, files, directory, user, host
+    Column("doc", Text, nullable=False),  # what was learned: captured variables, resolved files, counters
+    Index("ix_runs_created_at", "created_at"),
+    Index("ix_runs_status_created_at", "status", "created_at"),
+    Index("ix_runs_workflow_created_at", "workflow", "created_at"),
+)
+
+stages = Table(
+    "stages",
+    metadata,
+    Column("run_id", String(64), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("status", String(16), nullable=False),
+    Column("doc", Text, nullable=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("run_id", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("stage", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("doc", Text, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("run_id", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("number", Integer, nullable=False),  # -1: not about one task
+    Column("attempt", Integer, nullable=False),
+    Column("text", Text, nullable=False),
+    Index("ix_events_run_id_seq", "run_id", "seq"),
+)
