@@ -18,9 +18,10 @@ import structlog
 from orchestrator import protocol, states
 from orchestrator.engine.loop import Effects, Engine, new_run
 from orchestrator.errors import BeamwayError, Unavailable
+from orchestrator.locks import lock, service_lock
 from orchestrator.model import FailureClass, Outcome, Run, split_token
 from orchestrator.service.agents import Site
-from orchestrator.service.supervisor import Supervisor, lock
+from orchestrator.service.supervisor import Supervisor
 from orchestrator.settings import Settings, ensure_home
 from orchestrator.store.database import Database
 
@@ -314,7 +315,7 @@ def _shell_text_allowed(settings: Settings) -> Callable[[str], bool]:
 def serve(settings: Settings, *, idle_exit_s: float = 0.0) -> int:
     """Be the service of this home until stopped; 0, or 75 when another process is it already."""
     ensure_home(settings.home)
-    held = lock(settings.home / "service.lock")
+    held = lock(service_lock(settings.home))
     if held is None:
         log.info("service.already_running")
         return Unavailable.exit_code

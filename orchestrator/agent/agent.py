@@ -1,0 +1,369 @@
+"""The agent of one site: takes orders, has them carried out through Parsl, reports what came of them.
+
+One thread owns all state here and talks to the service; commands wait in threads, kernels run in pilot workers, and
+both come back through a queue. A report is kept until the service has stored it, and sent again over a new connection.
+When the service is gone for `LEASE_S` and nothing runs any more, the agent ends; what it knows is in the exit records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import selectors
+import signal
+import socket
+import time
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+from msgspec.structs import replace
+
+from orchestrator import codec, protocol
+from orchestrator.agent import executors, output, processes, wrapper
+from orchestrator.agent.shell import Shell
+from orchestrator.model import FailureClass, Order, Outcome, StageKind
+
+BEAT_S = 0.25  # how often starts, progress and time-outs are looked at
+LEASE_S = 60.0  # how long the agent waits for a service that has gone
+GRACE_S = processes.GRACE_S
+
+log = structlog.get_logger()
+
+
+class _Active:
+    """An attempt that is being carried out."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.paths = output.Paths(order)
+        self.started_at = 0.0  # seen to have started
+        self.asked: FailureClass | None = None  # it was asked to end, for this reason
+        self.asked_at = 0.0
+        self.progress: tuple[float, str] | None = None
+
+
+class Agent:
+    def __init__(self, home: Path, site: str, pool: executors.Executors, shell: Shell, *, log_cap_bytes: int) -> None:
+        self._home, self._site = home, site
+        self._pool, self._shell, self._cap = pool, shell, log_cap_bytes
+        self._slots = home / "agents" / site / "slots"
+        self._active: dict[str, _Active] = {}
+        self._arrived: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
+        self._waking, self._woken = socket.socketpair()
+        self._waking.setblocking(False)
+        self._woken.setblocking(False)
+        self._events: list[protocol.Started | protocol.Progress | protocol.Ended] = []
+        self._unstored: dict[int, protocol.Report] = {}
+        self._report_number = 0
+        self._service: socket.socket | None = None
+        self._frames = protocol.Frames()
+        self._stopping = False
+
+    def run(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        selector = selectors.DefaultSelector()
+        selector.register(self._woken, selectors.EVENT_READ)
+        looked_at = 0.0
+        heard_at = time.monotonic()
+        while not self._stopping:
+            if self._service is None:
+                if self._connect():
+                    selector.register(self._service, selectors.EVENT_READ)  # type: ignore[arg-type]
+                elif time.monotonic() - heard_at > LEASE_S and not self._active:
+                    log.warning("agent.no_service", seconds=LEASE_S)
+                    break
+            else:
+                heard_at = time.monotonic()
+            for key, _ in selector.select(BEAT_S):
+                if key.fileobj is self._woken:
+                    with contextlib.suppress(BlockingIOError):
+                        self._woken.recv(4096)
+                elif not self._listen():
+                    selector.unregister(key.fileobj)
+            self._collect()
+            if time.monotonic() - looked_at > BEAT_S:
+                looked_at = time.monotonic()
+                self._look()
+                trouble = self._pool.tend()
+                if trouble:
+                    log.error("agent.pool_lost", reason=trouble)
+                    self._stopping = True
+            self._send_events()
+        self._shut_down()
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self._stopping = True
+
+    # ---- the service
+
+    def _connect(self) -> bool:
+        try:
+            self._service = protocol.connect(self._home)
+        except OSError:
+            time.sleep(BEAT_S)
+            return False
+        self._service.settimeout(LEASE_S)
+        self._frames = protocol.Frames()
+        ended = {e.token for r in self._unstored.values() for e in r.events if isinstance(e, protocol.Ended)}
+        ended |= {e.token for e in self._events if isinstance(e, protocol.Ended)}
+        self._say(protocol.Hello(self._site, os.getpid(), tuple(ended | self._active.keys())))
+        for report in list(self._unstored.values()):
+            self._say(report)
+        return self._service is not None
+
+    def _say(self, message: protocol.Message) -> None:
+        if self._service is None:
+            return
+        try:
+            self._service.sendall(protocol.pack(message))
+        except OSError as error:
+            log.warning("service.gone", reason=str(error))
+            with contextlib.suppress(OSError):
+                self._service.shutdown(socket.SHUT_RDWR)  # the next read sees the end
+
+    def _listen(self) -> bool:
+        """Hear what the service says; False when the connection is over."""
+        assert self._service is not None
+        try:
+            data = self._service.recv(1 << 20)
+            messages = self._frames.feed(data)
+        except (OSError, ValueError):
+            data, messages = b"", []
+        if not data:
+            self._service.close()
+            self._service = None
+            return False
+        for message in messages:
+            match message:
+                case protocol.Orders():
+                    for order in message.orders:
+                        self._begin(order)
+                case protocol.Kills():
+                    for token in message.tokens:
+                        self._end(token, FailureClass.CANCELLED)
+                case protocol.Stored():
+                    self._forget(message.number)
+                case protocol.Bye():
+                    self._stopping = True
+                case _:
+                    log.warning("message.unexpected", kind=type(message).__name__)
+        return True
+
+    def _forget(self, number: int) -> None:
+        for known in [n for n in self._unstored if n <= number]:
+            for event in self._unstored.pop(known).events:
+                if isinstance(event, protocol.Ended):
+                    active = self._active.pop(event.token, None)
+                    if active is not None:
+                        output.tidy(active.paths)
+
+    def _send_events(self) -> None:
+        if not self._events:
+            return
+        self._report_number += 1
+        report = protocol.Report(self._report_number, tuple(self._events))
+        self._events = []
+        self._unstored[report.number] = report
+        self._say(report)
+
+    # ---- attempts
+
+    def _begin(self, order: Order) -> None:
+        if order.token in self._active:
+            return
+        active = self._active[order.token] = _Active(order)
+        if order.kind is StageKind.COMMAND:
+            future = self._pool.submit(executors.COMMANDS, self._shell.run, order)
+            future.add_done_callback(partial(self._ended, order.token))
+            return
+        if order.adopt:
+            known = _known_end(active.paths)
+            if known is not None:
+                self._arrive(order.token, known)
+                return
+        label = self._pool.pilot(order.resources.cores_per_rank * order.resources.ranks_per_node)
+        text = codec.dumps(order)
+        future = self._pool.submit(label, executors.RUN, text, str(self._slots), self._cap)
+        future.add_done_callback(partial(self._ended, order.token))
+
+    def _ended(self, token: str, future: Future[Any]) -> None:
+        """In Parsl's thread."""
+        self._arrive(token, _outcome(future))
+
+    def _arrive(self, token: str, outcome: Outcome) -> None:
+        self._arrived.put((token, outcome))
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._waking.send(b"\0")
+
+    def _collect(self) -> None:
+        while True:
+            try:
+                token, outcome = self._arrived.get_nowait()
+            except queue.Empty:
+                return
+            active = self._active.get(token)
+            if active is None:
+                continue
+            order = active.order
+            if order.kind is StageKind.COMMAND and order.expect and outcome.failure is None and not outcome.findings:
+                self._check(order, outcome)
+                continue
+            self._events.append(protocol.Ended(token, _as_asked(active, outcome)))
+
+    def _check(self, order: Order, outcome: Outcome) -> None:
+        """What a command has made is looked at in a pilot worker: reading a broken file must not harm the agent."""
+
+        def checked(future: Future[Any]) -> None:
+            seen = _outcome(future)
+            self._arrive(
+                order.token,
+                replace(
+                    outcome,
+                    failure=seen.failure,
+                    reason=seen.reason,
+                    findings=seen.findings,
+                    products=seen.products,
+                    checks_s=seen.checks_s,
+                    ended_at=time.time(),
+                ),
+            )
+
+        label = self._pool.pilot(1)
+        future = self._pool.submit(label, executors.CHECK, codec.dumps(order), outcome.started_at)
+        future.add_done_callback(checked)
+
+    def _end(self, token: str, why: FailureClass) -> None:
+        active = self._active.get(token)
+        if active is None:
+            found = list(processes.with_environment(processes.TOKEN, token))
+            processes.end(found)
+            self._events.append(protocol.Ended(token, Outcome(FailureClass.CANCELLED, "cancelled")))
+            return
+        if active.asked is None:
+            active.asked, active.asked_at = why, time.monotonic()
+        if active.order.kind is StageKind.COMMAND:
+            begun = self._shell.end(token, why)
+        else:
+            begun = self._end_call(active)
+        if not begun:
+            self._events.append(protocol.Ended(token, Outcome(why, "cancelled before it began")))
+
+    def _end_call(self, active: _Active) -> bool:
+        """False when no worker has begun it; the mark keeps one from beginning it later."""
+        with contextlib.suppress(OSError):
+            os.makedirs(active.order.log_dir, mode=0o700, exist_ok=True)
+            Path(active.paths.cancelled).touch()
+        pids = [slot.pid for slot in self._busy_slots() if slot.token == active.order.token]
+        for pid in pids:
+            _signal_group(pid, signal.SIGTERM)
+        return bool(pids)
+
+    # ---- what runs
+
+    def _look(self) -> None:
+        """Starts, progress, time-outs, and workers that do not end when asked."""
+        busy = {slot.token: slot for slot in self._busy_slots()}
+        now = time.monotonic()
+        for token, active in self._active.items():
+            if active.order.kind is StageKind.COMMAND:
+                if not active.started_at and os.path.exists(active.paths.stdout):
+                    self._started(active, time.time())
+                continue
+            slot = busy.get(token)
+            if slot is None:
+                continue
+            if not active.started_at:
+                self._started(active, slot.started_at)
+            progress = output.last_progress(active.paths.stdout)
+            if progress is not None and progress != active.progress:
+                active.progress = progress
+                self._events.append(protocol.Progress(token, *progress))
+            timeout_s = active.order.timeout_s
+            if active.asked is None and timeout_s and time.time() > slot.started_at + timeout_s:
+                self._end(token, FailureClass.TIMEOUT)
+            elif active.asked is not None:
+                over = now - active.asked_at > GRACE_S
+                _signal_group(slot.pid, signal.SIGKILL if over else signal.SIGTERM)
+
+    def _started(self, active: _Active, at: float) -> None:
+        active.started_at = at
+        self._events.append(protocol.Started(active.order.token, at))
+
+    def _busy_slots(self) -> list[wrapper.Slot]:
+        slots = []
+        if any(a.order.kind is not StageKind.COMMAND for a in self._active.values()):
+            with contextlib.suppress(OSError):
+                for entry in os.scandir(self._slots):
+                    with contextlib.suppress(OSError, ValueError):
+                        slot = codec.loads(Path(entry.path).read_text().rstrip(), wrapper.Slot)
+                        if slot.token:
+                            slots.append(slot)
+        return slots
+
+    def _shut_down(self) -> None:
+        """End what runs. It is reported lost when it is looked for again, and begun again."""
+        log.info("agent.stopping", active=len(self._active))
+        self._shell.end_all()
+        for slot in self._busy_slots():
+            _signal_group(slot.pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            if self._service is not None:
+                self._service.close()
+        self._pool.close()
+        clear(self._home, self._site)
+
+
+def _outcome(future: Future[Any]) -> Outcome:
+    """What a Parsl future holds; whatever Parsl itself raises means that the worker was lost."""
+    error = future.exception()
+    if error is None:
+        result = future.result()
+        return result if isinstance(result, Outcome) else codec.loads(result, Outcome)
+    return Outcome(FailureClass.LOST, f"the worker was lost: {type(error).__name__}: {error}", ended_at=time.time())
+
+
+def _as_asked(active: _Active, outcome: Outcome) -> Outcome:
+    """The outcome of an attempt that was asked to end is that it did, unless it had ended well before."""
+    if active.asked is None or outcome.failure is None:
+        return outcome
+    if active.asked is FailureClass.TIMEOUT:
+        reason = f"ended after its timeout of {active.order.timeout_s:g} s"
+        return replace(outcome, failure=FailureClass.TIMEOUT, reason=reason)
+    return replace(outcome, failure=active.asked, reason="cancelled")
+
+
+def _known_end(paths: output.Paths) -> Outcome | None:
+    """How a call ended that an earlier agent had started; None when it never did, and may be begun."""
+    if not os.path.exists(paths.stdout):
+        return None
+    try:
+        return codec.loads(Path(paths.exit).read_text(), Outcome)
+    except (OSError, ValueError):
+        return Outcome(FailureClass.LOST, "the agent died under it", ended_at=time.time())
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def clear(home: Path, site: str) -> None:
+    """End the worker pools that an earlier agent of this site left, and forget their slots."""
+    left = processes.end(processes.with_environment(processes.AGENT, f"{home}:{site}"), grace_s=2.0)
+    if left:
+        log.warning("agent.orphans_ended", processes=left)
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(home / "agents" / site / "slots"):
+            os.unlink(entry.path)
+
+
+def cores_here() -> int:
+    return len(os.sched_getaffinity(0))

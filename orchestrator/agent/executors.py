@@ -1,0 +1,121 @@
+"""Parsl for one site: one DataFlowKernel, one executor per resource shape.
+
+Parsl starts and feeds the workers; success, retries and time-outs are ours. What was seen of it decides the settings:
+no retries (they come at once and are not written down), no strategy thread (a block is wanted when the executor is
+made, not seconds later), no monitoring, no block error handler (the default one makes an executor bad for ever after
+its first lost block), encryption on (other users of the host reach its ports).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import structlog
+from parsl import Config, python_app
+from parsl.dataflow.dflow import DataFlowKernel
+from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
+from parsl.jobs.states import JobStatus
+from parsl.launchers import SimpleLauncher
+from parsl.providers import LocalProvider
+
+from orchestrator.agent import wrapper
+
+COMMANDS = "commands"
+HEARTBEAT_S, HEARTBEATS_LOST_S = 10, 30
+
+log = structlog.get_logger()
+
+
+class Executors:
+    """The DataFlowKernel of the agent. Used from one thread."""
+
+    def __init__(self, run_dir: Path, *, cores: int, commands: int, worker_init: str = "") -> None:
+        self._cores, self._worker_init = cores, worker_init
+        self._run_dir = run_dir
+        threads = ThreadPoolExecutor(label=COMMANDS, max_threads=commands)
+        self._kernel = DataFlowKernel(
+            Config(
+                executors=[threads],
+                run_dir=str(run_dir),
+                strategy="none",
+                retries=0,
+                initialize_logging=False,
+                usage_tracking=0,
+            )
+        )
+        self._pilots: dict[int, HighThroughputExecutor] = {}
+        self._apps: dict[tuple[str, Callable[..., Any]], Callable[..., Future[Any]]] = {}
+
+    def submit(self, label: str, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Call an importable function on an executor. Its future never has to be cancelled: Parsl cannot."""
+        app = self._apps.get((label, function))
+        if app is None:
+            app = python_app(function, data_flow_kernel=self._kernel, executors=[label])
+            self._apps[label, function] = app
+        return app(*arguments)
+
+    def pilot(self, cores: int) -> str:
+        """The label of the executor whose workers have `cores` cores each; it is started at the first call."""
+        cores = max(1, min(cores, self._cores))
+        if cores not in self._pilots:
+            self._pilots[cores] = self._start(cores)
+        return str(self._pilots[cores].label)
+
+    def _start(self, cores: int) -> HighThroughputExecutor:
+        threads = {"NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"}
+        lines = [f"export {name}={cores}" for name in sorted(threads)]
+        provider = LocalProvider(  # type: ignore[no-untyped-call]
+            init_blocks=0,
+            min_blocks=0,
+            max_blocks=1,
+            launcher=SimpleLauncher(),
+            worker_init="\n".join([*lines, self._worker_init]),
+        )
+        pilot = HighThroughputExecutor(
+            label=f"cores-{cores}",
+            address="127.0.0.1",
+            max_workers_per_node=max(1, self._cores // cores),
+            cores_per_worker=1e-3,
+            provider=provider,
+            heartbeat_period=HEARTBEAT_S,
+            heartbeat_threshold=HEARTBEATS_LOST_S,
+            block_error_handler=_no_handler,
+            encrypted=True,
+        )
+        self._kernel.add_executors([pilot])
+        pilot.scale_out_facade(1)
+        log.info("pilot.started", label=pilot.label, workers=pilot.max_workers_per_node)
+        return pilot
+
+    def tend(self) -> str:
+        """Replace a block that has ended; a sentence when an executor cannot go on, and the agent should start anew."""
+        for pilot in self._pilots.values():
+            if pilot.interchange_proc is not None and pilot.interchange_proc.poll() is not None:
+                return f"the interchange of {pilot.label} has died"
+            thread = pilot._result_queue_thread
+            if thread is not None and not thread.is_alive():
+                return f"the result thread of {pilot.label} has died"
+            status: dict[str, JobStatus] = pilot.status_facade
+            if status and all(s.terminal for s in status.values()):
+                log.warning("pilot.block_lost", label=pilot.label)
+                pilot.scale_out_facade(1)
+        return ""
+
+    def close(self) -> None:
+        self._kernel.cleanup()
+
+
+def _no_handler(_executor: object, _status: object) -> None:
+    """A lost block is replaced by `tend`, and its attempts are reported lost; nothing else follows from it."""
+
+
+def environment_for_parsl(bin_dir: str) -> None:
+    """Parsl finds its own programs on the PATH."""
+    os.environ["PATH"] = os.pathsep.join([bin_dir, os.environ.get("PATH", os.defpath)])
+
+
+RUN, CHECK = wrapper.run, wrapper.check

@@ -1,0 +1,119 @@
+"""The kept stdout and stderr of an attempt: where they lie, how they are capped, what is captured from them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import regex
+
+from orchestrator.model import Order, split_token
+
+SEARCH_S = 5.0  # one expression on one output; a catastrophic one is given up, not waited for
+PROGRESS = re.compile(rb"^progress (\d(?:\.\d+)?) ?(.*)$", re.MULTILINE)  # the line of the kernel contract
+
+
+class Paths:
+    """The files of one attempt, in the run's log directory."""
+
+    def __init__(self, order: Order) -> None:
+        _, number, attempt = split_token(order.token)
+        stem = f"{order.log_dir}/{number}.{attempt}"
+        self.stdout, self.stderr = f"{stem}.out", f"{stem}.err"
+        self.cancelled = f"{stem}.cancelled"  # a mark: do not begin
+        self.exit = f"{stem}.exit"  # written when the attempt has ended, so that a restarted agent knows how
+
+    def open(self) -> tuple[int, int]:
+        """Descriptors of stdout and stderr, for appending. A file that exists is a trace of an earlier start."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            out = os.open(self.stdout, flags, 0o600)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self.stdout), mode=0o700, exist_ok=True)
+            out = os.open(self.stdout, flags, 0o600)
+        try:
+            return out, os.open(self.stderr, flags, 0o600)
+        except OSError:
+            os.close(out)
+            raise
+
+
+def cut(path: str, cap_bytes: int) -> None:
+    """Keep the first and the last half of `cap_bytes`, with a line between that says what was left out.
+
+    Safe on a file that is being appended to, but for what is written during the cut.
+    """
+    try:
+        size = os.stat(path).st_size
+        if size <= cap_bytes:
+            return
+        half = cap_bytes // 2
+        with open(path, "r+b") as file:
+            file.seek(size - half)
+            tail = file.read(half)
+            file.truncate(half)
+            file.seek(half)
+            file.write(f"\n[… {size - 2 * half} bytes left out by the cap of {cap_bytes} bytes …]\n".encode())
+            file.write(tail)
+    except OSError:
+        return  # the log is a courtesy; losing it fails nothing
+
+
+def read(path: str) -> str:
+    """The text of an output; bytes that are not UTF-8 survive as surrogates."""
+    try:
+        return Path(path).read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""
+
+
+def path_if_any(path: str) -> str:
+    """The path, or an empty string when nothing was written to it."""
+    try:
+        return path if os.stat(path).st_size else ""
+    except OSError:
+        return ""
+
+
+def tidy(paths: Paths) -> None:
+    """Remove what an attempt needs no more once its outcome is stored. Not before: an empty stdout says "started"."""
+    for path in (paths.stdout, paths.stderr):
+        if not path_if_any(path):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+    for path in (paths.exit, paths.cancelled):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def captured(patterns: Iterable[str], text: str) -> tuple[dict[str, str], str]:
+    """(named groups of the first match of each pattern, a sentence about a pattern that could not be searched)."""
+    values: dict[str, str] = {}
+    for pattern in patterns:
+        try:
+            match = regex.compile(pattern).search(text, timeout=SEARCH_S)
+        except TimeoutError:
+            return values, f"outputVariableRegexList: {pattern!r} took over {SEARCH_S:g} s on this output"
+        except regex.error as error:
+            return values, f"outputVariableRegexList: {pattern!r}: {error}"
+        if match is not None:
+            values.update({name: value for name, value in match.groupdict().items() if value is not None})
+    return values, ""
+
+
+def last_progress(path: str) -> tuple[float, str] | None:
+    """The newest progress line of an output that is being written."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4096))
+            found = PROGRESS.findall(file.read())
+    except OSError:
+        return None
+    if not found:
+        return None
+    fraction, text = found[-1]
+    return min(1.0, float(fraction)), text.decode("utf-8", "replace")[:200]

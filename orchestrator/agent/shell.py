@@ -1,0 +1,199 @@
+"""Command stages: one shell command line in a process group of its own, in a clean environment.
+
+The group outlives the agent. A tiny shell around the command writes its exit status to a file by rename, so that an
+agent started again learns how a command ended that it did not start itself (`adopt`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from orchestrator.agent import output, processes
+from orchestrator.model import FailureClass, Order, Outcome
+
+KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")  # of the agent's environment
+TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h: try again later
+_AROUND = '"$1" -c "$2"; s=$?; printf "%s" "$s" >"$3.part" && mv -f "$3.part" "$3"; exit "$s"'
+_POLL_S = 0.1
+
+
+class Shell:
+    """Runs and ends the commands of one agent. Thread-safe."""
+
+    def __init__(self, environment: dict[str, str], *, log_cap_bytes: int) -> None:
+        self._environment = {k: v for k, v in environment.items() if k in KEPT}
+        self._shell = shutil.which("bash") or "/bin/sh"
+        self._cap = log_cap_bytes
+        self._groups: dict[str, int] = {}
+        self._ending: dict[str, FailureClass] = {}
+        self._lock = threading.Lock()
+
+    def run(self, order: Order) -> Outcome:
+        """Run the command to its end. Never raises: what goes wrong is in the outcome."""
+        paths = output.Paths(order)
+        with self._lock:
+            if order.token in self._ending:
+                return Outcome(self._ending.pop(order.token), "cancelled before it began", ended_at=time.time())
+            self._groups[order.token] = 0
+        try:
+            adopted = self._adopted(order, paths) if order.adopt else None
+            if adopted is None:
+                status, started_at, reason = self._start(order, paths)
+            else:
+                status, started_at, reason = adopted
+        except OSError as error:
+            return Outcome(FailureClass.USER, _cannot_start(order, error), ended_at=time.time())
+        finally:
+            with self._lock:
+                del self._groups[order.token]
+        return self._outcome(order, paths, status, started_at, reason)
+
+    def end(self, token: str, why: FailureClass) -> bool:
+        """End the process group of this attempt; False when it has not begun, and now never will."""
+        with self._lock:
+            self._ending[token] = why
+            group = self._groups.get(token)
+        if group:
+            threading.Thread(target=processes.end_group, args=(group,), daemon=True).start()
+        return group is not None
+
+    def end_all(self) -> None:
+        with self._lock:
+            groups = [g for g in self._groups.values() if g]
+            self._ending.update(dict.fromkeys(self._groups, FailureClass.LOST))
+        for group in groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGTERM)
+        for group in groups:
+            processes.end_group(group)
+
+    # ---- inside
+
+    def _start(self, order: Order, paths: output.Paths) -> tuple[int | None, float, str]:
+        home = self._environment.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+        environment = {**self._environment, "HOME": home, processes.TOKEN: order.token}
+        out, err = paths.open()
+        try:
+            started_at = time.time()
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", _AROUND, "beamway", self._shell, order.command, paths.exit],
+                cwd=order.working_dir,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        finally:
+            os.close(out)
+            os.close(err)
+        with self._lock:
+            self._groups[order.token] = process.pid
+            ended = order.token in self._ending
+        if ended:  # asked for while it was being started
+            processes.end_group(process.pid)
+        return self._wait(order, process, paths, started_at), started_at, ""
+
+    def _wait(self, order: Order, process: subprocess.Popen[bytes], paths: output.Paths, started_at: float) -> int:
+        while True:
+            left_s = _POLL_S * 100
+            if order.timeout_s:
+                left_s = min(left_s, started_at + order.timeout_s - time.time())
+            try:
+                status = process.wait(max(0.0, left_s))
+                break
+            except subprocess.TimeoutExpired:
+                if order.timeout_s and time.time() >= started_at + order.timeout_s:
+                    self.end(order.token, FailureClass.TIMEOUT)
+                    status = process.wait()
+                    break
+                output.cut(paths.stdout, 2 * self._cap)
+                output.cut(paths.stderr, 2 * self._cap)
+        with self._lock:
+            ended = order.token in self._ending
+        if ended:
+            processes.end_group(process.pid)
+        return status
+
+    def _adopted(self, order: Order, paths: output.Paths) -> tuple[int | None, float, str] | None:
+        """What became of an attempt that an earlier agent started; None when it never started."""
+        if not os.path.exists(paths.stdout) and not os.path.exists(paths.exit):
+            return None
+        started_at = os.stat(paths.stderr).st_ctime if os.path.exists(paths.stderr) else time.time()
+        mine = list(processes.with_environment(processes.TOKEN, order.token))
+        if mine and not os.path.exists(paths.exit):
+            group = os.getpgid(mine[0].pid)
+            with self._lock:
+                self._groups[order.token] = group
+            while not os.path.exists(paths.exit) and processes.group_alive(group):
+                if order.timeout_s and time.time() > started_at + order.timeout_s:
+                    self.end(order.token, FailureClass.TIMEOUT)
+                time.sleep(_POLL_S)
+        with contextlib.suppress(OSError, ValueError):
+            return int(Path(paths.exit).read_text()), started_at, ""
+        return None, started_at, "the agent died under it"
+
+    def _outcome(
+        self, order: Order, paths: output.Paths, status: int | None, started_at: float, reason: str
+    ) -> Outcome:
+        ended_at = time.time()
+        with self._lock:
+            asked = self._ending.pop(order.token, None)
+        text = output.read(paths.stdout)
+        captures, trouble = output.captured(order.captures, text) if status == 0 else ({}, "")
+        failure, why = _judge(order, status, asked, reason or trouble)
+        if failure is FailureClass.USER and not trouble:
+            why = f"{why}{_last_words(paths.stderr)}"
+        output.cut(paths.stdout, self._cap)
+        output.cut(paths.stderr, self._cap)
+        return Outcome(
+            failure,
+            why,
+            exit_status=status,
+            captures=captures,
+            started_at=started_at,
+            ended_at=ended_at,
+            stdout=output.path_if_any(paths.stdout),
+            stderr=output.path_if_any(paths.stderr),
+        )
+
+
+def _judge(
+    order: Order, status: int | None, asked: FailureClass | None, trouble: str
+) -> tuple[FailureClass | None, str]:
+    if asked is FailureClass.TIMEOUT:
+        return asked, f"ended after its timeout of {order.timeout_s:g} s"
+    if asked is FailureClass.CANCELLED:
+        return asked, "cancelled"
+    if asked is not None or status is None:
+        return FailureClass.LOST, trouble or "the agent was stopped under it"
+    if trouble:
+        return FailureClass.USER, trouble
+    if status == 0:
+        return None, ""
+    if status == TEMPORARY or status in order.transient_codes:
+        return FailureClass.TRANSIENT, f"exit status {status} (try again later)"
+    number = -status if status < 0 else status - 128
+    if number in {s.value for s in signal.Signals}:
+        return FailureClass.USER, f"ended by {signal.Signals(number).name}"
+    return FailureClass.USER, f"exit status {status}"
+
+
+def _last_words(path: str) -> str:
+    """`: <last line of stderr>`, the sentence a person needs most."""
+    lines = [line.strip() for line in output.read(path).splitlines() if line.strip()]
+    return f": {lines[-1][:300]}" if lines else ""
+
+
+def _cannot_start(order: Order, error: OSError) -> str:
+    if not os.path.isdir(order.working_dir):
+        return f"the working directory {order.working_dir} does not exist or cannot be entered"
+    return f"the command cannot be started: {error.strerror or error}"

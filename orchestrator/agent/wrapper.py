@@ -1,0 +1,237 @@
+"""What a pilot worker does around one kernel, function or transfer: the only judge of its success.
+
+Runs inside the worker process, which is warm (libraries stay imported) and lives for many attempts:
+
+* stdout and stderr of the process, native code included, go to the attempt's files;
+* the worker's *slot* file says which attempt it is busy with, so that the agent sees the start and can end it;
+* SIGTERM ends the attempt, not the worker: the call is left by an exception, so its clean-up runs;
+* after the call the declared outputs are checked; then the outcome is written beside the logs, unless the attempt was
+  so short that doing it again costs less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from orchestrator import codec
+from orchestrator.agent import output
+from orchestrator.model import FailureClass, Order, Outcome, Product, StageKind
+
+WORTH_KEEPING_S = 0.2  # an outcome of a shorter attempt is not written down: it is repeated after a crash
+SLOT_BYTES = 512
+
+
+class Ended(BaseException):
+    """The agent wants this attempt to end. Not an Exception, so that no `except Exception` of a kernel swallows it."""
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """What a worker is busy with."""
+
+    pid: int
+    token: str = ""
+    started_at: float = 0.0
+
+
+class _Worker:
+    """State of this worker process, made at its first attempt."""
+
+    def __init__(self, slots: str) -> None:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)  # so that ending the attempt ends what the kernel started, and nothing else
+        os.makedirs(slots, mode=0o700, exist_ok=True)
+        self.slot = os.open(f"{slots}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.busy = False
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        if self.busy:
+            raise Ended
+        raise SystemExit(0)
+
+    def say(self, slot: Slot) -> None:
+        os.pwrite(self.slot, codec.dumps(slot).encode().ljust(SLOT_BYTES), 0)
+
+
+_worker: _Worker | None = None  # one per process by nature
+
+
+def run(text: str, slots: str, cap_bytes: int) -> str:
+    """Carry out the order in `text`; its outcome as text. Never raises."""
+    global _worker
+    order = codec.loads(text, Order)
+    if _worker is None:
+        _worker = _Worker(slots)
+    worker = _worker
+    paths = output.Paths(order)
+    started_at = time.time()
+    try:
+        worker.busy = True
+        worker.say(Slot(os.getpid(), order.token, started_at))
+        if os.path.exists(paths.cancelled):
+            raise Ended
+        with _redirected(paths):
+            outcome = _attempt(order, started_at)
+    except Ended:
+        outcome = Outcome(FailureClass.CANCELLED, "cancelled")
+    except OSError as error:
+        outcome = Outcome(FailureClass.LOST, f"the attempt could not be prepared: {error}")
+    finally:
+        worker.busy = False
+        worker.say(Slot(os.getpid()))
+    outcome = _with_output(order, outcome, paths, started_at, cap_bytes)
+    result = codec.dumps(outcome)
+    if outcome.ended_at - started_at > WORTH_KEEPING_S:
+        _write_whole(paths.exit, result)
+    return result
+
+
+def check(text: str, started_at: float) -> str:
+    """Check the declared outputs of a command that has exited with 0; an Outcome that holds findings and products."""
+    order = codec.loads(text, Order)
+    begun = time.time()
+    outcome = _checked(order, Outcome(), since=started_at)
+    return codec.dumps(msgspec.structs.replace(outcome, checks_s=time.time() - begun))
+
+
+def _attempt(order: Order, started_at: float) -> Outcome:
+    if not os.path.isdir(order.working_dir):
+        reason = f"the working directory {order.working_dir} does not exist or cannot be entered"
+        return Outcome(FailureClass.USER, reason)
+    before = os.getcwd()
+    os.chdir(order.working_dir)
+    try:
+        outcome = _CALLS[order.kind](order)
+        if outcome.failure is None:
+            begun = time.time()
+            outcome = _checked(order, outcome, since=started_at)
+            outcome = msgspec.structs.replace(outcome, checks_s=time.time() - begun)
+        return outcome
+    finally:
+        os.chdir(before)
+
+
+def _checked(order: Order, outcome: Outcome, *, since: float) -> Outcome:
+    if not order.expect:
+        return outcome
+    from orchestrator.agent import checks
+
+    findings = checks.check(order.expect, since=since, base=order.working_dir)
+    reason = checks.verdict(findings)
+    if reason:
+        return msgspec.structs.replace(outcome, failure=FailureClass.BAD_OUTPUT, reason=reason, findings=findings)
+    known = {p.path for p in outcome.products}
+    products = tuple(p for p in checks.products(order.expect, order.working_dir) if p.path not in known)
+    return msgspec.structs.replace(outcome, findings=findings, products=outcome.products + products)
+
+
+def _call_kernel(order: Order) -> Outcome:
+    from kernels import contract
+
+    try:
+        result = contract.run(order.call, order.arguments)
+    except contract.KernelError as error:
+        return Outcome(FailureClass(error.failure), str(error), exit_status=error.exit_code)
+    products = tuple(Product(p.path, p.bytes, p.description) for p in result.products)
+    return Outcome(exit_status=0, products=products, metrics=dict(result.metrics))
+
+
+def _call_function(order: Order) -> Outcome:
+    import importlib
+
+    module, _, name = order.call.partition(":")
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        return Outcome(FailureClass.USER, f"the function {order.call!r} cannot be imported: {error}")
+    try:
+        value = function(**order.arguments)
+    except Exception as error:  # noqa: BLE001 - whatever a user's function raises is the outcome
+        import traceback
+
+        traceback.print_exc()
+        return Outcome(FailureClass.USER, f"{type(error).__name__}: {error}")
+    metrics = value if isinstance(value, dict) else {} if value is None else {"value": value}
+    try:
+        return Outcome(metrics=codec.loads(codec.dumps(metrics), dict))
+    except (TypeError, ValueError):
+        return Outcome(FailureClass.USER, f"{order.call} returned a {type(value).__name__}, which is not plain data")
+
+
+def _call_transfer(order: Order) -> Outcome:
+    from orchestrator.errors import BeamwayError
+    from orchestrator.transfer import local
+
+    begun = time.time()
+    source, destination = order.arguments["from"], order.arguments["to"]
+    try:
+        report = local.copy(source, destination, checks=order.arguments.get("checks", ("checksum",)))
+    except BeamwayError as error:
+        return Outcome(FailureClass(getattr(error, "failure", FailureClass.USER.value)), str(error))
+    print(f"copied {report.files} files, {report.bytes} bytes", flush=True)
+    product = Product(os.path.abspath(destination), report.bytes, f"copy of {source}")
+    return Outcome(products=(product,), transfer_s=time.time() - begun)
+
+
+_CALLS: dict[StageKind, Callable[[Order], Outcome]] = {
+    StageKind.KERNEL: _call_kernel,
+    StageKind.FUNCTION: _call_function,
+    StageKind.TRANSFER: _call_transfer,
+}
+
+
+@contextlib.contextmanager
+def _redirected(paths: output.Paths) -> Iterator[None]:
+    """Descriptors 1 and 2 of the process write to the attempt's files."""
+    out, err = paths.open()
+    saved = os.dup(1), os.dup(2)
+    try:
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for handle in (out, err, *saved):
+            os.close(handle)
+
+
+def _with_output(order: Order, outcome: Outcome, paths: output.Paths, started_at: float, cap_bytes: int) -> Outcome:
+    ended_at = time.time()
+    captures: dict[str, str] = {}
+    failure, reason = outcome.failure, outcome.reason
+    if order.captures and failure is None:
+        captures, trouble = output.captured(order.captures, output.read(paths.stdout))
+        if trouble:
+            failure, reason = FailureClass.USER, trouble
+    output.cut(paths.stdout, cap_bytes)
+    output.cut(paths.stderr, cap_bytes)
+    return msgspec.structs.replace(
+        outcome,
+        failure=failure,
+        reason=reason,
+        captures=captures,
+        started_at=started_at,
+        ended_at=ended_at,
+        stdout=output.path_if_any(paths.stdout),
+        stderr=output.path_if_any(paths.stderr),
+    )
+
+
+def _write_whole(path: str, text: str) -> None:
+    part = Path(f"{path}.part")
+    with contextlib.suppress(OSError):
+        part.write_text(text)
+        os.replace(part, path)

@@ -1,0 +1,260 @@
+"""What people and programs ask of Beamway, in Python. The command line is made of this and nothing else.
+
+Reading goes to the store. Wishes (submit, cancel, retry) go to the service, which answers when they are on the disk; when
+no service runs for this home, one is started and ends by itself after a while without work.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from orchestrator import locks, protocol
+from orchestrator.errors import BeamwayError, Conflict, NotFound, Unavailable
+from orchestrator.model import RUN_ENDED, Definition, Plan, Run
+from orchestrator.settings import Settings, ensure_home
+from orchestrator.store import runs as store
+from orchestrator.store.database import Database
+from orchestrator.store.runs import EventRow, Summary
+
+START_S = 30.0  # a service must answer within this
+POLL_S = 0.1  # how often a waiting client looks at the store
+
+M = TypeVar("M", bound=protocol.Message)
+
+
+class Client:
+    """One installation of Beamway, as seen by a user. Not thread-safe. Use as a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        ensure_home(settings.home)
+        self.settings = settings
+        self._database = Database(settings.database_url)
+        self._database.upgrade()
+        self._connection: socket.socket | None = None
+        self._frames = protocol.Frames()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._database.close()
+
+    # ---- workflows
+
+    def workflow_directories(self) -> list[Path]:
+        """Where definitions are looked for by name: the settings' directories, the home's, the standard ones."""
+        import workflows
+
+        own = [Path(w).expanduser() for w in self.settings.workflows]
+        return [*own, self.settings.home / "workflows", Path(workflows.__file__).parent]
+
+    def site_directories(self) -> list[Path]:
+        return [self.settings.home / "sites"]
+
+    def definition(self, name_or_path: str) -> Definition:
+        """Load a definition from a file or by name. Raises DefinitionError, NotFound."""
+        from orchestrator.definition import loader
+
+        return loader.find(name_or_path, self.workflow_directories())
+
+    def plan(
+        self, definition: Definition, arguments: Mapping[str, str], *, directory: str = "", strict: bool = False
+    ) -> Plan:
+        """What this definition means for these arguments. Raises DefinitionError, ArgumentError, InputError."""
+        from orchestrator.definition.plan import compile_plan
+
+        plan = compile_plan(
+            definition,
+            arguments,
+            directory=os.path.abspath(directory or os.getcwd()),
+            find_child=self.definition,
+            strict=strict,
+        )
+        self._check_sites(plan)
+        return plan
+
+    def _check_sites(self, plan: Plan) -> None:
+        """Every site a stage names must exist and be one that runs can go to."""
+        from sites import loader
+
+        for stage in plan.stages:
+            name = self.settings.site if stage.site in ("", "auto") else stage.site
+            loader.load(name, self.site_directories())
+            if name != self.settings.site:
+                raise Conflict(
+                    f"Stage {stage.name!r} names the site {name!r}, but only {self.settings.site!r} has an agent here.",
+                    "Leave the site out, or set it to 'auto'.",
+                )
+
+    # ---- wishes
+
+    def submit(self, plan: Plan, *, run_id: str = "", username: str = "") -> str:
+        """Begin a run; returns its id when the run is on the disk. Asking again with the same id is harmless."""
+        from orchestrator.engine import opening
+
+        run_id = run_id or str(uuid.uuid4())
+        message = protocol.Submit(
+            run_id,
+            plan,
+            files=opening.files_at_submission(plan),
+            username=username or getpass.getuser(),
+            host=socket.gethostname(),
+        )
+        return self._ask(message, protocol.Accepted).run_id
+
+    def cancel(self, run_id: str, reason: str = "cancelled by the user") -> None:
+        """Ask for the end of a run; it is `aborted` when no process of it is left. Raises NotFound, Conflict."""
+        run = self.run(run_id)
+        if run.status in RUN_ENDED:
+            raise Conflict(f"Run {run.id} is over: {run.status.value}.")
+        self._ask(protocol.Cancel(run.id, reason), protocol.Accepted)
+
+    def retry(self, run_id: str, stage: str = "") -> None:
+        """Run again what did not pass, or `stage` and all after it. Raises NotFound, Conflict."""
+        self._ask(protocol.Retry(run_id, stage), protocol.Accepted)
+
+    # ---- reading
+
+    def find(self, prefix: str) -> str:
+        """The full id for the beginning of one, or for `last`. Raises NotFound."""
+        return store.find(self._database, prefix)
+
+    def run(self, run_id: str) -> Run:
+        return store.load(self._database, run_id)
+
+    def runs(self, *, status: str = "", workflow: str = "", limit: int = 50, before: float = 0.0) -> list[Summary]:
+        return store.listing(self._database, status=status, workflow=workflow, limit=limit, before=before)
+
+    def events(self, run_id: str, after: int = 0) -> list[EventRow]:
+        return store.events_after(self._database, run_id, after)
+
+    def live(self, run_id: str) -> dict[str, tuple[float, str]]:
+        """token → (fraction, text) of what runs at this moment; empty when no service answers."""
+        try:
+            return self._ask(protocol.Peek(run_id), protocol.Live, start=False).progress
+        except Unavailable:
+            return {}
+
+    def follow(self, run_id: str, *, poll_s: float = POLL_S, timeout_s: float = 0.0) -> Iterator[Run]:
+        """The run each time it has changed, until it is over. A service that has died is started again.
+
+        Raises Unavailable when `timeout_s` is over first (0: wait for ever).
+        """
+        over = time.monotonic() + timeout_s if timeout_s else float("inf")
+        seen = -1
+        asked_at = 0.0
+        while True:
+            events = self.events(run_id, max(seen, 0))
+            if events or seen < 0:
+                seen = events[-1].seq if events else 0
+                run = self.run(run_id)
+                yield run
+                if run.status in RUN_ENDED and not self.events(run_id, seen):
+                    return
+            if time.monotonic() > over:
+                raise Unavailable(
+                    f"Run {run_id} was not over after {timeout_s:g} s; it goes on.", f"`beamway why {run_id}`"
+                )
+            if time.monotonic() - asked_at > 1.0:
+                asked_at = time.monotonic()
+                self.ensure_service()
+            time.sleep(poll_s)
+
+    # ---- the service
+
+    def service(self) -> protocol.Pong | None:
+        """What the service of this home says of itself; None when none runs."""
+        try:
+            return self._ask(protocol.Ping(), protocol.Pong, start=False)
+        except Unavailable:
+            return None
+
+    def ensure_service(self) -> None:
+        """Start the service of this home unless it runs."""
+        if locks.locked(locks.service_lock(self.settings.home)):
+            return
+        path = self.settings.home / "logs" / "service.log"
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        with path.open("ab") as output:
+            subprocess.Popen(
+                [sys.executable, "-m", "orchestrator.service", "--idle-exit"],
+                env={**os.environ, "BEAMWAY_HOME": str(self.settings.home)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        over = time.monotonic() + START_S
+        while self.service() is None:
+            if time.monotonic() > over:
+                raise Unavailable("The service did not start.", f"Its log: {path}")
+            time.sleep(0.02)
+
+    def stop_service(self, timeout_s: float = 30.0) -> bool:
+        """End the service and its agents; runs go on when it is started again. False when none ran."""
+        try:
+            self._ask(protocol.Stop(), protocol.Accepted, start=False)
+        except Unavailable:
+            return False
+        over = time.monotonic() + timeout_s
+        while locks.locked(locks.service_lock(self.settings.home)):
+            if time.monotonic() > over:
+                raise Unavailable(f"The service did not end within {timeout_s:g} s.")
+            time.sleep(0.02)
+        return True
+
+    def _ask(self, message: protocol.Message, expected: type[M], *, start: bool = True) -> M:
+        """One question, one answer; asked once more when the service died in between."""
+        for again in (True, False):
+            if start:
+                self.ensure_service()
+            try:
+                if self._connection is None:
+                    self._connection = protocol.connect(self.settings.home, timeout_s=START_S)
+                    self._frames = protocol.Frames()
+                self._connection.sendall(protocol.pack(message))
+                return _expect(self._hear(), expected)
+            except OSError as error:
+                if self._connection is not None:
+                    self._connection.close()
+                    self._connection = None
+                if not (start and again):
+                    raise Unavailable(f"The service does not answer: {error}.", "`beamway up` starts it.") from error
+                time.sleep(0.2)
+        raise AssertionError("unreachable")
+
+    def _hear(self) -> protocol.AnyMessage:
+        assert self._connection is not None
+        while True:
+            data = self._connection.recv(1 << 20)
+            if not data:
+                raise ConnectionError("it ended the connection")
+            messages = self._frames.feed(data)
+            if messages:
+                return messages[0]
+
+
+_REFUSALS: dict[int, type[BeamwayError]] = {e.exit_code: e for e in (Unavailable, Conflict, NotFound)}
+
+
+def _expect(answer: protocol.AnyMessage, expected: type[M]) -> M:
+    if isinstance(answer, expected):
+        return answer
+    if isinstance(answer, protocol.Refused):
+        raise _REFUSALS.get(answer.exit_code, BeamwayError)(answer.sentence, answer.hint)
+    raise Unavailable(f"The service answered {type(answer).__name__} to a question.", "Is it of another version?")
