@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.agent import output, processes
+from orchestrator.agent.shell import Shell
+from orchestrator.model import FailureClass, Order, StageKind
+
+
+@pytest.fixture
+def shell() -> Shell:
+    return Shell(dict(os.environ), log_cap_bytes=10_000)
+
+
+def order(tmp_path: Path, command: str, **more: object) -> Order:
+    given: dict[str, object] = {"working_dir": str(tmp_path), "log_dir": str(tmp_path / "logs"), **more}
+    token = str(given.pop("token", "run.0.1"))
+    return Order(token, StageKind.COMMAND, "s", command=command, **given)  # type: ignore[arg-type]
+
+
+def running(pid: int) -> bool:
+    """Alive, and not merely unburied."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_status_output_and_captures_come_back(shell: Shell, tmp_path: Path) -> None:
+    outcome = shell.run(order(tmp_path, "echo count: 5; echo grumble >&2", captures=(r"count: (?P<n>\d+)",)))
+    assert outcome.failure is None
+    assert outcome.exit_status == 0
+    assert outcome.captures == {"n": "5"}
+    assert Path(outcome.stdout).read_text() == "count: 5\n"
+    assert Path(outcome.stderr).read_text() == "grumble\n"
+    assert outcome.ended_at >= outcome.started_at > 0
+
+
+def test_failure_says_the_last_words_of_stderr(shell: Shell, tmp_path: Path) -> None:
+    outcome = shell.run(order(tmp_path, "echo one >&2; echo 'no such scan' >&2; exit 3"))
+    assert (outcome.failure, outcome.exit_status) == (FailureClass.USER, 3)
+    assert outcome.reason == "exit status 3: no such scan"
+
+
+@pytest.mark.parametrize(("status", "codes"), [(75, ()), (9, (9,))])
+def test_transient_codes(shell: Shell, tmp_path: Path, status: int, codes: tuple[int, ...]) -> None:
+    outcome = shell.run(order(tmp_path, f"exit {status}", transient_codes=codes))
+    assert outcome.failure is FailureClass.TRANSIENT
+
+
+def test_the_environment_is_clean_so_that_unset_names_are_empty(tmp_path: Path) -> None:
+    shell = Shell({**os.environ, "smooth": "leaked"}, log_cap_bytes=1000)
+    outcome = shell.run(order(tmp_path, 'echo "[$smooth][$gpuID]"'))
+    assert Path(outcome.stdout).read_text() == "[][]\n"
+
+
+def test_pipes_backticks_and_quotes_reach_the_shell(shell: Shell, tmp_path: Path) -> None:
+    outcome = shell.run(order(tmp_path, """echo "Count: `expr 4 + 1`" | tr a-z A-Z >>x; cat x"""))
+    assert Path(outcome.stdout).read_text() == "COUNT: 5\n"
+
+
+def test_a_timeout_ends_the_whole_process_group(shell: Shell, tmp_path: Path) -> None:
+    outcome = shell.run(order(tmp_path, "sleep 1000 & echo $!; sleep 1000", timeout_s=0.5))
+    assert outcome.failure is FailureClass.TIMEOUT
+    assert "0.5 s" in outcome.reason
+    assert not running(int(Path(outcome.stdout).read_text()))
+
+
+def test_cancel_ends_even_a_group_that_ignores_the_polite_signal(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes.end_group, "__defaults__", (0.5,))
+    wanted = order(tmp_path, "trap '' TERM; (trap '' TERM; sleep 1000) & echo $!; while :; do sleep 1; done")
+    outcomes = []
+    thread = threading.Thread(target=lambda: outcomes.append(shell.run(wanted)))
+    thread.start()
+    out = Path(output.Paths(wanted).stdout)
+    while not (out.exists() and out.read_text().strip()):
+        time.sleep(0.02)
+    child = int(out.read_text())
+    assert shell.end(wanted.token, FailureClass.CANCELLED)
+    thread.join(20)
+    assert outcomes[0].failure is FailureClass.CANCELLED
+    assert not running(child)
+
+
+def test_cancel_before_the_beginning_means_it_never_begins(shell: Shell, tmp_path: Path) -> None:
+    wanted = order(tmp_path, "touch began")
+    assert not shell.end(wanted.token, FailureClass.CANCELLED)
+    assert shell.run(wanted).failure is FailureClass.CANCELLED
+    assert not (tmp_path / "began").exists()
+
+
+def test_a_long_output_is_capped(tmp_path: Path) -> None:
+    shell = Shell(dict(os.environ), log_cap_bytes=1000)
+    outcome = shell.run(order(tmp_path, "yes | head -c 100000"))
+    assert os.path.getsize(outcome.stdout) < 1200
+
+
+def test_a_missing_working_directory_is_a_sentence(shell: Shell, tmp_path: Path) -> None:
+    outcome = shell.run(order(tmp_path, "true", working_dir=str(tmp_path / "absent")))
+    assert outcome.failure is FailureClass.USER
+    assert "absent does not exist" in outcome.reason
+
+
+ORPHAN = """
+import os, sys
+from orchestrator.agent.shell import Shell
+from orchestrator.model import Order, StageKind
+import threading, time
+here, command = sys.argv[1:]
+order = Order("run.0.1", StageKind.COMMAND, "s", command=command, working_dir=here, log_dir=here + "/logs")
+threading.Thread(target=Shell(dict(os.environ), log_cap_bytes=1000).run, args=(order,), daemon=True).start()
+while not os.path.exists(here + "/began"): time.sleep(0.01)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("still_running", [True, False])
+def test_a_command_whose_agent_was_killed_is_adopted_not_repeated(
+    shell: Shell, tmp_path: Path, still_running: bool
+) -> None:
+    command = "echo x >> began; sleep 1; echo value 7; exit 0"
+    agent = subprocess.run([sys.executable, "-c", ORPHAN, str(tmp_path), command], check=False)
+    assert agent.returncode == -9
+    if not still_running:
+        time.sleep(1.5)
+    outcome = shell.run(order(tmp_path, command, adopt=True, captures=(r"value (?P<v>\d)",)))
+    assert outcome.failure is None
+    assert outcome.captures == {"v": "7"}
+    assert (tmp_path / "began").read_text() == "x\n"
+
+
+def test_a_command_that_died_with_its_agent_is_lost(shell: Shell, tmp_path: Path) -> None:
+    wanted = order(tmp_path, "sleep 1000", adopt=True)
+    for handle in output.Paths(wanted).open():
+        os.close(handle)
+    outcome = shell.run(wanted)
+    assert outcome.failure is FailureClass.LOST
+
+
+def test_an_order_to_adopt_that_never_began_begins(shell: Shell, tmp_path: Path) -> None:
+    assert shell.run(order(tmp_path, "echo fresh", adopt=True)).failure is None
