@@ -1,7 +1,7 @@
 """What people and programs ask of Beamway, in Python. The command line is made of this and nothing else.
 
-Reading goes to the store. Wishes (submit, cancel, retry) go to the service, which answers when they are on the disk; when
-no service runs for this home, one is started and ends by itself after a while without work.
+Reading goes to the store. Wishes (submit, cancel, retry) go to the service, which answers when they are on the disk;
+when no service runs for this home, one is started and ends by itself after a while without work.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.runs import EventRow, Summary
 
 START_S = 30.0  # a service must answer within this
+AHEAD = 256  # submissions sent before the answer to the first is read
 POLL_S = 0.1  # how often a waiting client looks at the store
 
 M = TypeVar("M", bound=protocol.Message)
@@ -41,6 +43,7 @@ class Client:
         self._database.upgrade()
         self._connection: socket.socket | None = None
         self._frames = protocol.Frames()
+        self._heard: deque[protocol.AnyMessage] = deque()
 
     def __enter__(self) -> Client:
         return self
@@ -49,9 +52,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._disconnect()
         self._database.close()
 
     # ---- workflows
@@ -105,17 +106,31 @@ class Client:
 
     def submit(self, plan: Plan, *, run_id: str = "", username: str = "") -> str:
         """Begin a run; returns its id when the run is on the disk. Asking again with the same id is harmless."""
-        from orchestrator.engine import opening
+        return self._ask(_submission(plan, run_id, username), protocol.Accepted).run_id
 
-        run_id = run_id or str(uuid.uuid4())
-        message = protocol.Submit(
-            run_id,
-            plan,
-            files=opening.files_at_submission(plan),
-            username=username or getpass.getuser(),
-            host=socket.gethostname(),
-        )
-        return self._ask(message, protocol.Accepted).run_id
+    def submit_all(self, plans: Iterable[Plan], *, username: str = "") -> list[str]:
+        """Begin many runs; returns their ids when all are on the disk.
+
+        Raises Unavailable when the service dies in between; which of them it had accepted, `ls` shows.
+        """
+        self.ensure_service()
+        connection = self._connected()
+        ids: list[str] = []
+        answers = 0
+        try:
+            for plan in plans:
+                message = _submission(plan, "", username)
+                ids.append(message.run_id)
+                connection.sendall(protocol.pack(message))
+                if len(ids) - answers >= AHEAD:
+                    _expect(self._hear(), protocol.Accepted)
+                    answers += 1
+            for _ in range(answers, len(ids)):
+                _expect(self._hear(), protocol.Accepted)
+        except OSError as error:
+            self._disconnect()
+            raise Unavailable(f"The service does not answer: {error}.", "`beamway ls` shows what it has.") from error
+        return ids
 
     def cancel(self, run_id: str, reason: str = "cancelled by the user") -> None:
         """Ask for the end of a run; it is `aborted` when no process of it is left. Raises NotFound, Conflict."""
@@ -136,6 +151,10 @@ class Client:
 
     def run(self, run_id: str) -> Run:
         return store.load(self._database, run_id)
+
+    def ended(self, ids: Collection[str]) -> set[str]:
+        """Those of these runs that are over."""
+        return store.ended(self._database, ids)
 
     def runs(self, *, status: str = "", workflow: str = "", limit: int = 50, before: float = 0.0) -> list[Summary]:
         return store.listing(self._database, status=status, workflow=workflow, limit=limit, before=before)
@@ -224,32 +243,50 @@ class Client:
             if start:
                 self.ensure_service()
             try:
-                if self._connection is None:
-                    self._connection = protocol.connect(self.settings.home, timeout_s=START_S)
-                    self._frames = protocol.Frames()
-                self._connection.sendall(protocol.pack(message))
+                self._connected().sendall(protocol.pack(message))
                 return _expect(self._hear(), expected)
             except OSError as error:
-                if self._connection is not None:
-                    self._connection.close()
-                    self._connection = None
+                self._disconnect()
                 if not (start and again):
                     raise Unavailable(f"The service does not answer: {error}.", "`beamway up` starts it.") from error
                 time.sleep(0.2)
         raise AssertionError("unreachable")
 
+    def _connected(self) -> socket.socket:
+        if self._connection is None:
+            self._connection = protocol.connect(self.settings.home, timeout_s=START_S)
+            self._frames = protocol.Frames()
+            self._heard.clear()
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def _hear(self) -> protocol.AnyMessage:
-        assert self._connection is not None
-        while True:
-            data = self._connection.recv(1 << 20)
+        connection = self._connected()
+        while not self._heard:
+            data = connection.recv(1 << 20)
             if not data:
                 raise ConnectionError("it ended the connection")
-            messages = self._frames.feed(data)
-            if messages:
-                return messages[0]
+            self._heard.extend(self._frames.feed(data))
+        return self._heard.popleft()
 
 
 _REFUSALS: dict[int, type[BeamwayError]] = {e.exit_code: e for e in (Unavailable, Conflict, NotFound)}
+
+
+def _submission(plan: Plan, run_id: str, username: str) -> protocol.Submit:
+    from orchestrator.engine import opening
+
+    return protocol.Submit(
+        run_id or str(uuid.uuid4()),
+        plan,
+        files=opening.files_at_submission(plan),
+        username=username or getpass.getuser(),
+        host=socket.gethostname(),
+    )
 
 
 def _expect(answer: protocol.AnyMessage, expected: type[M]) -> M:

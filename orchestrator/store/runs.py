@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from immutables import Map
@@ -293,6 +293,19 @@ def listing(
     with database.read() as connection:
         rows = connection.execute(query).mappings()
         return [Summary(**{**row, "status": RunStatus(row["status"])}) for row in rows]
+
+
+def ended(database: Database, ids: Collection[str]) -> set[str]:
+    """Those of these runs that are over."""
+    wanted = list(ids)
+    over: set[str] = set()
+    ends = [s.value for s in RUN_ENDED]
+    with database.read() as connection:
+        for start in range(0, len(wanted), 500):
+            some = wanted[start : start + 500]
+            query = select(schema.runs.c.id).where(schema.runs.c.id.in_(some), schema.runs.c.status.in_(ends))
+            over.update(connection.execute(query).scalars())
+    return over
 
 
 def counts(database: Database) -> dict[str, int]:
