@@ -120,7 +120,7 @@ def finish(client: object, ids: list[str]) -> None:
     while left:
         left -= client.ended(left)  # type: ignore[attr-defined]
         if left:
-            time.sleep(0.01)
+            time.sleep(0.05)
 
 
 def our_rate(client: object, runs: int) -> float:

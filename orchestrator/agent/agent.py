@@ -159,7 +159,7 @@ class Agent:
             for event in self._unstored.pop(known).events:
                 if isinstance(event, protocol.Ended):
                     active = self._active.pop(event.token, None)
-                    if active is not None:
+                    if active is not None and (active.started_at or active.asked or event.outcome.failure):
                         output.tidy(active.paths)
 
     def _send_events(self) -> None:
@@ -282,6 +282,7 @@ class Agent:
                 continue
             if not active.started_at:
                 self._started(active, slot.started_at)
+                self._show_output(active, slot)
             progress = output.last_progress(active.paths.stdout)
             if progress is not None and progress != active.progress:
                 active.progress = progress
@@ -293,6 +294,18 @@ class Agent:
                 over = now - active.asked_at > GRACE_S
                 _signal_group(slot.pid, signal.SIGKILL if over else signal.SIGTERM)
 
+    def _show_output(self, active: _Active, slot: wrapper.Slot) -> None:
+        """Give what a worker writes now the attempt's names, so that it can be followed."""
+        os.makedirs(active.order.log_dir, mode=0o700, exist_ok=True)
+        for name, final in (("out", active.paths.stdout), ("err", active.paths.stderr)):
+            with contextlib.suppress(OSError):
+                os.link(self._slots / f"{slot.pid}.{name}", final)
+        if active.order.token not in {s.token for s in self._busy_slots()}:  # ended in between: these are not its files
+            for final in (active.paths.stdout, active.paths.stderr):
+                with contextlib.suppress(OSError):
+                    if os.stat(final).st_nlink > 1:
+                        os.unlink(final)
+
     def _started(self, active: _Active, at: float) -> None:
         active.started_at = at
         self._events.append(protocol.Started(active.order.token, at))
@@ -302,6 +315,8 @@ class Agent:
         if any(a.order.kind is not StageKind.COMMAND for a in self._active.values()):
             with contextlib.suppress(OSError):
                 for entry in os.scandir(self._slots):
+                    if "." in entry.name:
+                        continue
                     with contextlib.suppress(OSError, ValueError):
                         slot = codec.loads(Path(entry.path).read_text().rstrip(), wrapper.Slot)
                         if slot.token:

@@ -2,7 +2,8 @@
 
 Runs inside the worker process, which is warm (libraries stay imported) and lives for many attempts:
 
-* stdout and stderr of the process, native code included, go to the attempt's files;
+* stdout and stderr of the process, native code included, go to two files of the worker; the agent links them under the
+  attempt's name while it runs, and they are handed over to that name at its end, if anything was written;
 * the worker's *slot* file says which attempt it is busy with, so that the agent sees the start and can end it;
 * SIGTERM ends the attempt, not the worker: the call is left by an exception, so its clean-up runs;
 * after the call the declared outputs are checked; then the outcome is written beside the logs, unless the attempt was
@@ -16,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,39 @@ class _Worker:
         os.makedirs(slots, mode=0o700, exist_ok=True)
         self.slot = os.open(f"{slots}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.busy = False
+        self._streams = {1: f"{slots}/{os.getpid()}.out", 2: f"{slots}/{os.getpid()}.err"}
+        for descriptor in self._streams:
+            self._fresh(descriptor)
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         if self.busy:
             raise Ended
         raise SystemExit(0)
+
+    def _fresh(self, descriptor: int) -> None:
+        """Let this descriptor of the process write to a new, empty file."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC | os.O_CLOEXEC
+        handle = os.open(self._streams[descriptor], flags, 0o600)
+        os.dup2(handle, descriptor)
+        os.close(handle)
+
+    def hand_over(self, paths: output.Paths) -> None:
+        """What was written since the last call gets the attempt's names."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        for descriptor, final in ((1, paths.stdout), (2, paths.stderr)):
+            state = os.fstat(descriptor)
+            if not state.st_size and state.st_nlink == 1:
+                continue
+            mine = self._streams[descriptor]
+            if state.st_nlink > 1 and os.path.exists(final):
+                os.unlink(mine)  # the agent has linked it already
+            else:
+                os.makedirs(os.path.dirname(final), mode=0o700, exist_ok=True)
+                os.replace(mine, final)
+            self._fresh(descriptor)
 
     def say(self, slot: Slot) -> None:
         os.pwrite(self.slot, codec.dumps(slot).encode().ljust(SLOT_BYTES), 0)
@@ -79,8 +107,7 @@ def run(text: str, slots: str, cap_bytes: int) -> str:
         worker.say(Slot(os.getpid(), order.token, started_at))
         if os.path.exists(paths.cancelled):
             raise Ended
-        with _redirected(paths):
-            outcome = _attempt(order, started_at)
+        outcome = _attempt(order, started_at)
     except Ended:
         outcome = Outcome(FailureClass.CANCELLED, "cancelled")
     except OSError as error:
@@ -88,6 +115,10 @@ def run(text: str, slots: str, cap_bytes: int) -> str:
     finally:
         worker.busy = False
         worker.say(Slot(os.getpid()))
+    try:
+        worker.hand_over(paths)
+    except OSError as error:
+        outcome = Outcome(FailureClass.LOST, f"the output of the attempt could not be kept: {error}")
     outcome = _with_output(order, outcome, paths, started_at, cap_bytes)
     result = codec.dumps(outcome)
     if outcome.ended_at - started_at > WORTH_KEEPING_S:
@@ -189,25 +220,6 @@ _CALLS: dict[StageKind, Callable[[Order], Outcome]] = {
 }
 
 
-@contextlib.contextmanager
-def _redirected(paths: output.Paths) -> Iterator[None]:
-    """Descriptors 1 and 2 of the process write to the attempt's files."""
-    out, err = paths.open()
-    saved = os.dup(1), os.dup(2)
-    try:
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os.dup2(saved[0], 1)
-        os.dup2(saved[1], 2)
-        for handle in (out, err, *saved):
-            os.close(handle)
-
-
 def _with_output(order: Order, outcome: Outcome, paths: output.Paths, started_at: float, cap_bytes: int) -> Outcome:
     ended_at = time.time()
     captures: dict[str, str] = {}
@@ -216,8 +228,9 @@ def _with_output(order: Order, outcome: Outcome, paths: output.Paths, started_at
         captures, trouble = output.captured(order.captures, output.read(paths.stdout))
         if trouble:
             failure, reason = FailureClass.USER, trouble
-    output.cut(paths.stdout, cap_bytes)
-    output.cut(paths.stderr, cap_bytes)
+    stdout, stderr = output.path_if_any(paths.stdout), output.path_if_any(paths.stderr)
+    for path in filter(None, (stdout, stderr)):
+        output.cut(path, cap_bytes)
     return msgspec.structs.replace(
         outcome,
         failure=failure,
@@ -225,13 +238,14 @@ def _with_output(order: Order, outcome: Outcome, paths: output.Paths, started_at
         captures=captures,
         started_at=started_at,
         ended_at=ended_at,
-        stdout=output.path_if_any(paths.stdout),
-        stderr=output.path_if_any(paths.stderr),
+        stdout=stdout,
+        stderr=stderr,
     )
 
 
 def _write_whole(path: str, text: str) -> None:
     part = Path(f"{path}.part")
     with contextlib.suppress(OSError):
+        part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         part.write_text(text)
         os.replace(part, path)

@@ -68,6 +68,7 @@ class Engine:
         self._stored: dict[str, Run] = {}  # as the store has them; the diff to `runs` is what a turn writes
         self._touched: dict[str, set[int]] = {}
         self._log: list[store.EventRow] = []
+        self._submitted: dict[str, Run] = {}  # not yet compared with the store
         self._outward: list[tuple[str, states.Launch | states.Kill]] = []
         self._finished: list[Run] = []
         self.runs: dict[str, Run] = {}
@@ -83,10 +84,8 @@ class Engine:
 
     def submit(self, run: Run) -> None:
         """Begin a run; a run of the same id that exists already is left alone."""
-        if run.id in self.runs or self._known(run.id):
-            return
-        self.runs[run.id] = run
-        self._queue.append((run.id, states.Begun(self._clock())))
+        if run.id not in self.runs and run.id not in self._submitted:
+            self._submitted[run.id] = run
 
     def feed(self, run_id: str, event: states.Event) -> None:
         if run_id in self.runs:
@@ -94,6 +93,7 @@ class Engine:
 
     def forget_unsaved(self) -> None:
         """Drop the runs that never reached the store: whoever asked for them is told so."""
+        self._submitted.clear()
         for run_id in [r for r in self.runs if r not in self._stored]:
             del self.runs[run_id]
             self._touched.pop(run_id, None)
@@ -129,7 +129,10 @@ class Engine:
 
         Raises Unavailable when the store cannot be written; nothing is lost then, and the next turn tries again.
         """
-        while self._queue:
+        while self._submitted or self._queue:
+            self._admit()
+            if not self._queue:
+                break
             run_id, event = self._queue.popleft()
             run = self.runs.get(run_id)
             if run is None:
@@ -162,6 +165,16 @@ class Engine:
                 del self.runs[run.id]
                 self._stored.pop(run.id, None)
         return effects
+
+    def _admit(self) -> None:
+        """Begin the submitted runs that the store does not know; one look serves them all."""
+        if self._submitted:
+            known = store.known(self._database, self._submitted)
+            for run_id, run in self._submitted.items():
+                if run_id not in known:
+                    self.runs[run_id] = run
+                    self._queue.append((run_id, states.Begun(self._clock())))
+            self._submitted = {}
 
     def _answer(self, run_id: str, command: states.OpenStage | states.DecideRepeat) -> states.Event:
         run = self.runs[run_id]
@@ -245,7 +258,7 @@ class Engine:
         child_id = _child_id(run, task)
         if child_id in self.runs:
             return
-        if self._known(child_id):
+        if store.known(self._database, [child_id]):
             self._tell_parent(store.load(self._database, child_id))
             return
         try:
@@ -276,9 +289,6 @@ class Engine:
         self.feed(run_id, states.CancelAsked(self._clock(), reason))
 
     # ---- small things
-
-    def _known(self, run_id: str) -> bool:
-        return store.exists(self._database, run_id)
 
     def _note(self, run: Run, event: states.Event) -> None:
         row = _event_row(run, event)

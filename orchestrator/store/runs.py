@@ -9,7 +9,7 @@ from typing import Any
 from immutables import Map
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -258,9 +258,9 @@ def _captured_per_item(tasks: Iterable[Task]) -> dict[tuple[str, str], str]:
     return values
 
 
-def exists(database: Database, run_id: str) -> bool:
-    with database.read() as connection:
-        return connection.execute(select(schema.runs.c.id).where(schema.runs.c.id == run_id)).first() is not None
+def known(database: Database, ids: Collection[str]) -> set[str]:
+    """Those of these ids that are runs."""
+    return _ids(database, ids)
 
 
 def find(database: Database, prefix: str) -> str:
@@ -297,15 +297,17 @@ def listing(
 
 def ended(database: Database, ids: Collection[str]) -> set[str]:
     """Those of these runs that are over."""
+    return _ids(database, ids, schema.runs.c.status.in_([s.value for s in RUN_ENDED]))
+
+
+def _ids(database: Database, ids: Collection[str], *conditions: ColumnElement[bool]) -> set[str]:
     wanted = list(ids)
-    over: set[str] = set()
-    ends = [s.value for s in RUN_ENDED]
+    found: set[str] = set()
     with database.read() as connection:
         for start in range(0, len(wanted), 500):
-            some = wanted[start : start + 500]
-            query = select(schema.runs.c.id).where(schema.runs.c.id.in_(some), schema.runs.c.status.in_(ends))
-            over.update(connection.execute(query).scalars())
-    return over
+            some = schema.runs.c.id.in_(wanted[start : start + 500])
+            found.update(connection.execute(select(schema.runs.c.id).where(some, *conditions)).scalars())
+    return found
 
 
 def counts(database: Database) -> dict[str, int]:
