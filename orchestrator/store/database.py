@@ -81,6 +81,7 @@ def _prepare_sqlite(engine: Engine) -> None:
         cursor.execute("PRAGMA busy_timeout=30000")
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA wal_autocheckpoint=8000")  # pages; a checkpoint stalls the commit that triggers it
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
 

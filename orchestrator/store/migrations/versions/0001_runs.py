@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("status", sa.String(16), nullable=False),
         sa.Column("doc", sa.Text, nullable=False),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "tasks",
@@ -47,6 +48,7 @@ def upgrade() -> None:
         sa.Column("status", sa.String(16), nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("doc", sa.Text, nullable=False),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "events",
