@@ -9,7 +9,6 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-import subprocess
 import sys
 import time
 import uuid
@@ -209,15 +208,18 @@ class Client:
             return
         path = self.settings.home / "logs" / "service.log"
         path.parent.mkdir(exist_ok=True, mode=0o700)
-        with path.open("ab") as output:
-            subprocess.Popen(
-                [sys.executable, "-m", "orchestrator.service", "--idle-exit"],
-                env={**os.environ, "BEAMWAY_HOME": str(self.settings.home)},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        os.posix_spawn(  # not a child to wait for: it outlives us, and its lock says whether it lives
+            sys.executable,
+            [sys.executable, "-m", "orchestrator.service", "--idle-exit"],
+            {**os.environ, "BEAMWAY_HOME": str(self.settings.home)},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(path), append, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
         over = time.monotonic() + START_S
         while self.service() is None:
             if time.monotonic() > over:

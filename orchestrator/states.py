@@ -402,9 +402,13 @@ class _Change:
         if task is None or task.attempt != event.attempt or task.status not in (TaskStatus.PENDING, TaskStatus.RUNNING):
             return
         outcome = event.outcome
+        if outcome.failure is FailureClass.CANCELLED and self.run.status is not RunStatus.ABORTING:
+            # Ended from outside, without our asking: the work is not done.
+            outcome = replace(outcome, failure=FailureClass.LOST, reason="ended from outside")
+            event = replace(event, outcome=outcome)
         if outcome.failure is None:
             self.close_task(task, TaskStatus.DONE, event.at, outcome)
-        elif self.run.status is RunStatus.ABORTING or outcome.failure is FailureClass.CANCELLED:
+        elif self.run.status is RunStatus.ABORTING:
             self.close_task(task, TaskStatus.ABORTED, event.at, outcome)
         elif not self.try_again(task, event):
             timeout = outcome.failure is FailureClass.TIMEOUT

@@ -121,7 +121,8 @@ def run(text: str, slots: str, cap_bytes: int) -> str:
         outcome = Outcome(FailureClass.LOST, f"the output of the attempt could not be kept: {error}")
     outcome = _with_output(order, outcome, paths, started_at, cap_bytes)
     result = codec.dumps(outcome)
-    if outcome.ended_at - started_at > WORTH_KEEPING_S:
+    ended_by_itself = outcome.failure is not FailureClass.CANCELLED  # who asked it to end knows why; we do not
+    if ended_by_itself and outcome.ended_at - started_at > WORTH_KEEPING_S:
         _write_whole(paths.exit, result)
     return result
 

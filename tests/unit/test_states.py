@@ -89,6 +89,8 @@ class World:
     def check(self) -> None:
         for state in self.run.stages.values():
             tasks = [t for t in self.run.tasks.values() if t.stage == state.name]
+            if state.status is StageStatus.DONE:
+                assert state.done == state.tasks, "a stage is done only when every task of it is"
             if state.status is StageStatus.RUNNING:
                 assert state.open == sum(t.status not in TASK_ENDED for t in tasks)
         if self.run.status in RUN_ENDED:

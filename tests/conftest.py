@@ -1,0 +1,90 @@
+"""What several tests need: a home of their own, a client whose service ends with the test, the real data sets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from orchestrator.client import Client
+from orchestrator.model import Run
+from orchestrator.settings import Settings
+
+DATA = Path(os.environ.get("BEAMWAY_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data sets, which are not part of this repository."""
+    if not DATA.is_dir():
+        pytest.skip(f"the real data sets are not at {DATA}; set BEAMWAY_TEST_DATA")
+    return DATA
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home whose processes are gone when the test is over."""
+    place = tmp_path / "home"
+    yield place
+    end_processes_of(place)
+
+
+@pytest.fixture
+def client(home: Path) -> Iterator[Client]:
+    with Client(Settings(home=home)) as made:
+        yield made
+        made.stop_service()
+
+
+@pytest.fixture(scope="module")
+def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """One warm service for the tests of a module that do not harm it."""
+    place = tmp_path_factory.mktemp("shared") / "home"
+    with Client(Settings(home=place)) as made:
+        yield made
+        made.stop_service()
+    end_processes_of(place)
+
+
+@pytest.fixture
+def finish() -> Callable[..., Run]:
+    """Run a definition given as a dict to its end."""
+
+    def run(client: Client, definition: dict[str, Any], arguments: dict[str, str] | None = None, **more: Any) -> Run:
+        return wait(client, submit(client, definition, arguments, **more))
+
+    return run
+
+
+def submit(
+    client: Client, definition: dict[str, Any], arguments: dict[str, str] | None = None, *, directory: Path | str = ""
+) -> str:
+    from orchestrator.definition import loader
+
+    plan = client.plan(loader.load(definition), arguments or {}, directory=str(directory))
+    return client.submit(plan)
+
+
+def wait(client: Client, run_id: str, timeout_s: float = 90.0) -> Run:
+    *_, last = client.follow(run_id, timeout_s=timeout_s)
+    return last
+
+
+def workflow(**stages: Any) -> dict[str, Any]:
+    """A definition with these stages; `a__b` in a name becomes `a-b`."""
+    named = {name.replace("__", "-").lstrip("s"): stage for name, stage in stages.items()}
+    return {"name": "test", "owner": "tester", "stages": named}
+
+
+def end_processes_of(home: Path) -> None:
+    needle = f"BEAMWAY_HOME={home}".encode()
+    for process in psutil.process_iter():
+        try:
+            if needle in Path(f"/proc/{process.pid}/environ").read_bytes():
+                process.kill()
+        except (OSError, psutil.Error):
+            continue
