@@ -25,7 +25,7 @@ from parsl.providers import LocalProvider
 from orchestrator.agent import wrapper
 
 COMMANDS = "commands"
-HEARTBEAT_S, HEARTBEATS_LOST_S = 10, 30
+HEARTBEAT_S, HEARTBEATS_LOST_S = 2, 30  # the pool looks for dead workers once a heartbeat
 
 log = structlog.get_logger()
 
