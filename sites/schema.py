@@ -86,7 +86,7 @@ class Paths(Part):
     scratch: PathText = Field(
         default="~/.local/state/beamway/scratch",
         validate_default=True,
-        description="Directory for intermediate files, made if missing; `~` is the home of the agent's account.",
+        description="Directory for intermediate files, made if missing; `~`: home of the agent's account.",
     )
 
 
@@ -129,7 +129,7 @@ class SiteProfile(Part):
 
     def commands_here(self) -> int:
         """Commands that may run side by side on this machine."""
-        return self.policies.commands_max or self.node.cores_here()
+        return self.policies.commands or 4 * self.node.cores_here()
 
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")

@@ -76,6 +76,7 @@ class TransferRequest(Struct, frozen=True):
 class TransferReport(Struct, frozen=True):
     """What a finished transfer did. `files` and `bytes` count the whole source, skipped files included."""
 
+    destination: str  # absolute: the file itself, or the top of the tree
     files: int
     bytes: int
     skipped: int = 0  # files that were there already, verified identical

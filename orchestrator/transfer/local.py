@@ -36,7 +36,7 @@ def copy(
     source: str,
     destination: str,
     *,
-    checks: Sequence[str] = ("checksum",),
+    checks: Sequence[str] | str = ("checksum",),
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> TransferReport:
@@ -46,6 +46,7 @@ def copy(
     `TransferError`: the rest, with its failure class.
     """
     begun = time.monotonic()
+    checks = (checks,) if isinstance(checks, str) else checks
     for check in checks:
         if check not in CHECKS:
             raise TransferRefused(f"There is no transfer check {check!r}.{nearest(check, CHECKS)}")
@@ -65,6 +66,7 @@ def copy(
         raise disk.explained(error, target) from error
     checksum = job.digests.get("", "") if not listed.is_tree else _tree_digest(job)
     return TransferReport(
+        destination=target,
         files=len(listed.files),
         bytes=listed.bytes,
         skipped=job.skipped,

@@ -34,7 +34,8 @@ def test_the_shipped_local_site() -> None:
     site = load("local")
     assert (site.name, site.scheduler.kind, site.launcher.kind) == ("local", "local", "none")
     assert site.policies.allow_shell_text is False
-    assert site.node.cores_here() == site.commands_here() == len(os.sched_getaffinity(0))
+    assert site.node.cores_here() == len(os.sched_getaffinity(0))
+    assert site.commands_here() == 4 * len(os.sched_getaffinity(0))
     assert site.node.memory_bytes_here() > 1 << 28
     assert os.path.isabs(site.paths.scratch)
     written = load("local").model_dump(exclude={"identity"})
@@ -101,7 +102,7 @@ def test_unreadable_profiles(tmp_path: Path) -> None:
 def test_home_is_expanded_and_limits_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/beam")
     site = loader.parse(
-        MINIMAL + '[paths]\nscratch = "~/x/../y"\n[node]\ncores = 100000\n[policies]\ncommands_max = 3'
+        MINIMAL + '[paths]\nscratch = "~/x/../y"\n[node]\ncores = 100000\n[policies]\ncommands = 3'
     )
     assert site.paths.scratch == "/home/beam/y"
     assert site.node.cores_here() == len(os.sched_getaffinity(0))

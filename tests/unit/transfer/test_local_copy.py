@@ -90,7 +90,8 @@ def test_a_file_goes_into_a_directory(tmp_path: Path, ending: str) -> None:
     source = noise(tmp_path / "a.h5", 10)
     if not ending:
         (tmp_path / "d").mkdir()
-    copy(str(source), str(tmp_path / "d") + ending)
+    report = copy(str(source), str(tmp_path / "d") + ending)
+    assert report.destination == str(tmp_path / "d" / "a.h5")
     assert (tmp_path / "d" / "a.h5").read_bytes() == source.read_bytes()
 
 
@@ -100,7 +101,7 @@ def test_without_checksum(tmp_path: Path) -> None:
     assert (tmp_path / "b").read_bytes() == source.read_bytes()
     assert report.checksum == ""
     with pytest.raises(TransferRefused, match=r"no transfer check 'cheksum'\. Did you mean 'checksum'"):
-        copy(str(source), str(tmp_path / "c"), checks=("cheksum",))
+        copy(str(source), str(tmp_path / "c"), checks="cheksum")
 
 
 def test_what_is_there_already_is_skipped_and_what_differs_replaced(tmp_path: Path) -> None:
