@@ -98,8 +98,10 @@ class Policies(Part):
             " of DM commands. Whoever may submit a run can then run any command as the agent's account."
         ),
     )
-    commands_max: int = Field(
-        default=0, ge=0, description="Commands run side by side at most; 0: one per core."
+    commands: int = Field(
+        default=0,
+        ge=0,
+        description="Commands run side by side at most; 0: four per core, as most of them wait.",
     )
 
 
