@@ -17,6 +17,7 @@ from immutables import Map
 from orchestrator.definition import compat
 from orchestrator.errors import ArgumentError, DefinitionError
 from orchestrator.model import (
+    Expectation,
     Outcome,
     Plan,
     Run,
@@ -405,3 +406,13 @@ def test_pyspec_reads_well_and_refuses_what_is_no_text() -> None:
         with pytest.raises(DefinitionError) as caught:
             compat.to_pyspec({"stages": {"s": {"k": value}}})
         assert (caught.value.stage, caught.value.key) == ("s", "k")
+
+
+def test_the_definitions_of_the_documentation() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "dm-workflows.md").read_text()
+    blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+    before, after = (ast.literal_eval(block.split("# process.py\n")[-1]) for block in blocks)
+    assert before != after
+    assert compat.export_dm(before) == compat.export_dm(after) == before
+    (entry,) = after["stages"]["01-CORRELATE"]["expect"]
+    assert set(entry) <= set(Expectation.__struct_fields__)
