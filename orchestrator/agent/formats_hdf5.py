@@ -45,9 +45,12 @@ def _file(path: str, stack: ExitStack) -> Any:
         return stack.enter_context(h5py.File(os.fsencode(path), "r", locking="best-effort"))
     except OSError as error:
         text = clause(error)
-        raise Unreadable(
-            f"it is cut short ({text})" if "truncated" in text else f"it does not open as HDF5 ({text})"
-        ) from error
+        why = "it does not open as HDF5"
+        if "truncated" in text:
+            why = "it is cut short"
+        elif "lock" in text:
+            why = "another process still has it open for writing"
+        raise Unreadable(f"{why} ({text})") from error
 
 
 def _allowed(target: str, source: str, root: str) -> bool:
