@@ -457,6 +457,19 @@ def test_chunks_missing_inside_a_shard(tmp_path: Path, index_location: str) -> N
     assert "only 1 of 16 chunks" in failed(ask(tmp_path, "t.zarr", finite=1.0))[1]
 
 
+def test_chunks_of_a_shard_beyond_the_edge_do_not_stand_for_missing_ones(tmp_path: Path) -> None:
+    array = zarr.create_array(
+        str(tmp_path / "s.zarr"), shape=(20, 20), chunks=(5, 5), shards=(10, 10), dtype="f4"
+    )
+    data = values(20, 20) + 1
+    data[:5, :5] = 0  # left out
+    array[:] = data
+    metadata = json.loads((tmp_path / "s.zarr" / "zarr.json").read_text())
+    metadata["shape"] = [20, 15]
+    (tmp_path / "s.zarr" / "zarr.json").write_text(json.dumps(metadata))
+    assert "only 11 of 12 chunks" in failed(ask(tmp_path, "s.zarr", finite=1.0))[1]
+
+
 def test_a_zarr_that_claims_the_moon(tmp_path: Path) -> None:
     zarr.create_array(str(tmp_path / "a"), shape=(10**7, 1000, 1000), chunks=(1, 10, 10), dtype="f8")
     zarr.create_array(str(tmp_path / "b"), shape=(10**7, 1000), chunks=(10**7, 1000), dtype="f8")

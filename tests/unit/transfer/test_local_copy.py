@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import signal
@@ -421,6 +422,24 @@ def test_two_copies_to_one_place(tmp_path: Path) -> None:
     assert all(r.failure is FailureClass.TRANSIENT for r in results if isinstance(r, TransferError))
     assert (tmp_path / "b").read_bytes() == source.read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_another_copy_finishes_between_opening_and_locking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, other = noise(tmp_path / "a", 1000), noise(tmp_path / "other", 1000, seed=1)
+    content = other.read_bytes()
+    flock = fcntl.flock
+
+    def late(fd: int, how: int) -> None:
+        Path(os.readlink(f"/proc/self/fd/{fd}")).write_bytes(content)
+        (tmp_path / "b.part").rename(tmp_path / "b")
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(TransferError, match="has just finished"):
+        copy(str(source), str(tmp_path / "b"))
+    assert (tmp_path / "b").read_bytes() == content  # not emptied
 
 
 names = st.binary(min_size=1, max_size=255).filter(
