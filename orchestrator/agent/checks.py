@@ -73,14 +73,10 @@ def verdict(findings: Sequence[Finding]) -> str:
     if not failed:
         return ""
     more = f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
-    return printable(
-        f"Output '{failed[0].path}' failed the check '{failed[0].check}': {failed[0].seen}{more}."
-    )
+    return printable(f"Output '{failed[0].path}' failed the check '{failed[0].check}': {failed[0].seen}{more}.")
 
 
-def _check_one(
-    want: Expectation, since: float, base: str, trees: dict[str, _Tree | str]
-) -> Iterator[Finding]:
+def _check_one(want: Expectation, since: float, base: str, trees: dict[str, _Tree | str]) -> Iterator[Finding]:
     def finding(check: str, passed: bool, seen: str) -> Finding:
         return Finding(want.path, check, passed, printable(seen))
 
@@ -95,9 +91,7 @@ def _check_one(
     yield finding("exists", True, f"a directory of {tree.files} files" if tree.directory else "a file")
     if want.min_bytes > 0:
         passed = tree.bytes >= want.min_bytes
-        seen = (
-            count(tree.bytes) if passed else f"it holds {tree.bytes} bytes, wanted at least {want.min_bytes}"
-        )
+        seen = count(tree.bytes) if passed else f"it holds {tree.bytes} bytes, wanted at least {want.min_bytes}"
         yield finding("size", passed, seen)
         if not passed:
             return
@@ -161,9 +155,7 @@ def _look_below(root: str) -> _Tree | str:
 def _check_content(
     want: Expectation, path: str, base: str, stack: ExitStack, finding: Callable[[str, bool, str], Finding]
 ) -> Iterator[Finding]:
-    asked = (
-        want.dataset or want.shape is not None or want.dtype or want.finite is not None or want.nonconstant
-    )
+    asked = want.dataset or want.shape is not None or want.dtype or want.finite is not None or want.nonconstant
     if not (want.opens or asked):
         return
     kind = want.opens or sniff(path)
@@ -230,15 +222,11 @@ def _check_values(
     if array.chunks:
         passed = array.stored >= array.chunks
         seen = f"{array.stored} of {array.chunks} {array.unit}"
-        yield finding(
-            "chunks", passed, seen if passed else f"only {seen} of {what} are there; the rest is fill value"
-        )
+        yield finding("chunks", passed, seen if passed else f"only {seen} of {what} are there; the rest is fill value")
         if not passed:
             return
     try:
-        values = _scan(
-            array, finite=want.finite is not None and array.dtype.kind in "fc", vary=want.nonconstant
-        )
+        values = _scan(array, finite=want.finite is not None and array.dtype.kind in "fc", vary=want.nonconstant)
     except (Exception, MemoryError) as error:  # noqa: BLE001  (a decoder raises anything on a bad file)
         check = "finite" if want.finite is not None else "nonconstant"
         yield finding(check, False, f"{what} cannot be read ({clause(error)})")
@@ -251,9 +239,7 @@ def _check_values(
         yield finding("finite", passed, f"{fraction:.9g}" if passed else seen)
     if want.nonconstant:
         seen = (
-            f"all values of {what} are {values.first}"
-            if values.first is not None
-            else f"{what} holds no finite value"
+            f"all values of {what} are {values.first}" if values.first is not None else f"{what} holds no finite value"
         )
         yield finding("nonconstant", values.varies, "values differ" if values.varies else seen)
 

@@ -119,9 +119,7 @@ def whole(name: str) -> None:
 
 def bounded(shape: tuple[int, ...], itemsize: int, what: str) -> None:
     if (size := math.prod(shape) * itemsize) > CHUNK_LIMIT_BYTES:
-        raise Unreadable(
-            f"one {what} is {count(size)}, too large to decode (limit {count(CHUNK_LIMIT_BYTES)})"
-        )
+        raise Unreadable(f"one {what} is {count(size)}, too large to decode (limit {count(CHUNK_LIMIT_BYTES)})")
 
 
 def _npy(path: str, stack: ExitStack) -> Finder:

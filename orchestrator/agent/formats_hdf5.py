@@ -25,9 +25,7 @@ def open_hdf5(path: str, stack: ExitStack, root: str) -> Finder:
         if not name:
             listed = [n for n in names if isinstance(_follow(file, n, stack, root, 0), h5py.Dataset)]
             if len(listed) != 1:
-                raise Unreadable(
-                    f"no dataset is named and the root holds {', '.join(names[:8]) or 'nothing'}"
-                )
+                raise Unreadable(f"no dataset is named and the root holds {', '.join(names[:8]) or 'nothing'}")
             name = listed[0]
         node = _follow(file, name, stack, root, 0)
         if not isinstance(node, h5py.Dataset):
@@ -114,9 +112,7 @@ def _array(dataset: Any, name: str, root: str) -> Array:
         stored, chunks = _virtual(dataset, source, root)
     elif dataset.external:
         for file_name, _offset, _size in dataset.external:
-            _check_file(
-                _beside(os.fsdecode(file_name), source), source, root, f"the storage of dataset {name!r}"
-            )
+            _check_file(_beside(os.fsdecode(file_name), source), source, root, f"the storage of dataset {name!r}")
     elif dataset.chunks:
         grain = tuple(min(c, s) for c, s in zip(dataset.chunks, shape, strict=True))
         bounded(dataset.chunks, dtype.itemsize, f"chunk of dataset {name!r}")

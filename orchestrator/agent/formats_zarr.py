@@ -30,14 +30,10 @@ def open_zarr(path: str) -> Finder:
         place = name.strip("/")
         if not place and not isinstance(node, zarr.Array):
             if len(members) != 1:
-                raise Unreadable(
-                    f"no dataset is named and the group holds {', '.join(members[:8]) or 'nothing'}"
-                )
+                raise Unreadable(f"no dataset is named and the group holds {', '.join(members[:8]) or 'nothing'}")
             place = members[0]
         if ".." in place.split("/") or not _is_node(os.path.join(path, place)):
-            raise Unreadable(
-                f"there is no dataset {name!r}; the group holds {', '.join(members[:8]) or 'nothing'}"
-            )
+            raise Unreadable(f"there is no dataset {name!r}; the group holds {', '.join(members[:8]) or 'nothing'}")
         found = _open(os.path.join(path, place)) if place else node
         if not isinstance(found, zarr.Array):
             raise Unreadable(f"{name!r} is a group and not an array")
@@ -90,9 +86,7 @@ def _files(directory: str, grid: tuple[int, ...]) -> Iterator[tuple[str, tuple[i
             index = tuple(int(i) for i in re.split("[/.]", match[1])) if match else ()
             if not grid and key in ("c", "0"):
                 index = ()
-            elif (
-                len(index) != len(grid) or any(i >= n for i, n in zip(index, grid, strict=True)) or not index
-            ):
+            elif len(index) != len(grid) or any(i >= n for i, n in zip(index, grid, strict=True)) or not index:
                 continue
             if os.path.getsize(path) > 0:
                 yield path, index

@@ -201,16 +201,16 @@ def _call_function(order: Order) -> Outcome:
 
 def _call_transfer(order: Order) -> Outcome:
     from orchestrator.errors import BeamwayError
-    from orchestrator.transfer import local
+    from orchestrator.transfer import base, local
 
     begun = time.time()
     source, destination = order.arguments["from"], order.arguments["to"]
     try:
         report = local.copy(source, destination, checks=order.arguments.get("checks", ("checksum",)))
     except BeamwayError as error:
-        return Outcome(FailureClass(getattr(error, "failure", FailureClass.USER.value)), str(error))
+        return Outcome(base.failure_of(error), str(error))
     print(f"copied {report.files} files, {report.bytes} bytes", flush=True)
-    product = Product(os.path.abspath(destination), report.bytes, f"copy of {source}")
+    product = Product(report.destination, report.bytes, f"copy of {source}")
     return Outcome(products=(product,), transfer_s=time.time() - begun)
 
 

@@ -231,9 +231,7 @@ def _check_stage(name: str, stage: Any) -> None:
         raise DefinitionError("a stage is a dict", stage=name)
     for key in _OWN_KINDS:
         if key in stage:
-            raise DefinitionError(
-                "DM runs only 'command' stages", "Keep this stage here.", stage=name, key=key
-            )
+            raise DefinitionError("DM runs only 'command' stages", "Keep this stage here.", stage=name, key=key)
     if not isinstance(stage.get("command"), str):
         raise DefinitionError("DM needs a command", stage=name, key="command")
     _check_place(name, stage)
@@ -288,9 +286,7 @@ def _check_arguments(exported: Mapping[str, Any]) -> None:
     arguments = exported.get("arguments")
     for name, spec in arguments.items() if isinstance(arguments, dict) else ():
         if isinstance(spec, dict) and spec.get("default") is not None:
-            raise DefinitionError(
-                f"DM fills in no default for {name!r}", "Make it required.", key="arguments"
-            )
+            raise DefinitionError(f"DM fills in no default for {name!r}", "Make it required.", key="arguments")
 
 
 def to_pyspec(definition: Mapping[str, Any]) -> str:

@@ -78,7 +78,7 @@ def check_type(known: dict[str, Kind], key: str, value: Any, refuse: Callable[[s
     if not isinstance(value, kinds) or wrong_bool:
         wanted = " or ".join(dict.fromkeys(_SAID[k] for k in kinds))
         raise refuse(f"It must be {wanted}, not {value!r}.")
-    if key in _LISTS_OF_TEXTS and not all(isinstance(v, str) for v in value):
+    if key in _LISTS_OF_TEXTS and isinstance(value, list) and not all(isinstance(v, str) for v in value):
         raise refuse("It must be a list of texts.")
     if key in ("repeatPeriod", "maxRepeats") and isinstance(value, str):
         try:

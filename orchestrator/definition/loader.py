@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def _define(raw: Any, source: str, by_id: literal.Lines) -> Definition:
         if not isinstance(raw[key], str) or not raw[key].strip():
             raise where.refuse("It must be a text that is not empty.", key=key)
     for key, value in raw.items():
-        keys.check_type(keys.WORKFLOW, key, value, lambda s, k=key: where.refuse(s, key=k))
+        keys.check_type(keys.WORKFLOW, key, value, partial(where.refuse, key=key))
     stages = raw["stages"]
     if not isinstance(stages, dict) or not stages:
         raise where.refuse("There must be at least one stage, in a dict.", key="stages")
@@ -169,7 +170,7 @@ def _check_stage(name: str, stages: dict[str, Any], where: _Where) -> None:
     if not isinstance(stage, dict):
         raise where.refuse(f"A stage is a dict, not a {type(stage).__name__}.", stage=name)
     for key, value in stage.items():
-        keys.check_type(keys.STAGE, key, value, lambda s, k=key: where.refuse(s, stage=name, key=k))
+        keys.check_type(keys.STAGE, key, value, partial(where.refuse, stage=name, key=key))
     kinds = [k.value for k in StageKind if k.value in stage]
     if not kinds:
         wanted = ", ".join(repr(k.value) for k in StageKind)

@@ -261,14 +261,16 @@ class Engine:
         if store.known(self._database, [child_id]):
             self._tell_parent(store.load(self._database, child_id))
             return
+        at = self._clock()
         try:
             plan = opening.child_plan(run, task)
+            files = opening.files_at_submission(plan)
         except BeamwayError as error:
             outcome = Outcome(FailureClass.USER, f"child workflow {task.call!r}: {error}")
-            self._queue.append((run.id, states.TaskEnded(self._clock(), task.number, task.attempt, outcome)))
+            self._queue.append((run.id, states.TaskEnded(at, task.number, task.attempt, outcome)))
             return
-        self._queue.append((run.id, states.TaskStarted(self._clock(), task.number, task.attempt)))
-        self.submit(new_run(child_id, plan, self._clock(), username=run.username, host=run.host, parent=mine))
+        self._queue.append((run.id, states.TaskStarted(at, task.number, task.attempt)))
+        self.submit(new_run(child_id, plan, at, files=files, username=run.username, host=run.host, parent=mine))
 
     def _tell_parent(self, run: Run) -> None:
         if not run.parent:

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from orchestrator.definition import expressions, files, variables
+from orchestrator.definition import plan as plans
 from orchestrator.errors import ArgumentError, BeamwayError
-from orchestrator.model import Expectation, FileSpec, Run, StageKind, StagePlan
+from orchestrator.model import Expectation, FileSpec, Plan, Run, StageKind, StagePlan, Task
 from orchestrator.states import (
     DecideRepeat,
     Event,
@@ -69,6 +70,24 @@ def _open(run: Run, plan: StagePlan, repetition: int, at: float, shell_text: boo
     return StageOpened(at, plan.name, repetition, tuple(per_file))
 
 
+def files_at_submission(plan: Plan) -> tuple[str, ...]:
+    """The files that a run's own specification names, looked up before it is accepted. Raises InputError."""
+    if plan.files == FileSpec() or not any(s.per_file and s.files is None for s in plan.stages):
+        return ()
+    return files.resolve(plan.files, plan.variables, data_directory(plan))
+
+
+def data_directory(plan: Plan) -> str:
+    """What the run's file names are relative to: the argument `dataDir`, else where it was submitted."""
+    return os.path.join(plan.directory, plan.variables.get("dataDir", ""))
+
+
+def child_plan(run: Run, task: Task) -> Plan:
+    """The plan of the run that a task of a WORKFLOW stage starts. Raises ArgumentError, InputError."""
+    arguments = {name: "" if v is None else str(v) for name, v in task.arguments.items()}
+    return plans.child_plan(run.plan, task.call, arguments, task.working_dir)
+
+
 def _files(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, ...]:
     """The stage's own specification, else the run's; looked up again when a capture has changed it."""
     spec = plan.files
@@ -83,6 +102,7 @@ def _files(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, .
         if now == spec and run.files:
             return run.files
         spec = now
+        return files.resolve(spec, values, data_directory(run.plan))
     return files.resolve(spec, values, directory(run, plan, values)[1])
 
 

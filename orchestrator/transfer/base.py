@@ -24,9 +24,7 @@ class TransferError(BeamwayError):
 
     exit_code = 75
 
-    def __init__(
-        self, sentence: str, /, hint: str = "", *, failure: FailureClass = FailureClass.TRANSIENT
-    ) -> None:
+    def __init__(self, sentence: str, /, hint: str = "", *, failure: FailureClass = FailureClass.TRANSIENT) -> None:
         super().__init__(sentence, hint)
         self.failure = failure
 

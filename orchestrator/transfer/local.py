@@ -185,9 +185,7 @@ def _copy_tree(job: _Job, target: str) -> None:
                 disk.sync_folder(os.path.dirname(target))
         except BaseException as error:
             # What was copied stays for the next try, unless the room is needed or nobody wants it any more.
-            unwanted = isinstance(error, TransferCancelled) or (
-                isinstance(error, OSError) and error.errno in disk.FULL
-            )
+            unwanted = isinstance(error, TransferCancelled) or (isinstance(error, OSError) and error.errno in disk.FULL)
             if fresh and unwanted:
                 shutil.rmtree(place, ignore_errors=True)
             raise
@@ -197,9 +195,7 @@ def _fill(job: _Job, place: str) -> None:
     for name in job.listed.folders:
         folder = os.path.join(place, name)
         if os.path.islink(folder):
-            raise TransferRefused(
-                f"The destination holds the link '{folder}' where the source has a directory."
-            )
+            raise TransferRefused(f"The destination holds the link '{folder}' where the source has a directory.")
         os.makedirs(folder, exist_ok=True)
     for name in job.listed.files:
         job.digests[name] = _copy_file(job, name, os.path.join(place, name))
@@ -300,9 +296,7 @@ def _write(job: _Job, source: int, path: str, seen: Fingerprint, target: str) ->
                 os.posix_fadvise(out, 0, 0, os.POSIX_FADV_SEQUENTIAL)  # measured: 2.5 times as fast
                 if (read := _digest(job, out)) != digest:
                     seen_sums = f"{read[:12]}, wanted {digest[:12]}"
-                    raise TransferError(
-                        f"The copy '{target}' reads back with another checksum ({seen_sums})."
-                    )
+                    raise TransferError(f"The copy '{target}' reads back with another checksum ({seen_sums}).")
             _check_unchanged(path, seen)
             if os.fstat(out).st_size != seen.size:
                 raise TransferError(f"The copy '{target}' is not as long as its source.")
@@ -356,6 +350,4 @@ def _check_unchanged(path: str, seen: Fingerprint) -> None:
 
 
 def _changed(path: str) -> TransferError:
-    return TransferError(
-        f"The source '{path}' changed while it was copied.", "It may still be being written."
-    )
+    return TransferError(f"The source '{path}' changed while it was copied.", "It may still be being written.")
