@@ -41,6 +41,10 @@ class Job:
         """Report a measured figure under a word that captures can name."""
         self.metrics[name] = value
 
+    def count(self, name: str, more: int) -> None:
+        """Add to a metric that counts."""
+        self.metrics[name] = int(self.metrics.get(name, 0)) + more
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count the time inside towards phase `name`, seconds of wall clock."""

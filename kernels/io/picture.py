@@ -27,18 +27,22 @@ def window(slices: list[Floats], *, low: float = 0.5, high: float = 99.8) -> tup
 
 
 def write_slices(path: Path, slices: list[Floats], black: float, white: float) -> None:
-    """Write 2-D `slices` side by side as a grey PNG, the values `black` to `white` mapped to 0 to 255.
+    """Write the horizontal slice, and right of it the front and the side one, as a grey PNG.
 
-    Small slices are magnified, a thin one (few rows) also in height alone to an eighth of its width, so that it can
-    be seen; then its proportions are not true.
+    The values `black` to `white` are mapped to 0 to 255. The two upright slices stand above each other where they
+    are low enough. Small slices are magnified; a thin one (few rows) in height alone too, to an eighth of its width,
+    so that it can be seen: then its proportions are not true.
     """
-    panels = [_panel(s, black, white) for s in slices]
-    height = max(p.height for p in panels)
-    whole = Image.new("L", (sum(p.width for p in panels) + _GAP * (len(panels) - 1), height), _BACKGROUND)
-    left = 0
-    for panel in panels:
-        whole.paste(panel, (left, (height - panel.height) // 2))
-        left += panel.width + _GAP
+    first, *others = (_panel(s, black, white) for s in slices)
+    stacked = sum(p.height + _GAP for p in others) - _GAP <= first.height
+    places, left, top = [(first, 0, 0)], first.width + _GAP, 0
+    for panel in others:
+        places.append((panel, left, top))
+        left, top = (left, top + panel.height + _GAP) if stacked else (left + panel.width + _GAP, 0)
+    size = max(x + p.width for p, x, _ in places), max(y + p.height for p, _, y in places)
+    whole = Image.new("L", size, _BACKGROUND)
+    for panel, x, y in places:
+        whole.paste(panel, (x, y))
     with path.open("wb") as file:
         whole.save(file, "PNG")
 

@@ -10,7 +10,7 @@ from kernels.io import nexus
 from kernels.io.dxchange import Scan
 from kernels.job import Job
 from kernels.tomography.axis import Axis, find_axis
-from kernels.tomography.prepare import prepare_rows
+from kernels.tomography.prepare import Recipe, prepare_rows
 
 _BAND = 2  # detector rows averaged into one: less noise, same axis
 _LEAST_CONTRAST = 1e-3  # standard deviation of a row's line integrals, below which there is nothing to see
@@ -37,15 +37,8 @@ def locate(
         Exit 65 when the scan is not usable or shows no object in the rows looked at.
     """
     with Scan(input, angles=angles) as scan:
-        found = search(
-            job,
-            scan,
-            rows=rows,
-            width=search_width,
-            floor=transmission_floor,
-            air_columns=air_columns,
-            end=0.95,
-        )
+        recipe = Recipe(transmission_floor, air_columns)
+        found = search(job, scan, recipe, rows=rows, width=search_width, end=0.95)
     if output:
         curve = len(found.candidates) > 0
         part = job.stage(output, check=nexus.check_nexus, description="rotation axis search")
@@ -56,13 +49,13 @@ def locate(
             nexus.add_process(entry, "tomography.axis", "1.0", {"input": input, **job.metrics})
 
 
-def search(job: Job, scan: Scan, *, rows: int, width: float, floor: float, air_columns: int, end: float) -> Axis:
+def search(job: Job, scan: Scan, recipe: Recipe, *, rows: int, width: float, end: float) -> Axis:
     """Find the axis of an open scan in `rows` of its rows and report it; `end` is the progress reached with it."""
     with job.phase("axis"):
         chosen = []
         for n, row in enumerate(_spread(scan.rows, rows)):
             band = min(_BAND, scan.rows - row)
-            prepared = prepare_rows(scan, row, row + band, floor=floor, air_columns=air_columns)
+            prepared = prepare_rows(scan, row, row + band, recipe._replace(binning=1))
             chosen.append(prepared.sinograms.mean(0))
             job.progress(end * 0.5 * (n + 1) / rows, "axis", f"row {row}")
         sinograms = np.stack(chosen)

@@ -14,7 +14,7 @@ counts that are not finite, get the line integral interpolated between the neare
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.ndimage
@@ -30,6 +30,28 @@ Floats = NDArray[np.float32]
 _NEIGHBOURHOOD = 51
 _LEAST_RESPONSE, _MOST_RESPONSE = 0.2, 5.0
 _LEAST_GOOD = 0.5  # fraction of pixels; fewer means that the flats are not flats
+
+
+class Recipe(NamedTuple):
+    """What is done to the counts.
+
+    Attributes
+    ----------
+    floor
+        Least transmission.
+    air_columns
+        Columns at each side whose mean transmission is made 1, for each row and projection: takes away beam drift.
+    binning
+        Rows and columns averaged together, as transmission, before the logarithm; what is left over at the end of a
+        row or of the slab is left out.
+    """
+
+    floor: float = 1e-4
+    air_columns: int = 0
+    binning: int = 1
+
+
+PLAIN = Recipe()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +123,7 @@ def read_field(scan: Scan, start: int, stop: int) -> Field:
     )
 
 
-def prepare_rows(
-    scan: Scan, start: int, stop: int, *, floor: float = 1e-4, binning: int = 1, air_columns: int = 0
-) -> Prepared:
+def prepare_rows(scan: Scan, start: int, stop: int, recipe: Recipe = PLAIN) -> Prepared:
     """Line integrals of detector rows start to stop.
 
     Parameters
@@ -112,13 +132,8 @@ def prepare_rows(
         An open scan.
     start, stop
         Detector rows; with binning, a multiple of it (a remainder at the end is left out).
-    floor
-        Least transmission.
-    binning
-        Rows and columns averaged together, as transmission, before the logarithm; columns left over at the right are
-        left out.
-    air_columns
-        Columns at each side whose mean transmission is made 1, for each row and projection: takes away beam drift.
+    recipe
+        How.
 
     Returns
     -------
@@ -144,11 +159,11 @@ def prepare_rows(
             "are not finite.",
             Exit.BAD_INPUT,
         )
-    if binning > 1:
-        values = _binned(values, binning)
-    if air_columns:
-        values /= _air(values, air_columns, scan)
-    floored = int(_minus_log(values, np.float32(floor)))
+    if recipe.binning > 1:
+        values = _binned(values, recipe.binning)
+    if recipe.air_columns:
+        values /= _air(values, recipe.air_columns, scan)
+    floored = int(_minus_log(values, np.float32(recipe.floor)))
     return Prepared(values, field.bad, floored, int(lost))
 
 

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kernels.compiled import threads
-from kernels.errors import KernelError
-from kernels.io import nexus as nexus_io
-from kernels.io import picture as picture_io
+from kernels.errors import KernelError, printable
 from kernels.io.dxchange import Scan
 from kernels.io.omezarr import VolumeWriter, check_volume
+from kernels.io.picture import window
 from kernels.job import Job
 from kernels.tomography.fbp import LANES, Reconstructor
 from kernels.tomography.locate import search
-from kernels.tomography.prepare import prepare_rows
-
-Floats = NDArray[np.float32]
+from kernels.tomography.prepare import Recipe, prepare_rows
+from kernels.tomography.views import Middle, write_nexus, write_picture
 
 _AXIS_ROWS, _AXIS_WIDTH = 5, 0.2
 _CHUNK_LAYERS = 16
-_VERSION = "1.0"
 
 
-@dataclass(frozen=True, slots=True)
-class Slabs:
+class Slabs(NamedTuple):
     """How the slices are cut up: `layers` slices at a time, in chunks of `chunk` layers; what that needs in bytes."""
 
     layers: int
@@ -99,30 +94,20 @@ def reconstruct(
         Exit 65, 66, 75 for the scan; 2 when the axis is off the detector or a slice does not fit into memory; 3 when
         the volume would hold values that are not finite; 73, 74 for outputs.
     """
+    recipe = Recipe(transmission_floor, air_columns, binning)
+    name = printable(Path(input).stem)
+    voxel_um = pixel_size * binning if pixel_size else None
     with Scan(input, angles=angles) as scan:
-        rows, columns, begun = scan.rows // binning, scan.columns // binning, 0.0
-        if rows < 1 or columns < 8:
-            raise KernelError(f"tomography.reconstruct: binning {binning} leaves {rows} rows and {columns} columns.")
-        if rotation_axis is None:
-            found = search(
-                job,
-                scan,
-                rows=_AXIS_ROWS,
-                width=_AXIS_WIDTH,
-                floor=transmission_floor,
-                air_columns=air_columns,
-                end=0.1,
-            )
-            rotation_axis, begun = found.position, 0.1
-        elif not 0 <= rotation_axis <= scan.columns - 1:
+        shape = (scan.rows // binning, scan.columns // binning, scan.columns // binning)
+        if shape[0] < 1 or shape[1] < 8:
             raise KernelError(
-                f"tomography.reconstruct: rotationAxis {rotation_axis:g} is off the detector of {scan.columns} columns."
+                f"tomography.reconstruct: binning {binning} is too much for {scan.rows} x {scan.columns}."
             )
-        else:
-            job.metric("rotation_axis", rotation_axis)
+        begun = 0.1 if rotation_axis is None else 0.0
+        rotation_axis = _axis(job, scan, rotation_axis, recipe, end=begun)
         reconstructor = Reconstructor(
             scan.theta_deg,
-            columns,
+            shape[1],
             axis=(rotation_axis + 0.5) / binning - 0.5,
             window=filter,
             padding=padding,
@@ -130,104 +115,55 @@ def reconstruct(
             scale=binning,
         )
         slabs = plan_slabs(
-            slices=rows,
+            slices=shape[0],
             angles=scan.angles,
-            columns=columns,
+            columns=shape[1],
             binning=binning,
             itemsize=scan.dtype.itemsize,
             fixed=reconstructor.bytes_per_group,
             limit=int(memory_gb * 1e9),
         )
-        shape = (rows, columns, columns)
-        part = job.stage(
-            output,
-            directory=True,
-            check=partial(check_volume, shape=shape),
-            description="reconstructed volume",
-            shape=shape,
-            dtype=dtype,
-        )
-        voxel_um = pixel_size * binning if pixel_size else None
-        writer = VolumeWriter(part, shape, chunk_layers=slabs.chunk, name=Path(input).stem, pixel_size_um=voxel_um)
-        middle = _Middle(shape)
-        bad = floored = 0
-        for start in range(0, rows, slabs.layers):
-            stop = min(start + slabs.layers, rows)
+        part = job.stage(output, directory=True, check=partial(check_volume, shape=shape))
+        writer = VolumeWriter(part, shape, chunk_layers=slabs.chunk, name=name, pixel_size_um=voxel_um)
+        middle = Middle(shape)
+        for start in range(0, shape[0], slabs.layers):
+            stop = min(start + slabs.layers, shape[0])
             with job.phase("prepare"):
-                prepared = prepare_rows(
-                    scan,
-                    start * binning,
-                    stop * binning,
-                    floor=transmission_floor,
-                    binning=binning,
-                    air_columns=air_columns,
-                )
-            bad, floored = bad + prepared.bad_pixels, floored + prepared.floored
-            slab = np.empty((stop - start, columns, columns), np.float32)
+                prepared = prepare_rows(scan, start * binning, stop * binning, recipe)
+            job.count("bad_pixels", prepared.bad_pixels)
+            job.count("floored_values", prepared.floored)
+            slab = np.empty((stop - start, *shape[1:]), np.float32)
             with job.phase("reconstruct"):
                 for first in range(0, stop - start, LANES):
                     slab[first : first + LANES] = reconstructor.slices(prepared.sinograms[first : first + LANES])
                     done = min(start + first + LANES, stop)
-                    job.progress(begun + (0.9 - begun) * done / rows, "reconstruct", f"{done}/{rows} slices")
+                    job.progress(begun + (0.9 - begun) * done / shape[0], "reconstruct", f"{done}/{shape[0]} slices")
             with job.phase("write"):
                 writer.write(start, slab)
             middle.take(start, slab)
-    job.metric("slices", rows)
-    job.metric("size", columns)
-    job.metric("bad_pixels", bad)
-    job.metric("floored_fraction", floored / (rows * columns * scan.angles))
+    for metric, value in zip(("slices", "size"), shape, strict=False):
+        job.metric(metric, value)
     job.metric("minimum", writer.minimum)
     job.metric("maximum", writer.maximum)
-    shown = picture_io.window(middle.all)
+    shown = window(middle.slices)
     with job.phase("pyramid"):
         writer.finish(shown)
-    job.describe(part, finiteFraction=writer.finite / float(np.prod(shape)))
+    finite = writer.finite / float(np.prod(shape))
+    job.describe(part, description="reconstructed volume", shape=shape, dtype=dtype, finiteFraction=finite)
     job.progress(0.95, "pyramid", "written")
-    _write_views(job, middle, shown, picture, nexus, voxel_um, Path(input).stem, filter, padding)
+    if picture:
+        write_picture(job, picture, middle, shown)
+    if nexus:
+        said = {**job.metrics, "filter": filter, "padding": padding, "input": input, "threads": threads()}
+        write_nexus(job, nexus, middle, title=name, voxel_um=voxel_um, parameters=said)
 
 
-class _Middle:
-    """The three slices through the middle of a volume, gathered while it is made."""
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        rows, size, _ = shape
-        self.layer, self.centre = rows // 2, size // 2
-        self.horizontal = np.zeros((size, size), np.float32)
-        self.front = np.zeros((rows, size), np.float32)
-        self.side = np.zeros((rows, size), np.float32)
-
-    def take(self, start: int, slab: Floats) -> None:
-        if start <= self.layer < start + len(slab):
-            self.horizontal = slab[self.layer - start].copy()
-        self.front[start : start + len(slab)] = slab[:, self.centre, :]
-        self.side[start : start + len(slab)] = slab[:, :, self.centre]
-
-    @property
-    def all(self) -> list[Floats]:
-        return [self.horizontal, self.front, self.side]
-
-
-def _write_views(
-    job: Job,
-    middle: _Middle,
-    shown: tuple[float, float],
-    picture_path: str | None,
-    nexus_path: str | None,
-    voxel_um: float | None,
-    name: str,
-    filter: str,
-    padding: str,
-) -> None:
-    if picture_path:
-        part = job.stage(picture_path, check=picture_io.check_picture, description="three slices through the middle")
-        picture_io.write_slices(part, middle.all, *shown)
-    if nexus_path:
-        part = job.stage(nexus_path, check=nexus_io.check_nexus, description="three slices and parameters (NeXus)")
-        step, unit = (voxel_um, "um") if voxel_um else (1.0, "pixel")
-        titles = (("horizontal", ("y", "x")), ("front", ("z", "x")), ("side", ("z", "y")))
-        with nexus_io.new_file(part) as file:
-            entry = nexus_io.add_entry(file, name, "horizontal")
-            for values, (title, axes) in zip(middle.all, titles, strict=True):
-                nexus_io.add_image(entry, title, values, axes, f"{title} slice through the middle", step, unit)
-            said = {**job.metrics, "filter": filter, "padding": padding, "threads": threads()}
-            nexus_io.add_process(entry, "tomography.reconstruct", _VERSION, said)
+def _axis(job: Job, scan: Scan, given: float | None, recipe: Recipe, *, end: float) -> float:
+    if given is None:
+        return search(job, scan, recipe, rows=_AXIS_ROWS, width=_AXIS_WIDTH, end=end).position
+    if not 0 <= given <= scan.columns - 1:
+        raise KernelError(
+            f"tomography.reconstruct: rotationAxis {given:g} is off the detector of {scan.columns} columns."
+        )
+    job.metric("rotation_axis", given)
+    return given
