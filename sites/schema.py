@@ -36,9 +36,7 @@ class Identity(Part):
     )
     title: str = Field(default="", description="Name shown to people.")
     description: str = Field(default="", description="What the site is good for, in a sentence or two.")
-    contact: str = Field(
-        min_length=1, description="Whom to call when the site does not answer: a person or address."
-    )
+    contact: str = Field(min_length=1, description="Whom to call when the site does not answer: a person or address.")
 
 
 class Scheduler(Part):
@@ -48,12 +46,8 @@ class Scheduler(Part):
 
 
 class Node(Part):
-    cores: int = Field(
-        default=0, ge=0, description="Cores of one node that may be used; 0: all the agent may use."
-    )
-    memory_bytes: int = Field(
-        default=0, ge=0, description="Memory of one node that may be used; 0: all of it."
-    )
+    cores: int = Field(default=0, ge=0, description="Cores of one node that may be used; 0: all the agent may use.")
+    memory_bytes: int = Field(default=0, ge=0, description="Memory of one node that may be used; 0: all of it.")
     gpus: int = Field(default=0, ge=0, description="GPUs of one node that may be used; 0: none.")
 
     def cores_here(self) -> int:
@@ -74,9 +68,7 @@ class Launcher(Part):
 
 
 class Environment(Part):
-    python: str = Field(
-        default="", description="Python that runs kernels and functions; empty: the agent's own."
-    )
+    python: str = Field(default="", description="Python that runs kernels and functions; empty: the agent's own.")
     worker_init: str = Field(
         default="", description="Shell lines run before the first task of a worker, such as `module load`."
     )
@@ -118,9 +110,7 @@ class SiteProfile(Part):
     scheduler: Scheduler = Field(default_factory=Scheduler, description="How work is started.")
     node: Node = Field(default_factory=Node, description="What one node has.")
     launcher: Launcher = Field(default_factory=Launcher, description="How parallel programs are started.")
-    environment: Environment = Field(
-        default_factory=Environment, description="What a task finds when it starts."
-    )
+    environment: Environment = Field(default_factory=Environment, description="What a task finds when it starts.")
     paths: Paths = Field(default_factory=Paths, description="Directories.")
     policies: Policies = Field(default_factory=Policies, description="What is allowed.")
     limits: Limits = Field(default_factory=Limits, description="How much is kept.")

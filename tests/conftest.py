@@ -14,7 +14,10 @@ from orchestrator.client import Client
 from orchestrator.model import Run
 from orchestrator.settings import Settings
 
-DATA = Path(os.environ.get("BEAMWAY_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+ROOT = Path(__file__).resolve().parents[1]
+os.environ["PYTHONPATH"] = str(ROOT)  # workers call functions that live beside the tests
+
+DATA = Path(os.environ.get("BEAMWAY_TEST_DATA") or ROOT.parent / "shared" / "data")
 
 
 @pytest.fixture(scope="session")

@@ -259,10 +259,7 @@ def test_virtual_and_raw_sources_that_are_gone_or_outside(tmp_path: Path) -> Non
     check, seen = failed(ask(tmp_path, "master.h5", dataset="data", finite=1.0))
     assert (check, "only 2 of 3 sources" in seen) == ("chunks", True)
     for name in ("outside", "raw"):
-        assert (
-            "outside the output's directory"
-            in failed(ask(tmp_path, "master.h5", dataset=name, finite=1.0))[1]
-        )
+        assert "outside the output's directory" in failed(ask(tmp_path, "master.h5", dataset=name, finite=1.0))[1]
 
 
 @pytest.mark.parametrize(
@@ -364,10 +361,7 @@ def test_scalars(tmp_path: Path) -> None:
     assert passes(ask(tmp_path, "x.h5", dataset="axis", shape=(), finite=1.0))
     assert passes(ask(tmp_path, "x.zarr", shape=(), finite=1.0))
     assert failed(ask(tmp_path, "x.npy", shape=(), finite=1.0))[0] == "finite"
-    assert (
-        failed(ask(tmp_path, "x.h5", dataset="axis", nonconstant=True))[1]
-        == "all values of dataset 'axis' are 3.5"
-    )
+    assert failed(ask(tmp_path, "x.h5", dataset="axis", nonconstant=True))[1] == "all values of dataset 'axis' are 3.5"
 
 
 @settings(max_examples=60, deadline=None)
@@ -450,17 +444,13 @@ def test_chunks_missing_inside_a_shard(tmp_path: Path, index_location: str) -> N
     assert "only 6 of 12 chunks" in failed(ask(tmp_path, "s.zarr", finite=1.0))[1]
     array[:] = values(20, 15)
     assert passes(ask(tmp_path, "s.zarr", finite=1.0, nonconstant=True))
-    sparse = zarr.create_array(
-        str(tmp_path / "t.zarr"), shape=(20, 20), chunks=(5, 5), shards=(20, 20), dtype="f4"
-    )
+    sparse = zarr.create_array(str(tmp_path / "t.zarr"), shape=(20, 20), chunks=(5, 5), shards=(20, 20), dtype="f4")
     sparse[:5, :5] = 1
     assert "only 1 of 16 chunks" in failed(ask(tmp_path, "t.zarr", finite=1.0))[1]
 
 
 def test_chunks_of_a_shard_beyond_the_edge_do_not_stand_for_missing_ones(tmp_path: Path) -> None:
-    array = zarr.create_array(
-        str(tmp_path / "s.zarr"), shape=(20, 20), chunks=(5, 5), shards=(10, 10), dtype="f4"
-    )
+    array = zarr.create_array(str(tmp_path / "s.zarr"), shape=(20, 20), chunks=(5, 5), shards=(10, 10), dtype="f4")
     data = values(20, 20) + 1
     data[:5, :5] = 0  # left out
     array[:] = data
@@ -517,9 +507,7 @@ def test_images(tmp_path: Path) -> None:
 def test_tiff_stacks(tmp_path: Path, compression: str | None) -> None:
     pages = [Image.fromarray(values(20, 30) + i) for i in range(4)]
     pages[0].save(tmp_path / "s.tif", save_all=True, append_images=pages[1:], compression=compression)
-    found = ask(
-        tmp_path, "s.tif", opens="tiff", shape=(4, 20, 30), dtype="float32", finite=1.0, nonconstant=True
-    )
+    found = ask(tmp_path, "s.tif", opens="tiff", shape=(4, 20, 30), dtype="float32", finite=1.0, nonconstant=True)
     assert passes(found)
     path = tmp_path / "s.tif"
     os.truncate(path, path.stat().st_size // 2)
@@ -538,9 +526,7 @@ def test_an_image_bomb(tmp_path: Path) -> None:
 
 def test_npy(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", values(100, 100))
-    assert passes(
-        ask(tmp_path, "a.npy", opens="npy", shape=(100, 100), dtype="f4", finite=1.0, nonconstant=True)
-    )
+    assert passes(ask(tmp_path, "a.npy", opens="npy", shape=(100, 100), dtype="f4", finite=1.0, nonconstant=True))
     os.truncate(tmp_path / "a.npy", 20_000)
     assert "cut short (20 kB of 40.1 kB)" in failed(ask(tmp_path, "a.npy", opens="npy"))[1]
     np.save(tmp_path / "o.npy", np.array([{}], object), allow_pickle=True)

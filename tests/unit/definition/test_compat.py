@@ -234,9 +234,7 @@ def test_long_output_keeps_its_ends_and_a_record_stays_small(tmp_path: Path) -> 
 
     outcome = Outcome(exit_status=0, stdout="p")
     tasks = Map({i: Task(i, "00-START", status=TaskStatus.DONE, outcome=outcome) for i in range(1000)})
-    record = compat.job_record(
-        msgspec.structs.replace(run(tmp_path), tasks=tasks), read=lambda _: "y" * 10**6
-    )
+    record = compat.job_record(msgspec.structs.replace(run(tmp_path), tasks=tasks), read=lambda _: "y" * 10**6)
     assert len(json.dumps(record)) < compat.RECORD_LIMIT + 10**6
 
 

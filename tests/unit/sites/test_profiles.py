@@ -101,9 +101,7 @@ def test_unreadable_profiles(tmp_path: Path) -> None:
 
 def test_home_is_expanded_and_limits_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/beam")
-    site = loader.parse(
-        MINIMAL + '[paths]\nscratch = "~/x/../y"\n[node]\ncores = 100000\n[policies]\ncommands = 3'
-    )
+    site = loader.parse(MINIMAL + '[paths]\nscratch = "~/x/../y"\n[node]\ncores = 100000\n[policies]\ncommands = 3')
     assert site.paths.scratch == "/home/beam/y"
     assert site.node.cores_here() == len(os.sched_getaffinity(0))
     assert site.commands_here() == 3
@@ -140,9 +138,7 @@ def test_every_field_is_described_and_every_table_strict() -> None:
 
 
 def test_the_committed_schema_is_current() -> None:
-    assert schema.SCHEMA_FILE.read_text() == schema.json_schema(), (
-        "python -m sites.schema > sites/schema.json"
-    )
+    assert schema.SCHEMA_FILE.read_text() == schema.json_schema(), "python -m sites.schema > sites/schema.json"
 
 
 def test_pydantic_is_imported_only_to_load() -> None:

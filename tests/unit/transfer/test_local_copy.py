@@ -69,9 +69,7 @@ def test_a_file_is_copied_verified_and_synced(tmp_path: Path, monkeypatch: pytes
     os.chmod(source, 0o640)
     synced: list[str] = []
     fsync = os.fsync
-    monkeypatch.setattr(
-        os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1]
-    )
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
     steps: list[tuple[int, int]] = []
     report = copy(str(source), str(tmp_path / "new" / "b.h5"), progress=lambda *s: steps.append(s))
     target = tmp_path / "new" / "b.h5"
@@ -270,9 +268,7 @@ def test_a_file_that_appears_in_the_tree_meanwhile_fails(tmp_path: Path) -> None
     assert tree(tmp_path / "t") == tree(source)
 
 
-def test_a_copy_that_reads_back_wrong_is_not_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_that_reads_back_wrong_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = noise(tmp_path / "a", MB)
     monkeypatch.setattr(disk, "reflink", lambda *_: False)
     spoil = os.posix_fadvise
@@ -424,9 +420,7 @@ def test_two_copies_to_one_place(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
 
 
-def test_another_copy_finishes_between_opening_and_locking(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_copy_finishes_between_opening_and_locking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, other = noise(tmp_path / "a", 1000), noise(tmp_path / "other", 1000, seed=1)
     content = other.read_bytes()
     flock = fcntl.flock
@@ -449,9 +443,7 @@ names = st.binary(min_size=1, max_size=255).filter(
 
 @settings(max_examples=40, deadline=None)
 @given(files=st.dictionaries(names, st.binary(min_size=1, max_size=300), min_size=1, max_size=5))
-def test_any_name_and_content_arrives(
-    tmp_path_factory: pytest.TempPathFactory, files: dict[bytes, bytes]
-) -> None:
+def test_any_name_and_content_arrives(tmp_path_factory: pytest.TempPathFactory, files: dict[bytes, bytes]) -> None:
     base = tmp_path_factory.mktemp("x")
     source = base / "s"
     source.mkdir()

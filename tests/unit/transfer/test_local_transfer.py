@@ -21,9 +21,7 @@ from orchestrator.transfer.base import (
 from orchestrator.transfer.threads import LocalTransfer
 
 
-def ended(
-    transfer: Transfer, token: str, until: Callable[[TransferState], bool] | None = None
-) -> TransferState:
+def ended(transfer: Transfer, token: str, until: Callable[[TransferState], bool] | None = None) -> TransferState:
     end = time.monotonic() + 20
     while time.monotonic() < end:
         state = transfer.poll(token)
