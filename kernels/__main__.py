@@ -6,7 +6,6 @@ when it begins with `-`; `--rotationAxis 255.5`, `--rotationAxis=255.5` and `--r
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sys
@@ -22,11 +21,11 @@ def main(words: list[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     try:
         if not words or words[0] in ("-h", "--help"):
-            _say(_list())
+            print(_list())
             return Exit.DONE if words else Exit.USAGE
         spec = registry.get(words[0])
         if any(word in ("-h", "--help") for word in words[1:]):
-            _say(_help(spec))
+            print(_help(spec))
             return Exit.DONE
         return _run(spec, parse(spec, words[1:]))
     except KernelError as error:
@@ -59,14 +58,8 @@ def _run(spec: KernelSpec, arguments: dict[str, str]) -> int:
 
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        result = contract.run(
-            spec.name,
-            arguments,
-            progress=lambda fraction, phase, text: _say(contract.progress_line(fraction, phase, text)),
-        )
-    except KernelError as error:
-        for name, value in error.metrics.items():
-            _say(contract.metric_line(name, value))
+        contract.run(spec.name, arguments)
+    except KernelError:
         raise
     except Terminated:
         print("error user error: ended by SIGTERM; no half output is left.", file=sys.stderr)
@@ -77,24 +70,12 @@ def _run(spec: KernelSpec, arguments: dict[str, str]) -> int:
     except Exception as error:  # noqa: BLE001 -- the program's last line of defence: a bug has its own exit code
         sys.excepthook(type(error), error, error.__traceback__)
         return _fail(KernelError(f"{spec.name} has a bug: {type(error).__name__}; see the traceback above.", Exit.BUG))
-    for name, value in result.metrics.items():
-        _say(contract.metric_line(name, value))
-    for product in result.products:
-        _say(contract.product_line(product))
     return Exit.DONE
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated
-
-
-def _say(text: str) -> None:
-    """Print a line at once. A reader that went away (`| head`) must not end a reconstruction."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: KernelError) -> int:

@@ -5,7 +5,8 @@ with the same arguments. It tells its progress, measures, and writes its outputs
 `run` checks every output, brings it to disk, gives it its final name, and writes `<output>.manifest.json` last: where
 the manifest lies, the outputs are whole.
 
-On stdout the program writes lines of this grammar, which regular expressions of a workflow can capture::
+On stdout come lines of this grammar, from the program and from `run` alike, which regular expressions of a workflow
+can capture::
 
     line     = progress | metric | product
     progress = "progress" SP fraction SP phase [SP text]     fraction 0.00 to 1.00
@@ -20,7 +21,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -70,7 +72,21 @@ def product_line(product: Product) -> str:
     return f"product {printable(product.path)}"
 
 
-def run(name: str, arguments: Mapping[str, Any], *, progress: ProgressCallback | None = None) -> KernelResult:
+def to_stdout(line: str) -> None:
+    """Print a line at once. A reader that went away (`| head`) must not end a reconstruction."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run(
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    progress: ProgressCallback | None = None,
+    say: Callable[[str], None] | None = to_stdout,
+) -> KernelResult:
     """Run kernel `name` in this process.
 
     Parameters
@@ -81,6 +97,8 @@ def run(name: str, arguments: Mapping[str, Any], *, progress: ProgressCallback |
         By schema name; strings are cast, an empty string for an optional argument means "not given".
     progress
         Called with (fraction, phase, text) at most four times a second.
+    say
+        Takes each line of the grammar above; None: nobody does.
 
     Raises
     ------
@@ -90,7 +108,14 @@ def run(name: str, arguments: Mapping[str, Any], *, progress: ProgressCallback |
     """
     spec = registry.get(name)
     bound = spec.bind(arguments)
-    job = Job(progress)
+    tell = say or (lambda line: None)
+
+    def on_progress(fraction: float, phase: str, text: str) -> None:
+        tell(progress_line(fraction, phase, text))
+        if progress:
+            progress(fraction, phase, text)
+
+    job = Job(on_progress)
     started = datetime.now(UTC)
     try:
         _refuse_clashes(spec, bound)
@@ -100,6 +125,8 @@ def run(name: str, arguments: Mapping[str, Any], *, progress: ProgressCallback |
         result = _finish(spec, bound, job, started)
     except KernelError as error:
         error.metrics.update(job.metrics)
+        for metric, value in job.metrics.items():
+            tell(metric_line(metric, value))
         raise
     except OSError as error:
         raise outputs.io_error(error, f"{name} could not read or write") from error
@@ -109,6 +136,10 @@ def run(name: str, arguments: Mapping[str, Any], *, progress: ProgressCallback |
         for staged in job.staged:
             outputs.discard(staged)
     job.progress(1.0, "done")
+    for metric, value in result.metrics.items():
+        tell(metric_line(metric, value))
+    for product in result.products:
+        tell(product_line(product))
     return result
 
 

@@ -65,14 +65,14 @@ class KernelError(Exception):
 
     def __init__(self, sentence: str, exit_code: int = Exit.USAGE) -> None:
         self.sentence = printable(sentence)
-        self.exit_code = Exit(exit_code)
+        self.exit_code = int(exit_code)
         self.metrics: dict[str, float | int | str] = {}
         super().__init__(self.sentence)
 
     @property
     def failure(self) -> str:
         """The class word: "user error", "bad input", "bad output" or "transient"."""
-        return _CLASS.get(self.exit_code, "user error")
+        return _CLASS.get(Exit(self.exit_code), "user error")
 
     def with_hint(self, hint: str) -> KernelError:
         """The same failure, with what to do about it after the sentence."""

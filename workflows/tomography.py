@@ -1,0 +1,193 @@
+# Tomography: from a scan as it lands to a checked volume.
+#
+# One expression, a dict: comments are allowed, assignments and imports are not. Stage names are sorted as strings, and
+# that is their order. Copy it, rename it, change it.
+#
+# ruff: noqa: B018
+#
+#   run it      beamway run tomography filePath=/data/scan_001.h5
+#   try it      beamway explain tomography filePath=/data/scan_001.h5
+{
+    "name": "tomography",
+    "owner": "beamway",
+    "version": "1.0",
+    "description": "Parallel-beam tomography. Takes a DXchange scan (HDF5: /exchange/data, data_white, data_dark, theta "
+    "in degrees), checks it, finds the rotation axis, reconstructs by filtered back projection and writes into "
+    "outputDir: volume.zarr (OME-Zarr with a pyramid; opens in napari, neuroglancer and Fiji), slices.png (three "
+    "slices through the middle), slices.nxs and axis.nxs (NeXus; open in silx and h5web), and beside each output "
+    "a manifest with its checksum and provenance. With truthPath, the volume is also compared with the truth.",
+    "arguments": {
+        "filePath": {"required": True, "type": "path", "description": "The scan, a DXchange HDF5 file."},
+        "outputDir": {
+            "type": "path",
+            "default": "$filePath.reconstruction",
+            "description": "Folder for all outputs; made when it is missing.",
+        },
+        "rotationAxis": {
+            "type": "string",
+            "default": "",
+            "description": "Column of the rotation axis in detector pixels, counted from the middle of pixel 0 (512 "
+            "columns, centred: 255.5). Empty: it is searched, and the search shows how sure it is.",
+        },
+        "searchWidth": {
+            "type": "number",
+            "default": "0.2",
+            "description": "How far from the detector's middle to search for the axis, as a fraction of its width.",
+        },
+        "filter": {
+            "type": "string",
+            "choices": ["ramp", "shepp-logan", "cosine", "hann"],
+            "default": "ramp",
+            "description": "Filter of the back projection. ramp is the exact inverse; the others, in this order, damp "
+            "noise and detail more and more.",
+        },
+        "padding": {
+            "type": "string",
+            "choices": ["zero", "edge"],
+            "default": "zero",
+            "description": "edge for objects that are wider than the field of view: takes away the bright rim.",
+        },
+        "binning": {
+            "type": "integer",
+            "choices": ["1", "2", "4", "8"],
+            "default": "1",
+            "description": "Average this many detector rows and columns first: a quick look for little time.",
+        },
+        "airColumns": {
+            "type": "integer",
+            "default": "0",
+            "description": "Columns at each side that see only air, to take out drift of the beam. 0: not done.",
+        },
+        "pixelSize": {
+            "type": "string",
+            "default": "",
+            "description": "Micrometres per detector pixel at the sample. Empty: the volume has no length scale.",
+        },
+        "angles": {
+            "type": "string",
+            "default": "",
+            "description": "START:STOP in degrees in the place of /exchange/theta (0:180), for files without it.",
+        },
+        "memoryGB": {
+            "type": "number",
+            "default": "2",
+            "description": "Memory for the data in work, in 10^9 bytes; more means fewer passes over the file.",
+        },
+        "truthPath": {
+            "type": "path",
+            "default": "",
+            "description": "The true volume of a simulated scan. Empty: there is nothing to compare with.",
+        },
+        "maxError": {
+            "type": "number",
+            "default": "0.15",
+            "description": "With truthPath: the largest relative error of the volume that passes. Noise counts too.",
+        },
+    },
+    "stages": {
+        "01-inspect": {
+            "description": "Is it a scan that can be reconstructed? A file that is cut short, has no flats or no "
+            "angles is refused here, in a sentence, before any computer is asked for.",
+            "kernel": "tomography.inspect",
+            "arguments": {"input": "$filePath", "angles": "$angles"},
+            "inputs": ["$filePath"],
+            "outputVariableRegexList": [
+                r"(?m)^metric angles (?P<scanAngles>\d+)$",
+                r"(?m)^metric rows (?P<scanRows>\d+)$",
+                r"(?m)^metric columns (?P<scanColumns>\d+)$",
+            ],
+            "resources": {"coresPerRank": 1, "walltime": 120},
+            "retries": {"transient": 3},
+            "timeout": 120,
+        },
+        "02-axis": {
+            "description": "Find the rotation axis, unless rotationAxis says where it is. axis.nxs holds the search "
+            "curve: one sharp dip is a good sign.",
+            "runIf": '"$rotationAxis" == ""',
+            "after": ["01-inspect"],
+            "kernel": "tomography.axis",
+            "arguments": {
+                "input": "$filePath",
+                "output": "$outputDir/axis.nxs",
+                "searchWidth": "$searchWidth",
+                "angles": "$angles",
+                "airColumns": "$airColumns",
+            },
+            "inputs": ["$filePath"],
+            "outputs": ["$outputDir/axis.nxs"],
+            "outputVariableRegexList": [
+                r"(?m)^metric rotation_axis (?P<rotationAxis>\S+)$",
+                r"(?m)^metric axis_spread (?P<axisSpread>\S+)$",
+            ],
+            "expect": {"$outputDir/axis.nxs": {"opens": "hdf5", "dataset": "/entry/axis_metric/value", "finite": 1.0}},
+            "resources": {"coresPerRank": 2, "walltime": 600},
+            "retries": {"transient": 3},
+            "timeout": 900,
+        },
+        "03-reconstruct": {
+            "description": "Filtered back projection, slab by slab within memoryGB. Refuses to write a volume with "
+            "values that are not finite.",
+            "after": ["02-axis"],
+            "kernel": "tomography.reconstruct",
+            "arguments": {
+                "input": "$filePath",
+                "output": "$outputDir/volume.zarr",
+                "picture": "$outputDir/slices.png",
+                "nexus": "$outputDir/slices.nxs",
+                "rotationAxis": "$rotationAxis",
+                "filter": "$filter",
+                "padding": "$padding",
+                "binning": "$binning",
+                "airColumns": "$airColumns",
+                "pixelSize": "$pixelSize",
+                "angles": "$angles",
+                "memoryGB": "$memoryGB",
+            },
+            "inputs": ["$filePath"],
+            "outputs": ["$outputDir/volume.zarr", "$outputDir/slices.png", "$outputDir/slices.nxs"],
+            "outputVariableRegexList": [r"(?m)^metric slices (?P<slices>\d+)$", r"(?m)^metric size (?P<size>\d+)$"],
+            "expect": {
+                "$outputDir/volume.zarr": {
+                    "opens": "zarr",
+                    "dataset": "0",
+                    "dtype": "float32",
+                    "finite": 1.0,
+                    "minSize": 1000,
+                    "nonconstant": True,
+                },
+                "$outputDir/slices.png": {"opens": "png", "minSize": 1000},
+                "$outputDir/slices.nxs": {"opens": "hdf5", "dataset": "/entry/horizontal/data", "finite": 1.0},
+                "$outputDir/volume.zarr.manifest.json": {"opens": "json"},
+            },
+            "resources": {"coresPerRank": 2, "memory": "4GB", "walltime": 3600},
+            "retries": {"transient": 3, "bad output": 1},
+            "timeout": 7200,
+        },
+        "04-compare": {
+            "description": "For simulated scans: error, gain and axis against the truth; fails above maxError.",
+            "runIf": '"$truthPath" != ""',
+            "after": ["03-reconstruct"],
+            "kernel": "tomography.compare",
+            "arguments": {
+                "input": "$outputDir/volume.zarr",
+                "truth": "$truthPath",
+                "output": "$outputDir/error.json",
+                "rotationAxis": "$rotationAxis",
+                "maxError": "$maxError",
+                "maxGainError": "0.02",
+                "maxAxisError": "0.5",
+            },
+            "inputs": ["$filePath", "$outputDir/volume.zarr", "$truthPath"],
+            "outputs": ["$outputDir/error.json"],
+            "outputVariableRegexList": [
+                r"(?m)^metric relative_rmse (?P<relativeError>\S+)$",
+                r"(?m)^metric gain (?P<gain>\S+)$",
+                r"(?m)^metric axis_error (?P<axisError>\S+)$",
+            ],
+            "expect": {"$outputDir/error.json": {"opens": "json"}},
+            "resources": {"coresPerRank": 1, "walltime": 600},
+            "retries": {"transient": 3},
+            "timeout": 600,
+        },
+    },
+}
