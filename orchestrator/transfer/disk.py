@@ -1,0 +1,124 @@
+"""Files that are ours alone until they are whole: `.part` names, locks, syncs, refusals of the system."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from orchestrator.transfer.base import TransferError, TransferRefused
+
+PART = ".part"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)
+_FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file, where the file system can (XFS, Btrfs)
+
+
+def part_of(target: str) -> str:
+    """`NAME.part`, with a digest in place of the end of a name that would become too long."""
+    folder, name = os.path.split(target)
+    raw = os.fsencode(name)
+    if len(raw) + len(PART) <= 255:
+        return target + PART
+    return os.path.join(folder, os.fsdecode(raw[:200]) + "~" + hashlib.sha256(raw).hexdigest()[:16] + PART)
+
+
+@contextmanager
+def part_file(part: str) -> Iterator[int]:
+    """An empty file at `part`, locked. What a killed copy left there is overwritten."""
+    if os.path.islink(part):
+        os.unlink(part)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        out = os.open(part, flags, 0o600)
+    except PermissionError:  # killed between its permissions and its name
+        os.unlink(part)
+        out = os.open(part, flags, 0o600)
+    try:
+        _lock(out, part)
+        os.ftruncate(out, 0)
+        yield out
+    finally:
+        os.close(out)
+
+
+@contextmanager
+def locked_folder(folder: str) -> Iterator[None]:
+    out = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _lock(out, folder)
+        yield
+    finally:
+        os.close(out)
+
+
+def _lock(file: int, path: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TransferError(f"Another copy is writing '{path}'.", "It is tried again later.") from None
+    except OSError:
+        pass  # a file system without locks: the checksum still tells if two wrote at once
+    # Between opening and locking, another copy may have finished: then this is its file, finally named.
+    try:
+        ours = os.path.samestat(os.fstat(file), os.lstat(path))
+    except FileNotFoundError:
+        ours = False
+    if not ours:
+        raise TransferError(f"Another copy has just finished '{path}'.", "It is tried again later.")
+
+
+def make_folder(folder: str) -> None:
+    """Make `folder` and what is missing above it, durably."""
+    missing = []
+    above = folder
+    while not os.path.isdir(above):
+        missing.append(above)
+        above = os.path.dirname(above)
+    for each in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(each)
+        sync_folder(os.path.dirname(each))
+
+
+def sync_folder(folder: str) -> None:
+    out = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(out)
+    finally:
+        os.close(out)
+
+
+def reflink(source: int, out: int) -> bool:
+    try:
+        fcntl.ioctl(out, _FICLONE, source)
+    except OSError:
+        return False  # another file system, or one that cannot: the bytes are copied
+    return True
+
+
+def umask() -> int:
+    with suppress(OSError), open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o022  # not told here; setting it to read it would be seen by other threads
+
+
+def explained(error: OSError, target: str) -> TransferError:
+    """What a failed system call means for the person who asked for a copy to `target`."""
+    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else target
+    if error.errno in FULL:
+        sentence = f"The disk of '{target}' is full; nothing was left under its final name."
+        return TransferError(sentence, "Free some space there.")
+    if error.errno in _DENIED:
+        return TransferRefused(f"'{place}' may not be written: {error.strerror}.")
+    if error.errno in _IN_THE_WAY:
+        return TransferRefused(f"Something else is in the way at '{place}': {error.strerror}.")
+    if error.errno == errno.ENAMETOOLONG:
+        return TransferRefused(f"The name '{place}' is too long for its file system.")
+    return TransferError(f"The copy to '{target}' failed: {error.strerror or error}.")
