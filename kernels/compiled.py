@@ -1,0 +1,35 @@
+"""Compile with Numba, keeping the machine code on disk where that is possible.
+
+Numba writes its cache to a temporary file and renames it, so processes that compile at the same time do not disturb
+each other. Where neither the package's folder nor the user's cache folder can be written, Numba refuses to decorate
+at all; a kernel then compiles anew in each process instead of not running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(*, parallel: bool = False, fastmath: bool = False) -> Callable[[F], F]:
+    """Decorate a function to be compiled, without the GIL held and with division by zero as NumPy has it."""
+
+    def decorate(function: F) -> F:
+        def jit(*, cache: bool) -> Any:
+            return numba.njit(cache=cache, nogil=True, parallel=parallel, fastmath=fastmath, error_model="numpy")
+
+        try:
+            return cast(F, jit(cache=True)(function))
+        except RuntimeError:
+            return cast(F, jit(cache=False)(function))
+
+    return decorate
+
+
+def threads() -> int:
+    """How many threads a kernel uses: NUMBA_NUM_THREADS, or else the CPUs of this process."""
+    return int(numba.get_num_threads())

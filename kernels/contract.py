@@ -1,0 +1,191 @@
+r"""The kernel contract: one function, two ways to call it, the same result.
+
+A kernel is a function `kernel(job, *, input, output, …)` and a program `python -m kernels NAME --input … --output …`
+with the same arguments. It tells its progress, measures, and writes its outputs through `Job`. After it returns,
+`run` checks every output, brings it to disk, gives it its final name, and writes `<output>.manifest.json` last: where
+the manifest lies, the outputs are whole.
+
+On stdout the program writes lines of this grammar, which regular expressions of a workflow can capture::
+
+    line     = progress | metric | product
+    progress = "progress" SP fraction SP phase [SP text]     fraction 0.00 to 1.00
+    metric   = "metric" SP name SP value                     name [a-z][a-z0-9_]*, value to the end of the line
+    product  = "product" SP path                             control characters escaped
+
+Progress comes at most four times a second, besides the first and last line. Metric and product lines come at the
+end, also (without products) when an output failed its own check. Exit codes: see `kernels.errors`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from kernels import manifest, outputs, registry
+from kernels.errors import Exit, KernelError, printable
+from kernels.job import Job, Metric, ProgressCallback
+from kernels.spec import KernelSpec
+
+__all__ = ["KernelError", "KernelResult", "Product", "metric_line", "product_line", "progress_line", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One output under its final name. `shape` and `dtype` are empty where they mean nothing."""
+
+    path: str
+    bytes: int
+    checksum: str
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    finite_fraction: float | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelResult:
+    """What a successful run gave. `timings` are seconds of wall clock by phase; `manifest` is a path or empty."""
+
+    kernel: str
+    products: tuple[Product, ...] = ()
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    manifest: str = ""
+
+
+def progress_line(fraction: float, phase: str, text: str = "") -> str:
+    return printable(f"progress {fraction:.2f} {phase} {text}".rstrip())
+
+
+def metric_line(name: str, value: Metric) -> str:
+    shown = f"{value:.7g}" if isinstance(value, float) else printable(value)
+    return f"metric {name} {shown}"
+
+
+def product_line(product: Product) -> str:
+    return f"product {printable(product.path)}"
+
+
+def run(name: str, arguments: Mapping[str, Any], *, progress: ProgressCallback | None = None) -> KernelResult:
+    """Run kernel `name` in this process.
+
+    Parameters
+    ----------
+    name
+        A registered name, such as `tomography.reconstruct`.
+    arguments
+        By schema name; strings are cast, an empty string for an optional argument means "not given".
+    progress
+        Called with (fraction, phase, text) at most four times a second.
+
+    Raises
+    ------
+    KernelError
+        For every failure a user can act on, with sentence, exit code, class word and the metrics known by then. No
+        half output is left in any case, also not after KeyboardInterrupt or `Terminated`.
+    """
+    spec = registry.get(name)
+    bound = spec.bind(arguments)
+    job = Job(progress)
+    started = datetime.now(UTC)
+    try:
+        _refuse_clashes(spec, bound)
+        module, function = spec.call.split(":")
+        kernel = getattr(importlib.import_module(module), function)
+        kernel(job, **{argument.parameter: bound[argument.name] for argument in spec.schema})
+        result = _finish(spec, bound, job, started)
+    except KernelError as error:
+        error.metrics.update(job.metrics)
+        raise
+    except OSError as error:
+        raise outputs.io_error(error, f"{name} could not read or write") from error
+    except MemoryError as error:
+        raise KernelError(f"{name} ran out of memory; give it more or a lower memoryGB.", Exit.TRANSIENT) from error
+    finally:
+        for staged in job.staged:
+            outputs.discard(staged)
+    job.progress(1.0, "done")
+    return result
+
+
+def _refuse_clashes(spec: KernelSpec, bound: Mapping[str, Any]) -> None:
+    """No two outputs under one name, and none in the place of an input."""
+    taken: dict[str, str] = {}
+    for argument in sorted(spec.schema, key=lambda a: a.role == "output"):
+        value = bound[argument.name]
+        if argument.role == "value" or not value:
+            continue
+        place = os.path.realpath(value)
+        if argument.role == "output" and place in taken:
+            raise KernelError(f"{spec.name}: {taken[place]!r} and {argument.name!r} are the same file {value!r}.")
+        taken[place] = argument.name
+
+
+def _finish(spec: KernelSpec, bound: dict[str, Any], job: Job, started: datetime) -> KernelResult:
+    with job.phase("check"):
+        for staged in job.staged:
+            if staged.check:
+                staged.check(staged.part)
+        sums = [manifest.checksum(staged.part) for staged in job.staged]
+    record = None
+    if bound.get("output"):
+        record = outputs.claim(f"{bound['output']}.manifest.json")
+        record.final.unlink(missing_ok=True)
+        job.staged.append(record)
+    products = []
+    with job.phase("publish"):
+        for staged, (digest, size) in zip(job.staged, sums, strict=False):
+            outputs.publish(staged)
+            shape = staged.facts.get("shape", ())
+            finite = staged.facts.get("finiteFraction")
+            products.append(
+                Product(
+                    path=str(staged.final),
+                    bytes=size,
+                    checksum=digest,
+                    shape=tuple(int(n) for n in shape) if isinstance(shape, tuple) else (),
+                    dtype=str(staged.facts.get("dtype", "")),
+                    finite_fraction=float(finite) if isinstance(finite, int | float) else None,
+                    description=str(staged.facts.get("description", "")),
+                )
+            )
+    if record:
+        manifest.write(record.part, _record(spec, bound, job, started, products))
+        outputs.publish(record)
+    return KernelResult(
+        spec.name, tuple(products), dict(job.metrics), dict(job.timings), str(record.final) if record else ""
+    )
+
+
+def _record(
+    spec: KernelSpec, bound: dict[str, Any], job: Job, started: datetime, products: list[Product]
+) -> dict[str, Any]:
+    given = [bound[a.name] for a in spec.schema if a.role == "input" and bound[a.name]]
+    return {
+        "format": manifest.FORMAT,
+        "kernel": spec.name,
+        "version": spec.version,
+        "arguments": bound,
+        "startedAt": started.isoformat(),
+        "endedAt": datetime.now(UTC).isoformat(),
+        "inputs": [manifest.input_facts(path) for path in given],
+        "outputs": [
+            {
+                "path": p.path,
+                "bytes": p.bytes,
+                "checksum": p.checksum,
+                "shape": list(p.shape),
+                "dtype": p.dtype,
+                "finiteFraction": p.finite_fraction,
+                "description": p.description,
+            }
+            for p in products
+        ],
+        "metrics": job.metrics,
+        "timings": {name: round(seconds, 4) for name, seconds in job.timings.items()},
+        "provenance": manifest.provenance(),
+    }

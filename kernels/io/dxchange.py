@@ -1,0 +1,250 @@
+"""Read DXchange scans (HDF5), slab by slab, and refuse what is not one in a clear sentence.
+
+Layout, as written at APS and read by TomoPy and TomocuPy: `/exchange/data` (angles, rows, columns),
+`/exchange/data_white` and `data_dark` (frames, rows, columns), `/exchange/theta` (angles,) in degrees.
+Format: De Carlo et al., J. Synchrotron Rad. 21 (2014) 1224.
+
+A scan comes from outside, so nothing it claims is believed: no link leads out of the file, no size is taken for
+true that the stored bytes cannot hold.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from types import TracebackType
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401 -- registers the compression filters that detectors use
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.errors import Exit, KernelError, nearest
+from kernels.io.angles import read_theta, spaced
+
+DATA, WHITE, DARK, THETA = "/exchange/data", "/exchange/data_white", "/exchange/data_dark", "/exchange/theta"
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SPECIAL_RATIO = 5000  # no lossless filter in use packs tighter than this
+
+
+class Scan:
+    """An open, checked scan. Use as a context manager.
+
+    Attributes
+    ----------
+    angles, rows, columns : int
+        Shape of the projections.
+    theta_deg : ndarray, shape (angles,), float64
+        Angles in degrees, finite.
+    flats, darks : int
+        Number of flat and dark frames, at least 1 each.
+
+    Raises
+    ------
+    KernelError
+        Exit 66 when the file is missing, empty or unreadable, 65 when it is not a usable scan, 75 when it is locked
+        by a writer. Each sentence names the file and what is wrong.
+    """
+
+    def __init__(self, path: str, *, angles: str | None = None) -> None:
+        self.path = path
+        self._name = repr(path)
+        self._file = _open(path)
+        try:
+            self._data = self._dataset(DATA, rank=3)
+            self._white = self._dataset(WHITE, rank=3)
+            self._dark = self._dataset(DARK, rank=3)
+            self.angles, self.rows, self.columns = (int(n) for n in self._data.shape)
+            self._check_shapes()
+            if angles is not None:
+                self.theta_deg = spaced(angles, self.angles)
+            else:
+                self.theta_deg = read_theta(self._dataset(THETA, rank=1), self.angles, self._name)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Scan:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self._data.dtype
+        return dtype
+
+    @property
+    def flats(self) -> int:
+        return int(self._white.shape[0])
+
+    @property
+    def darks(self) -> int:
+        return int(self._dark.shape[0])
+
+    @property
+    def stored_bytes(self) -> int:
+        return int(self._data.id.get_storage_size())
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of one stored chunk: reading fewer at a time reads the same bytes again. 1 when not chunked."""
+        return int(self._data.chunks[1]) if self._data.chunks else 1
+
+    @property
+    def title(self) -> str:
+        """/exchange/title, or empty."""
+        try:
+            value = self._file["/exchange/title"][()]
+        except (KeyError, OSError, TypeError, ValueError):
+            return ""
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+
+    def read_rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Counts of detector rows start to stop: (angles, stop - start, columns), in the type of the file."""
+        return self._read(self._data, start, stop)
+
+    def read_flats(self, start: int, stop: int) -> NDArray[Any]:
+        """Flat fields of detector rows start to stop: (flats, stop - start, columns)."""
+        return self._read(self._white, start, stop)
+
+    def read_darks(self, start: int, stop: int) -> NDArray[Any]:
+        """Dark fields of detector rows start to stop: (darks, stop - start, columns)."""
+        return self._read(self._dark, start, stop)
+
+    def _read(self, dataset: h5py.Dataset, start: int, stop: int) -> NDArray[Any]:
+        try:
+            return np.asarray(dataset[:, start:stop, :])
+        except OSError as error:
+            raise self._bad(f"{dataset.name} cannot be read ({_reason(error)})") from error
+
+    def _bad(self, what: str) -> KernelError:
+        return KernelError(f"The scan {self._name} is not usable: {what}.", Exit.BAD_INPUT)
+
+    def _check_shapes(self) -> None:
+        frame = (self.rows, self.columns)
+        if self.angles < 2:
+            raise self._bad(f"{DATA} holds {self.angles} projections, at least 2 are needed")
+        for dataset, word in ((self._white, "flat fields"), (self._dark, "dark fields")):
+            if dataset.shape[0] == 0:
+                raise self._bad(f"{dataset.name} holds no {word} (shape {dataset.shape})")
+            if dataset.shape[1:] != frame:
+                raise self._bad(f"{dataset.name} has frames of {dataset.shape[1:]}, but {DATA} has {frame}")
+
+    def _dataset(self, path: str, *, rank: int) -> h5py.Dataset:
+        found = self._follow(path)
+        if not isinstance(found, h5py.Dataset):
+            raise self._bad(f"{path} is a group, not a data set")
+        if h5py.h5o.get_info(found.id).fileno != h5py.h5o.get_info(self._file.id).fileno:
+            raise self._bad(f"{path} leads into another file")
+        if found.is_virtual and any(source.file_name != "." for source in found.virtual_sources()):
+            raise self._bad(f"{path} is a virtual data set over other files; make it whole first (h5repack)")
+        if found.external:
+            raise self._bad(f"{path} keeps its data in another file")
+        if found.dtype.kind not in "iuf":
+            raise self._bad(f"{path} holds {found.dtype}, not numbers")
+        if found.ndim != rank:
+            raise self._bad(f"{path} has {found.ndim} dimensions {found.shape}, not {rank}")
+        if 0 in found.shape[1:] or (rank == 1 and found.size == 0):
+            raise self._bad(f"{path} is empty (shape {found.shape})")
+        self._check_stored(found)
+        return found
+
+    def _follow(self, path: str) -> Any:
+        """The object at `path`, step by step, without ever following a link out of the file."""
+        here: Any = self._file
+        walked = ""
+        for step in path.strip("/").split("/"):
+            if not isinstance(here, h5py.Group) or step not in here.keys():  # noqa: SIM118 -- `in here` follows links
+                known = list(here.keys()) if isinstance(here, h5py.Group) else []
+                there = ", ".join(sorted(known)[:12]) or "nothing"
+                hint = nearest(step, known)
+                if path == THETA:
+                    hint += " If the angles are known, give `angles`, such as 0:180."
+                raise self._bad(f"{path} is missing; in {walked or '/'} there is {there}").with_hint(hint)
+            walked += f"/{step}"
+            if isinstance(here.get(step, getlink=True), h5py.ExternalLink):
+                raise self._bad(f"{walked} is a link to another file")
+            try:
+                here = here[step]
+            except (KeyError, OSError) as error:
+                raise self._bad(f"{walked} cannot be opened ({_reason(error)})") from error
+        return here
+
+    def _check_stored(self, dataset: h5py.Dataset) -> None:
+        """Refuse claims that the stored bytes cannot hold, and data sets whose writer did not finish."""
+        claimed, stored = int(dataset.size) * dataset.dtype.itemsize, int(dataset.id.get_storage_size())
+        if not claimed or dataset.is_virtual:
+            return
+        if stored == 0:
+            raise self._bad(f"{dataset.name} claims {claimed} bytes but none were written")
+        if stored > os.stat(self.path).st_size:
+            raise self._bad(f"{dataset.name} claims {stored} stored bytes, more than the file has")
+        if dataset.chunks is None:
+            if dataset.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS and stored < claimed:
+                raise self._bad(f"{dataset.name} claims {claimed} bytes but only {stored} were written")
+            return
+        if claimed > stored * _SPECIAL_RATIO:
+            raise self._bad(f"{dataset.name} claims {claimed} bytes out of only {stored} stored")
+        wanted = int(np.prod([-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]))
+        written = int(dataset.id.get_num_chunks())
+        if written < wanted:
+            raise self._bad(
+                f"only {written} of {wanted} chunks of {dataset.name} were written; its writer did not finish"
+            )
+
+
+def _open(path: str) -> h5py.File:
+    name = repr(path)
+    try:
+        facts = os.stat(path)
+        if not stat.S_ISREG(facts.st_mode):
+            kind = "a directory" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
+            raise KernelError(f"The input {name} is {kind}.", Exit.NO_INPUT)
+        if facts.st_size == 0:
+            raise KernelError(f"The input {name} is empty (0 bytes).", Exit.NO_INPUT)
+        with open(path, "rb") as file:
+            head = _head(file)
+    except OSError as error:
+        raise KernelError(
+            f"The input {name} cannot be read: {os.strerror(error.errno or 0)}.", Exit.NO_INPUT
+        ) from error
+    if not head:
+        raise KernelError(f"The input {name} is not an HDF5 file.", Exit.BAD_INPUT)
+    try:
+        return h5py.File(path, "r", locking="best-effort")
+    except BlockingIOError as error:
+        raise KernelError(f"The input {name} is open in a writer.", Exit.TRANSIENT) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        why = _reason(error)
+        if "truncated" in why:
+            raise KernelError(
+                f"The input {name} is truncated: it ends before its data do ({facts.st_size} bytes are there).",
+                Exit.BAD_INPUT,
+            ) from error
+        if "already open for write" in why:
+            raise KernelError(f"The input {name} was not closed by its writer.", Exit.BAD_INPUT) from error
+        raise KernelError(f"The input {name} is a damaged HDF5 file ({why}).", Exit.BAD_INPUT) from error
+
+
+def _head(file: Any) -> bool:
+    """Whether an HDF5 signature stands at 0, 512, 1024, 2048, … as the format allows."""
+    offset, size = 0, os.fstat(file.fileno()).st_size
+    while offset < size:
+        file.seek(offset)
+        if file.read(8) == _SIGNATURE:
+            return True
+        offset = max(512, offset * 2)
+    return False
+
+
+def _reason(error: BaseException) -> str:
+    """The core of an HDF5 message, without its call stack."""
+    text = str(error.args[0] if error.args else error)
+    inner = text[text.find("(") + 1 : text.rfind(")")] if "(" in text and ")" in text else text
+    return inner[:160]

@@ -1,0 +1,211 @@
+"""Outputs appear whole or not at all: `.part` sibling, check, fsync, rename.
+
+The `.part` is locked (flock) while its writer lives. A killed writer loses the lock, so its leftover is recognised
+and replaced; a living second writer of the same output is refused as transient. Where the file system has no locks,
+the inode is compared before the rename, so that nobody publishes another's half.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kernels.errors import Exit, KernelError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+_IO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+_PASSING = {errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR, errno.EBUSY, errno.ENOMEM, errno.EMFILE}
+_ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
+
+
+@dataclass(slots=True)
+class Staged:
+    """One claimed output: written at `part`, to be published as `final`.
+
+    `check` looks at the written part and raises `KernelError` when it is not what it should be. `facts` are recorded
+    in the manifest (shape, dtype, finite fraction).
+    """
+
+    final: Path
+    part: Path
+    directory: bool
+    descriptor: int
+    check: Callable[[Path], None] | None = None
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+def io_error(error: OSError, doing: str, otherwise: Exit = Exit.IO) -> KernelError:
+    """`error` as a sentence; the exit code comes from its errno, or is `otherwise`."""
+    number = error.errno
+    text = os.strerror(number) if number else str(error)
+    for code in _IO | _PASSING:  # HDF5 puts the errno only into its message
+        if number is None and f"errno = {code}," in str(error):
+            number, text = code, os.strerror(code)
+    code = Exit.IO if number in _IO else Exit.TRANSIENT if number in _PASSING else otherwise
+    return KernelError(f"{doing}: {text}.", code)
+
+
+def claim(path: str | Path, *, directory: bool = False) -> Staged:
+    """Reserve `path` and return where to write.
+
+    Raises
+    ------
+    KernelError
+        Exit 73 when the output cannot be created or what is there must not be replaced; 75 when another live process
+        is writing it.
+    """
+    final = Path(os.path.abspath(path))
+    _refuse_to_replace(final, directory=directory)
+    part = final.with_name(final.name + ".part")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftover(part)
+        if directory:
+            part.mkdir()
+        else:
+            part.touch(exist_ok=False)
+        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        _lock(descriptor, part)
+    except FileExistsError as error:
+        raise _busy(part) from error
+    except OSError as error:
+        raise io_error(error, f"Cannot create the output {str(final)!r}", Exit.CANNOT_CREATE) from error
+    return Staged(final, part, directory, descriptor)
+
+
+def publish(staged: Staged) -> None:
+    """Bring a checked part to disk and to its final name."""
+    try:
+        if os.fstat(staged.descriptor).st_ino != os.lstat(staged.part).st_ino:
+            raise _busy(staged.part)
+        _sync(staged.part)
+        if staged.directory and staged.final.is_dir():
+            _exchange(staged.part, staged.final)
+        else:
+            os.replace(staged.part, staged.final)
+        _sync_one(staged.final.parent)
+    except OSError as error:
+        raise io_error(error, f"Cannot publish the output {str(staged.final)!r}") from error
+    finally:
+        _close(staged)
+
+
+def discard(staged: Staged) -> None:
+    """Remove the part of a failed run, unless it was published or is another's by now."""
+    if staged.descriptor < 0:
+        return
+    with contextlib.suppress(OSError):
+        if os.fstat(staged.descriptor).st_ino == os.lstat(staged.part).st_ino:
+            _remove(staged.part)
+    _close(staged)
+
+
+def _close(staged: Staged) -> None:
+    if staged.descriptor >= 0:
+        os.close(staged.descriptor)
+        staged.descriptor = -1
+
+
+def _busy(part: Path) -> KernelError:
+    return KernelError(f"Another process is writing {str(part)!r}; try again when it has ended.", Exit.TRANSIENT)
+
+
+def _refuse_to_replace(final: Path, *, directory: bool) -> None:
+    """Only what a kernel could have written is replaced: a regular file, or a directory that is a Zarr."""
+    try:
+        mode = os.lstat(final).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise io_error(error, f"Cannot create the output {str(final)!r}", Exit.CANNOT_CREATE) from error
+    if stat.S_ISLNK(mode):
+        what = "a symbolic link"
+    elif stat.S_ISDIR(mode):
+        ours = any((final / mark).is_file() for mark in _ZARR_MARKS) or not any(final.iterdir())
+        if directory and ours:
+            return
+        what = "a directory that is not a Zarr" if directory else "a directory"
+    elif stat.S_ISREG(mode) and not directory:
+        return
+    else:
+        what = "a file" if stat.S_ISREG(mode) else "a device, pipe or socket"
+    raise KernelError(f"The output {str(final)!r} is {what}; it is not replaced.", Exit.CANNOT_CREATE)
+
+
+def _remove_leftover(part: Path) -> None:
+    try:
+        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _lock(descriptor, part)
+        _remove(part)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, part: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _busy(part) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        for folder, _, files in os.walk(path):
+            for name in files:
+                _sync_one(Path(folder, name))
+            _sync_one(Path(folder))
+    else:
+        _sync_one(path)
+
+
+def _exchange(part: Path, final: Path) -> None:
+    """Put a directory in the place of another. On Linux one step (`RENAME_EXCHANGE`).
+
+    Elsewhere, and on file systems without it, the old one steps aside first: for that moment nothing is under the
+    final name, but never a half.
+    """
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        renameat2 = None
+    names = os.fsencode(part), os.fsencode(final)
+    if renameat2 and renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        shutil.rmtree(part)
+        return
+    aside = final.with_name(final.name + ".old")
+    if aside.exists():
+        shutil.rmtree(aside)
+    os.rename(final, aside)
+    os.rename(part, final)
+    shutil.rmtree(aside)

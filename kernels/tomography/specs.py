@@ -1,0 +1,234 @@
+"""The tomography kernels as data: what they are called, take and give. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from kernels.spec import KernelArgument, KernelSpec
+
+_VERSION = "1.0"
+
+_INPUT = KernelArgument(
+    "input",
+    "path",
+    "the scan, a DXchange HDF5 file: /exchange/data, data_white, data_dark and theta (degrees).",
+    required=True,
+    role="input",
+)
+_ANGLES = KernelArgument(
+    "angles",
+    "string",
+    "START:STOP in degrees, used in the place of /exchange/theta: that many equally spaced angles, STOP left out. "
+    "For files without theta; a full half turn is 0:180.",
+)
+_FLOOR = KernelArgument(
+    "transmissionFloor",
+    "number",
+    "least transmission; what lies below is set to it before the logarithm.",
+    default=1e-4,
+    minimum=1e-12,
+    maximum=0.5,
+)
+_AIR = KernelArgument(
+    "airColumns",
+    "integer",
+    "columns at each side of the detector that see only air; each row of each projection is scaled so that they "
+    "show transmission 1, which removes beam drift. 0: no scaling.",
+    default=0,
+    minimum=0,
+)
+_MEMORY = KernelArgument(
+    "memoryGB",
+    "number",
+    "memory for the data in work, in 10^9 bytes; it decides how many slices are in work at once.",
+    default=2.0,
+    minimum=0.01,
+)
+_TRUTH = "the true volume as `tomography.simulate` writes it (HDF5, /truth/volume)."
+
+KERNELS: tuple[KernelSpec, ...] = (
+    KernelSpec(
+        "tomography.simulate",
+        "make a scan of a known object, with noise, stripes, dead pixels and an axis off centre",
+        "kernels.tomography.simulate:simulate",
+        _VERSION,
+        (
+            KernelArgument(
+                "output",
+                "path",
+                "the scan to write, a DXchange HDF5 file with uint16 counts; the truth is written beside it as "
+                "<stem>_truth.h5.",
+                required=True,
+                role="output",
+            ),
+            KernelArgument("columns", "integer", "detector width, pixels.", default=512, minimum=16, maximum=16384),
+            KernelArgument("rows", "integer", "detector height, pixels.", default=64, minimum=1, maximum=16384),
+            KernelArgument(
+                "angles", "integer", "projections over 180 degrees.", default=721, minimum=4, maximum=100000
+            ),
+            KernelArgument("axisOffset", "number", "axis minus the detector's middle, pixels.", default=6.4),
+            KernelArgument(
+                "photons",
+                "number",
+                "counts of an open pixel, at most 60000.",
+                default=20000,
+                minimum=10,
+                maximum=60000,
+            ),
+            KernelArgument(
+                "absorption",
+                "number",
+                "line integral through the whole object's middle.",
+                default=1.5,
+                minimum=0.01,
+                maximum=20,
+            ),
+            KernelArgument("noise", "boolean", "Poisson and read-out noise.", default=True),
+            KernelArgument(
+                "stripes",
+                "number",
+                "relative spread of a pixel's gain between flats and scan; gives rings.",
+                default=0.0,
+                minimum=0,
+                maximum=0.5,
+            ),
+            KernelArgument(
+                "deadPixels",
+                "number",
+                "fraction of pixels that are dead (0) or hot (full scale).",
+                default=0.0005,
+                minimum=0,
+                maximum=0.2,
+            ),
+            KernelArgument(
+                "beamDrift",
+                "number",
+                "relative slow change of the beam's intensity over the scan.",
+                default=0.0,
+                minimum=0,
+                maximum=0.5,
+            ),
+            KernelArgument("flats", "integer", "flat fields, and darks.", default=20, minimum=1, maximum=1000),
+            KernelArgument(
+                "seed",
+                "integer",
+                "of the object and the noise; the same seed gives the same file.",
+                default=1,
+                minimum=0,
+            ),
+        ),
+    ),
+    KernelSpec(
+        "tomography.inspect",
+        "open a scan, check it as every other kernel would, and tell what is in it",
+        "kernels.tomography.inspect:inspect",
+        _VERSION,
+        (_INPUT, _ANGLES),
+    ),
+    KernelSpec(
+        "tomography.axis",
+        "find the rotation axis",
+        "kernels.tomography.locate:locate",
+        _VERSION,
+        (
+            _INPUT,
+            KernelArgument("output", "path", "a NeXus file with the search curve; optional.", role="output"),
+            KernelArgument(
+                "rows", "integer", "how many detector rows to search in.", default=5, minimum=1, maximum=100
+            ),
+            KernelArgument(
+                "searchWidth",
+                "number",
+                "half width of the search around the detector's middle, as a fraction of the detector's width.",
+                default=0.2,
+                minimum=0.001,
+                maximum=0.45,
+            ),
+            _ANGLES,
+            _FLOOR,
+            _AIR,
+        ),
+    ),
+    KernelSpec(
+        "tomography.reconstruct",
+        "reconstruct the volume by filtered back projection, slab by slab",
+        "kernels.tomography.reconstruct:reconstruct",
+        _VERSION,
+        (
+            _INPUT,
+            KernelArgument(
+                "output",
+                "path",
+                "the volume to write, an OME-Zarr (NGFF 0.5) with a pyramid; array `0` is float32 (z, y, x), "
+                "attenuation per detector pixel.",
+                required=True,
+                role="output",
+            ),
+            KernelArgument("picture", "path", "a PNG with three slices through the middle; optional.", role="output"),
+            KernelArgument(
+                "nexus",
+                "path",
+                "a NeXus file with the same slices and the parameters, for silx and h5web; optional.",
+                role="output",
+            ),
+            KernelArgument(
+                "rotationAxis",
+                "number",
+                "column of the axis in detector pixels, counted from the middle of pixel 0: centred on 512 columns "
+                "it is 255.5. Not given: it is searched.",
+            ),
+            KernelArgument(
+                "filter",
+                "string",
+                "ramp is the exact inverse; the others damp high frequencies.",
+                default="ramp",
+                choices=("ramp", "shepp-logan", "cosine", "hann"),
+            ),
+            KernelArgument(
+                "padding",
+                "string",
+                "how a projection goes on outside the detector: zero for objects inside the view, edge for objects "
+                "that are wider than the view.",
+                default="zero",
+                choices=("zero", "edge"),
+            ),
+            KernelArgument("circle", "boolean", "set what lies outside the inscribed circle to 0.", default=True),
+            KernelArgument("dtype", "string", "number type of the volume.", default="float32", choices=("float32",)),
+            KernelArgument(
+                "binning",
+                "integer",
+                "average this many rows and columns first.",
+                default=1,
+                choices=(1, 2, 4, 8),
+            ),
+            KernelArgument(
+                "pixelSize",
+                "number",
+                "micrometres per detector pixel, for the scale of the volume.",
+                minimum=1e-6,
+            ),
+            _ANGLES,
+            _FLOOR,
+            _AIR,
+            _MEMORY,
+        ),
+    ),
+    KernelSpec(
+        "tomography.compare",
+        "measure a volume against the known truth",
+        "kernels.tomography.compare:compare",
+        _VERSION,
+        (
+            KernelArgument("input", "path", "the volume, an OME-Zarr.", required=True, role="input"),
+            KernelArgument("truth", "path", _TRUTH, required=True, role="input"),
+            KernelArgument("output", "path", "a JSON file with the figures; optional.", role="output"),
+            KernelArgument("rotationAxis", "number", "the axis that was found, to compare with the true one."),
+            KernelArgument(
+                "maxError",
+                "number",
+                "bar for the relative RMSE; above it the run fails with exit 3.",
+                minimum=0,
+            ),
+            KernelArgument("maxGainError", "number", "bar for |gain - 1|.", minimum=0),
+            KernelArgument("maxAxisError", "number", "bar for the axis error, detector pixels.", minimum=0),
+        ),
+    ),
+)
