@@ -62,22 +62,24 @@ def size(count: int) -> str:
     return f"{value:.1f} TB"
 
 
-def coloured(status: str) -> str:
-    return click.style(status, fg=COLOURS.get(status))
+class Styled(str):
+    """Text of ours with terminal codes in it; all other text is escaped before it is shown."""
+
+
+def coloured(status: str) -> Styled:
+    return Styled(click.style(status, fg=COLOURS.get(status)))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> str:
-    """Columns as wide as their content; those named in `right` are aligned there. Cells may be styled."""
-    cells = [[str(c) for c in row] for row in rows]
-    plain = [[printable(click.unstyle(c)) for c in row] for row in cells]
-    widths = [max([len(h), *(len(row[i]) for row in plain)]) for i, h in enumerate(headings)]
-    to_right = set(right)
+    """Columns as wide as their content; those named in `right` are aligned there."""
+    cells = [list(headings), *([c if isinstance(c, Styled) else printable(c) for c in row] for row in rows)]
+    widths = [max(len(click.unstyle(row[i])) for row in cells) for i in range(len(headings))]
+    to_right = {i for i, heading in enumerate(headings) if heading in set(right)}
     lines = []
-    for shown, bare in [(list(headings), list(headings)), *zip(cells, plain, strict=True)]:
+    for row in cells:
         parts = []
-        for heading, text, known, width in zip(headings, shown, bare, widths, strict=True):
-            gap = " " * (width - len(known))
-            safe = text if click.unstyle(text) == known else known
-            parts.append(gap + safe if heading in to_right else safe + gap)
+        for i, (text, width) in enumerate(zip(row, widths, strict=True)):
+            gap = " " * (width - len(click.unstyle(text)))
+            parts.append(gap + text if i in to_right else text + gap)
         lines.append("  ".join(parts).rstrip())
     return "\n".join(lines)

@@ -30,14 +30,14 @@ def run(
     wants_help: bool,
 ) -> None:
     """Start WORKFLOW (a file, or a name) with these arguments."""
-    from orchestrator.cli import definitions, formats, progress, records
-    from orchestrator.definition import compat
-
     if wants_help and workflow is None:
         click.echo(context.get_help())
         return
     if workflow is None:
         context.fail("Name the workflow to run.")
+    from orchestrator.cli import definitions, formats, progress, records
+    from orchestrator.definition import compat
+
     run_id = session.checked_id(run_id)
     with session.client() as client:
         definition = client.definition(workflow)

@@ -99,6 +99,7 @@ def facts(opened: Client, run: Run, now: float) -> Facts:
         site=site,
         contacts=contacts,
         progress=opened.live(run.id),
+        children=_children(run),
         cancelled_at=_cancelled_at(opened, run.id) if run.status is RunStatus.ABORTING else 0.0,
     )
 
@@ -109,3 +110,16 @@ def _cancelled_at(opened: Client, run_id: str) -> float:
         seen = page[-1].seq
         at = max([at, *(e.at for e in page if e.kind == "cancel asked")])
     return at
+
+
+def _children(run: Run) -> dict[int, str]:
+    """number of a task → the child run it has started. The engine makes their ids from the attempt's token."""
+    from orchestrator.model import StageKind, TaskStatus, token
+
+    stages = {p.name for p in run.plan.stages if p.kind is StageKind.WORKFLOW}
+    begun = [t for t in run.tasks.values() if t.stage in stages and t.status is not TaskStatus.PENDING]
+    if not begun:
+        return {}
+    from orchestrator.engine.loop import CHILDREN
+
+    return {t.number: str(uuid.uuid5(CHILDREN, token(run.id, t.number, t.attempt))) for t in begun}

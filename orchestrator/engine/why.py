@@ -5,13 +5,11 @@ Nothing waits silently: every state of a run has an answer here.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from orchestrator.engine.loop import CHILDREN
 from orchestrator.model import (
     TASK_ENDED,
     FailureClass,
@@ -36,6 +34,7 @@ class Facts(Struct, frozen=True):
     site: str = "local"  # of stages that name none
     contacts: dict[str, str] = {}  # site -> whom to call
     progress: dict[str, tuple[float, str]] = {}  # token -> fraction, text
+    children: dict[int, str] = {}  # number of a task -> the child run it started
     cancelled_at: float = 0.0
 
 
@@ -117,7 +116,7 @@ def _failed(run: Run, facts: Facts) -> Why:
     failure = outcome.failure or FailureClass.USER
     plan = _plan(run, stage.name)
     if plan.kind is StageKind.WORKFLOW:
-        more = f"`beamway why {_child(run, task)}`"
+        more = f"`beamway why {facts.children.get(task.number, run.id)}`"
     else:
         more = NEXT[failure].format(run=run.id, number=task.number)
     status = "" if outcome.exit_status is None else f", exit status {outcome.exit_status}"
@@ -185,7 +184,7 @@ Question = Callable[[Run, StagePlan, list[Task], Facts], Why | None]
 def _child_runs(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Why | None:
     if plan.kind is not StageKind.WORKFLOW:
         return None
-    children = [_child(run, t) for t in left if t.status is TaskStatus.RUNNING]
+    children = [facts.children[t.number] for t in left if t.number in facts.children]
     sentence = f"Stage {plan.name!r} waits for {_count(len(left), 'child run')} of workflow {plan.call!r}."
     more = f"`beamway why {children[0]}`" if children else ""
     return Why(
@@ -273,10 +272,6 @@ def _site(plan: StagePlan, facts: Facts) -> str:
 
 def _contact(site: str, facts: Facts) -> str:
     return facts.contacts.get(site, "")
-
-
-def _child(run: Run, task: Task) -> str:
-    return str(uuid.uuid5(CHILDREN, token(run.id, task.number, task.attempt)))
 
 
 def _last_seen(run: Run) -> float:
