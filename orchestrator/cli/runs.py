@@ -62,7 +62,7 @@ def run(
         if as_json:
             formats.emit(records.run_record(ended))
             context.exit(0 if ended.status.value == "done" else 1)
-        _print_outputs(ended)
+        print_outputs(ended)
         progress.require_done(ended)
 
 
@@ -129,10 +129,10 @@ def show(run_id: str, dm: bool, display_keys: str, as_json: bool) -> None:
         click.echo(f"error {printable(found.error)}")
     click.echo()
     click.echo(progress.stage_table(found))
-    _print_outputs(found)
+    print_outputs(found)
 
 
-def _print_outputs(found: object) -> None:
+def print_outputs(found: object) -> None:
     from orchestrator.cli import formats, records
     from orchestrator.model import Run
 
@@ -156,7 +156,7 @@ def watch(context: click.Context, run_id: str, as_json: bool) -> None:
     if as_json:
         formats.emit(records.run_record(ended))
         context.exit(0 if ended.status.value == "done" else 1)
-    _print_outputs(ended)
+    print_outputs(ended)
     progress.require_done(ended)
 
 
