@@ -168,22 +168,33 @@ class Client:
         except Unavailable:
             return {}
 
-    def follow(self, run_id: str, *, poll_s: float = POLL_S, timeout_s: float = 0.0) -> Iterator[Run]:
+    def counts(self) -> dict[str, int]:
+        """How many runs are in each state."""
+        return store.counts(self._database)
+
+    def follow(
+        self, run_id: str, *, poll_s: float = POLL_S, timeout_s: float = 0.0, beat_s: float = 0.0
+    ) -> Iterator[Run]:
         """The run each time it has changed, until it is over. A service that has died is started again.
 
+        With `beat_s` the run as last seen also comes that often without a change, for a display that shows progress.
         Raises Unavailable when `timeout_s` is over first (0: wait for ever).
         """
         over = time.monotonic() + timeout_s if timeout_s else float("inf")
         seen = -1
-        asked_at = 0.0
+        asked_at = yielded_at = 0.0
         while True:
             events = self.events(run_id, max(seen, 0))
             if events or seen < 0:
                 seen = events[-1].seq if events else 0
                 run = self.run(run_id)
+                yielded_at = time.monotonic()
                 yield run
                 if run.status in RUN_ENDED and not self.events(run_id, seen):
                     return
+            elif beat_s and time.monotonic() - yielded_at > beat_s:
+                yielded_at = time.monotonic()
+                yield run
             if time.monotonic() > over:
                 raise Unavailable(
                     f"Run {run_id} was not over after {timeout_s:g} s; it goes on.", f"`beamway why {run_id}`"

@@ -1,0 +1,58 @@
+"""Every command by name."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli import definitions, demo, logs, runs, service
+
+
+class _Commands(click.Group):
+    """The commands in the order they were added, and the nearest one for a mistyped name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            from orchestrator.errors import nearest
+
+            ctx.fail(f"There is no command {args[0]!r}.{nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"max_content_width": 110})
+@click.version_option(package_name="beamway", prog_name="beamway", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Beamway: beamline scans in, verified results out.
+
+    RUN is the id of a run, the unique beginning of one, or `last`. Every command takes --json.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (
+    demo.demo,
+    runs.run,
+    runs.ls,
+    runs.show,
+    runs.watch,
+    logs.logs,
+    runs.why,
+    runs.cancel,
+    runs.retry,
+    definitions.workflows,
+    definitions.kernels,
+    definitions.explain,
+    definitions.lint,
+    definitions.export,
+    service.up,
+    service.down,
+    service.status,
+    service.completion,
+):
+    cli.add_command(command)

@@ -1,0 +1,212 @@
+"""Commands about definitions: list, explain, check, export; and the kernels that their stages call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli import session
+from orchestrator.cli.session import arguments_argument, json_option, workflow_argument
+
+if TYPE_CHECKING:
+    from orchestrator.client import Client
+    from orchestrator.model import Definition, Plan
+
+SUFFIXES = (".py", ".pyspec", ".json")
+
+
+def known(client: Client) -> list[tuple[str, Path]]:
+    """(name, file) of every definition that can be run by name; an earlier directory hides a later one's."""
+    found: dict[str, Path] = {}
+    for directory in client.workflow_directories():
+        try:
+            files = sorted(p for p in directory.iterdir() if p.suffix in SUFFIXES and p.is_file())
+        except OSError:
+            continue
+        for path in files:
+            if not path.stem.startswith(("_", ".")):
+                found.setdefault(path.stem, path)
+    return sorted(found.items())
+
+
+@click.command()
+@json_option
+def workflows(as_json: bool) -> None:
+    """List the workflows that can be run by name."""
+    from orchestrator.cli import formats
+    from orchestrator.errors import BeamwayError
+
+    lines: list[dict[str, Any]] = []
+    with session.client() as client:
+        for name, path in known(client):
+            line: dict[str, Any] = {"name": name, "file": str(path), "owner": "", "description": "", "error": ""}
+            try:
+                definition = client.definition(str(path))
+                line |= {"owner": definition.owner, "description": definition.description}
+            except BeamwayError as error:
+                line["error"] = str(error)
+            lines.append(line)
+    if as_json:
+        formats.emit(lines)
+        return
+    rows = [(w["name"], w["owner"], w["error"] or w["description"], w["file"]) for w in lines]
+    click.echo(formats.table(("name", "owner", "description", "file"), rows) if rows else "No workflows.")
+
+
+@click.command()
+@click.argument("name", metavar="[NAME]", required=False)
+@json_option
+def kernels(name: str | None, as_json: bool) -> None:
+    """List the kernels that a stage can call, or one with its arguments."""
+    from kernels import registry
+    from orchestrator.cli import formats
+    from orchestrator.errors import NotFound, nearest
+
+    names = registry.names()
+    if name is not None and name not in names:
+        raise NotFound(f"There is no kernel {name!r}.{nearest(name, names)}", "`beamway kernels` lists them.")
+    specs = [registry.get(n) for n in ([name] if name else names)]
+    if as_json:
+        formats.emit([{"name": s.name, "summary": s.summary, "arguments": _arguments(s)} for s in specs])
+        return
+    if name is None:
+        click.echo(formats.table(("kernel", "what it does"), [(s.name, s.summary) for s in specs]))
+        click.echo("\n`beamway kernels NAME` shows the arguments of one.")
+        return
+    click.echo(f"{specs[0].name}: {specs[0].summary}\n")
+    rows = [(a["name"], a["type"], _note(a), a["description"]) for a in _arguments(specs[0])]
+    click.echo(formats.table(("argument", "type", "", "meaning"), rows))
+
+
+def _arguments(spec: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": a.name,
+            "type": a.type,
+            "required": a.required,
+            "default": a.default,
+            "choices": list(a.choices),
+            "description": a.description,
+        }
+        for a in spec.schema
+    ]
+
+
+def _note(argument: dict[str, Any]) -> str:
+    parts = ["required"] if argument["required"] else []
+    if argument["choices"]:
+        parts.append("one of " + ", ".join(str(c) for c in argument["choices"]))
+    if argument["default"] not in (None, ""):
+        parts.append(f"default {argument['default']}")
+    return "; ".join(parts)
+
+
+def print_arguments(definition: Definition, workflow: str, *, as_json: bool) -> None:
+    """What `beamway run WORKFLOW --help` shows: the declared arguments."""
+    from orchestrator.cli import formats
+    from orchestrator.errors import printable
+
+    declared = definition.arguments or {}
+    lines: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "type": spec.type,
+            "required": spec.required,
+            "default": spec.default,
+            "choices": list(spec.choices),
+            "description": spec.description,
+        }
+        for name, spec in declared.items()
+    ]
+    if as_json:
+        description = definition.description
+        formats.emit({"workflow": definition.name, "description": description, "arguments": lines})
+        return
+    click.echo(f"Usage: beamway run {printable(workflow)} [KEY:VALUE]… [OPTIONS]\n")
+    if definition.description:
+        click.echo("\n".join(printable(line) for line in definition.description.splitlines()) + "\n")
+    if definition.arguments is None:
+        click.echo("This workflow declares no arguments: any KEY:VALUE is taken.")
+        return
+    click.echo(
+        formats.table(
+            ("key", "type", "", "meaning"), [(a["name"], a["type"], _note(a), a["description"]) for a in lines]
+        )
+    )
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
+    """The plan, for people or for programs."""
+    from orchestrator.definition import explain as explaining
+
+    if as_json:
+        from orchestrator import codec
+        from orchestrator.cli import formats
+
+        formats.emit(json.loads(codec.dumps(plan)))
+    else:
+        click.echo(explaining.render(plan))
+
+
+@click.command()
+@workflow_argument()
+@arguments_argument
+@json_option
+def explain(workflow: str, pairs: tuple[str, ...], as_json: bool) -> None:
+    """Show what WORKFLOW with these arguments would do, and start nothing."""
+    from orchestrator.definition import compat
+
+    with session.client() as client:
+        plan = client.plan(client.definition(workflow), compat.parse_arguments(pairs))
+    print_plan(plan, as_json=as_json)
+
+
+@click.command()
+@click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path())
+@json_option
+@click.pass_context
+def lint(context: click.Context, files: tuple[str, ...], as_json: bool) -> None:
+    """Check definitions; exit 1 when one has an error. Warnings do not count."""
+    from orchestrator.cli import formats
+    from orchestrator.definition import lint as linting
+    from orchestrator.definition import loader
+    from orchestrator.errors import BeamwayError, printable
+
+    results = []
+    for file in files:
+        errors: list[str] = []
+        warnings: list[str] = []
+        try:
+            warnings = [str(w) for w in linting.lint(loader.load(file))]
+        except BeamwayError as error:
+            errors = [str(error)]
+        results.append({"file": file, "errors": errors, "warnings": warnings})
+    if as_json:
+        formats.emit(results)
+    for result in () if as_json else results:
+        for kind in ("errors", "warnings"):
+            for text in result[kind]:
+                click.echo(printable(f"{kind[:-1]}: {text}"))
+        if not result["errors"] and not result["warnings"]:
+            click.echo(f"{printable(result['file'])}: nothing to say")
+    context.exit(1 if any(r["errors"] for r in results) else 0)
+
+
+@click.command()
+@workflow_argument()
+@click.option("--dm", is_flag=True, required=True, help="As py-spec text that DM runs; what it cannot say is refused.")
+@json_option
+def export(workflow: str, dm: bool, as_json: bool) -> None:
+    """Print a definition without what only Beamway understands."""
+    from orchestrator.cli import formats
+    from orchestrator.definition import compat
+
+    with session.client() as client:
+        exported = compat.export_dm(client.definition(workflow).raw)
+    if as_json:
+        formats.emit(exported)
+    else:
+        click.echo(compat.to_pyspec(exported), nl=False)

@@ -1,0 +1,146 @@
+"""A run as people and programs see it: what each stage cost, what came out. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from orchestrator.cli.formats import iso
+from orchestrator.model import STAGE_ENDED, Product, Run, StagePlan, StageState, Task, TaskStatus
+from orchestrator.store.runs import Summary
+
+
+class Costs(Struct, frozen=True):
+    """Seconds of a stage, summed over its tasks (the last attempt of each); a stage of parallel tasks sums to more
+    than its wall time."""
+
+    queue_s: float = 0.0
+    transfer_s: float = 0.0
+    compute_s: float = 0.0
+    checks_s: float = 0.0
+
+
+class StageLine(Struct, frozen=True):
+    plan: StagePlan
+    state: StageState
+    costs: Costs
+    wall_s: float | None
+
+
+def costs(plan: StagePlan, tasks: list[Task]) -> Costs:
+    queue = transfer = compute = checks = 0.0
+    for task in tasks:
+        outcome = task.outcome
+        started = (outcome.started_at if outcome else 0.0) or task.started_at
+        if not started:
+            continue
+        wanted = task.submitted_at + (plan.repeat.period_s if plan.repeat and task.repetition > 1 else 0.0)
+        queue += max(0.0, started - wanted)
+        if outcome is not None:
+            transfer += outcome.transfer_s
+            checks += outcome.checks_s
+            compute += max(0.0, (outcome.ended_at or started) - started - outcome.transfer_s - outcome.checks_s)
+    return Costs(queue, transfer, compute, checks)
+
+
+def stage_lines(run: Run) -> list[StageLine]:
+    """One line per stage of the plan, in its order."""
+    by_stage: dict[str, list[Task]] = {}
+    for task in run.tasks.values():
+        if task.status is not TaskStatus.ABORTED or task.outcome is not None:
+            by_stage.setdefault(task.stage, []).append(task)
+    lines = []
+    for plan in run.plan.stages:
+        state = run.stages.get(plan.name) or StageState(plan.name)
+        ended = state.status in STAGE_ENDED and state.started_at
+        wall_s = max(0.0, state.ended_at - state.started_at) if ended else None
+        lines.append(StageLine(plan, state, costs(plan, _current(by_stage.get(plan.name, []))), wall_s))
+    return lines
+
+
+def _current(tasks: list[Task]) -> list[Task]:
+    """Without the tasks that a retry has replaced: of each file and repetition the newest counts."""
+    newest = {(t.item, t.repetition): t for t in sorted(tasks, key=lambda t: t.number)}
+    return list(newest.values())
+
+
+def outputs(run: Run) -> list[tuple[str, Product]]:
+    """(stage, product) of every output that passed its checks and stands, a path written twice only once."""
+    found: dict[str, tuple[str, Product]] = {}
+    for task in sorted(run.tasks.values(), key=lambda t: t.number):
+        if task.status is TaskStatus.DONE and task.outcome is not None:
+            for product in task.outcome.products:
+                found[product.path] = (task.stage, product)
+    return list(found.values())
+
+
+def metrics(run: Run) -> dict[str, dict[str, Any]]:
+    """stage → what its kernels measured; for a stage over files the last that ended well."""
+    found: dict[str, dict[str, Any]] = {}
+    for task in sorted(run.tasks.values(), key=lambda t: t.number):
+        if task.status is TaskStatus.DONE and task.outcome is not None and task.outcome.metrics:
+            found[task.stage] = dict(task.outcome.metrics)
+    return found
+
+
+def run_record(run: Run) -> dict[str, Any]:
+    """The JSON of a run."""
+    return {
+        "id": run.id,
+        "workflow": run.plan.workflow,
+        "owner": run.plan.owner,
+        "status": run.status.value,
+        "stage": run.stage,
+        "error": run.error,
+        "created_at": iso(run.created_at),
+        "started_at": iso(run.started_at),
+        "ended_at": iso(run.ended_at),
+        "run_s": round(run.ended_at - run.started_at, 6) if run.ended_at and run.started_at else None,
+        "directory": run.plan.directory,
+        "arguments": {name: run.plan.variables[name] for name in run.plan.supplied if name in run.plan.variables},
+        "variables": dict(run.variables),
+        "parent": run.parent or None,
+        "stages": [_stage_record(line) for line in stage_lines(run)],
+        "outputs": [
+            {"path": p.path, "bytes": p.bytes, "description": p.description, "stage": stage}
+            for stage, p in outputs(run)
+        ],
+        "metrics": metrics(run),
+    }
+
+
+def _stage_record(line: StageLine) -> dict[str, Any]:
+    state = line.state
+    return {
+        "name": state.name,
+        "kind": line.plan.kind.value,
+        "status": state.status.value,
+        "reason": state.reason,
+        "tasks": state.tasks,
+        "done": state.done,
+        "failed": state.failed,
+        "repetition": state.repetition,
+        "started_at": iso(state.started_at),
+        "ended_at": iso(state.ended_at),
+        "wall_s": None if line.wall_s is None else round(line.wall_s, 6),
+        "queue_s": round(line.costs.queue_s, 6),
+        "transfer_s": round(line.costs.transfer_s, 6),
+        "compute_s": round(line.costs.compute_s, 6),
+        "checks_s": round(line.costs.checks_s, 6),
+    }
+
+
+def summary_record(line: Summary) -> dict[str, Any]:
+    return {
+        "id": line.id,
+        "workflow": line.workflow,
+        "owner": line.owner,
+        "status": line.status.value,
+        "stage": line.stage,
+        "error": line.error,
+        "created_at": iso(line.created_at),
+        "started_at": iso(line.started_at),
+        "ended_at": iso(line.ended_at),
+        "parent": line.parent or None,
+    }

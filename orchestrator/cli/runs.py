@@ -1,0 +1,237 @@
+"""Commands about runs: start, list, show, watch, cancel, retry, and why."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli import session
+from orchestrator.cli.session import arguments_argument, json_option, run_argument, workflow_argument
+
+
+@click.command(add_help_option=False)
+@workflow_argument(required=False)
+@arguments_argument
+@click.option("--wait", is_flag=True, help="Show it until it is over; exit 0 only when it is done, 1 when it failed.")
+@click.option("--strict", is_flag=True, help="Refuse a run without an input file specification, as DM does.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
+@click.option("--id", "run_id", metavar="UUID", default="", help="The id of the run; asking twice starts it once.")
+@json_option
+@click.option("--help", "wants_help", is_flag=True, help="Show this; of a WORKFLOW, its arguments.")
+@click.pass_context
+def run(
+    context: click.Context,
+    workflow: str | None,
+    pairs: tuple[str, ...],
+    wait: bool,
+    strict: bool,
+    dry_run: bool,
+    run_id: str,
+    as_json: bool,
+    wants_help: bool,
+) -> None:
+    """Start WORKFLOW (a file, or a name) with these arguments."""
+    if wants_help and workflow is None:
+        click.echo(context.get_help())
+        return
+    if workflow is None:
+        context.fail("Name the workflow to run.")
+    from orchestrator.cli import definitions, formats, progress, records
+    from orchestrator.definition import compat
+
+    run_id = session.checked_id(run_id)
+    with session.client() as client:
+        definition = client.definition(workflow)
+        if wants_help:
+            definitions.print_arguments(definition, workflow, as_json=as_json)
+            return
+        plan = client.plan(definition, compat.parse_arguments(pairs), strict=strict)
+        if dry_run:
+            definitions.print_plan(plan, as_json=as_json)
+            return
+        run_id = client.submit(plan, run_id=run_id)
+        started = {"id": run_id, "owner": plan.owner, "status": "pending"}
+        if not wait:
+            if as_json:
+                formats.emit(started)
+            else:
+                click.echo(compat.one_line(started))
+            return
+        if not as_json:
+            click.echo(compat.one_line(started))
+        ended = progress.follow(client, run_id, quiet=as_json)
+        if as_json:
+            formats.emit(records.run_record(ended))
+            context.exit(0 if ended.status.value == "done" else 1)
+        print_outputs(ended)
+        progress.require_done(ended)
+
+
+@click.command()
+@click.option("--status", default="", help="Only runs in this state.")
+@click.option("--workflow", default="", help="Only runs of this workflow.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 100_000), help="At most so many.")
+@json_option
+def ls(status: str, workflow: str, limit: int, as_json: bool) -> None:
+    """List the runs, the newest first."""
+    from orchestrator.cli import formats, records
+    from orchestrator.errors import ArgumentError, nearest
+    from orchestrator.model import RunStatus
+
+    states = [s.value for s in RunStatus]
+    if status and status not in states:
+        raise ArgumentError(f"There is no state {status!r}.{nearest(status, states)}", f"States: {', '.join(states)}.")
+    with session.client() as client:
+        found = client.runs(status=status, workflow=workflow, limit=limit)
+    if as_json:
+        formats.emit([records.summary_record(line) for line in found])
+        return
+    rows = []
+    for line in found:
+        took = formats.duration(line.ended_at - line.started_at) if line.ended_at and line.started_at else "-"
+        shown = formats.coloured(line.status.value)
+        rows.append((line.id, line.workflow, shown, line.stage, formats.local(line.created_at), took, line.error))
+    if rows:
+        click.echo(formats.table(("id", "workflow", "status", "stage", "submitted", "took", "error"), rows))
+    else:
+        click.echo("No runs.")
+
+
+@click.command()
+@run_argument
+@click.option("--dm", is_flag=True, help="The job record of DM: one line of key=value, with --json the whole of it.")
+@click.option("--display-keys", default="", metavar="KEY,KEY|ALL", help="With --dm: the keys to print.")
+@json_option
+def show(run_id: str, dm: bool, display_keys: str, as_json: bool) -> None:
+    """Show a run: its stages, what they cost, what came out."""
+    from orchestrator.cli import formats, progress, records
+    from orchestrator.definition import compat
+    from orchestrator.errors import printable
+
+    with session.client() as client:
+        found = client.run(session.find(client, run_id))
+    if dm or display_keys:
+        record = compat.job_record(found)
+        if as_json:
+            wanted = [k for k in display_keys.split(",") if k]
+            formats.emit(record if not wanted or wanted == ["ALL"] else {k: record.get(k) for k in wanted})
+        else:
+            click.echo(compat.one_line(record, display_keys or None))
+        return
+    if as_json:
+        formats.emit(records.run_record(found))
+        return
+    click.echo(f"{found.plan.workflow}  {found.id}  {formats.coloured(found.status.value)}")
+    click.echo(f"submitted {formats.local(found.created_at)}, ended {formats.local(found.ended_at)}")
+    given = [(n, found.plan.variables[n]) for n in found.plan.supplied if n in found.plan.variables]
+    if given:
+        click.echo("arguments " + " ".join(printable(f"{name}:{value}") for name, value in given))
+    if found.error:
+        click.echo(f"error {printable(found.error)}")
+    click.echo()
+    click.echo(progress.stage_table(found))
+    print_outputs(found)
+
+
+def print_outputs(found: object) -> None:
+    from orchestrator.cli import formats, records
+    from orchestrator.model import Run
+
+    assert isinstance(found, Run)
+    rows = [(p.path, formats.size(p.bytes), p.description) for _, p in records.outputs(found)]
+    if rows:
+        click.echo()
+        click.echo(formats.table(("output (passed its checks)", "size", ""), rows, right=("size",)))
+
+
+@click.command()
+@run_argument
+@json_option
+@click.pass_context
+def watch(context: click.Context, run_id: str, as_json: bool) -> None:
+    """Show a run until it is over; exit 0 only when it is done."""
+    from orchestrator.cli import formats, progress, records
+
+    with session.client() as client:
+        ended = progress.follow(client, session.find(client, run_id), quiet=as_json)
+    if as_json:
+        formats.emit(records.run_record(ended))
+        context.exit(0 if ended.status.value == "done" else 1)
+    print_outputs(ended)
+    progress.require_done(ended)
+
+
+@click.command()
+@run_argument
+@json_option
+def why(run_id: str, as_json: bool) -> None:
+    """Say what a run waits for or why it failed: since when, whom to call, what to do next."""
+    import time
+
+    from orchestrator.cli import formats
+    from orchestrator.engine.why import why as ask
+    from orchestrator.errors import printable
+
+    with session.client() as client:
+        found = client.run(session.find(client, run_id))
+        answer = ask(found, session.facts(client, found, time.time()))
+    if as_json:
+        formats.emit(
+            {
+                "id": found.id,
+                "status": found.status.value,
+                "why": answer.sentence,
+                "since": formats.iso(answer.since),
+                "contact": answer.contact,
+                "next": answer.next,
+                "details": list(answer.details),
+            }
+        )
+        return
+    click.echo(printable(answer.sentence))
+    for detail in answer.details:
+        click.echo(f"  {printable(detail)}")
+    if answer.since:
+        ago = formats.duration(max(0.0, time.time() - answer.since))
+        click.echo(f"since  {formats.local(answer.since)} ({ago} ago)")
+    if answer.contact:
+        click.echo(f"call   {printable(answer.contact)}")
+    if answer.next:
+        click.echo(f"next   {printable(answer.next)}")
+
+
+@click.command()
+@run_argument
+@click.option("--wait", is_flag=True, help="Return when no process of it is left.")
+@json_option
+def cancel(run_id: str, wait: bool, as_json: bool) -> None:
+    """End a run and every process of it."""
+    from orchestrator.cli import formats, progress
+    from orchestrator.errors import Conflict
+
+    with session.client() as client:
+        found = session.find(client, run_id)
+        client.cancel(found)
+        status = progress.follow(client, found, quiet=True).status.value if wait else "aborting"
+    if wait and status != "aborted":
+        raise Conflict(f"Run {found} was over before it could be cancelled: {status}.")
+    if as_json:
+        formats.emit({"id": found, "status": status})
+    else:
+        click.echo(f"Run {found} is {status}.")
+
+
+@click.command()
+@run_argument
+@click.option("--from", "stage", default="", metavar="STAGE", help="Run this stage and all after it again.")
+@json_option
+def retry(run_id: str, stage: str, as_json: bool) -> None:
+    """Run again what did not pass, with the plan the run has."""
+    from orchestrator.cli import formats
+
+    with session.client() as client:
+        found = session.find(client, run_id)
+        client.retry(found, stage)
+    if as_json:
+        formats.emit({"id": found, "status": "running"})
+    else:
+        click.echo(f"Run {found} goes on; `beamway watch {found}` shows it.")

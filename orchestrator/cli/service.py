@@ -1,0 +1,111 @@
+"""Commands about the service itself, and completion for shells."""
+
+from __future__ import annotations
+
+import click
+
+from orchestrator.cli import session
+from orchestrator.cli.session import json_option
+
+
+@click.command()
+@json_option
+def up(as_json: bool) -> None:
+    """Be the service of this home in the foreground, until Ctrl-C.
+
+    Commands start a service by themselves when none runs, which ends after a while without work; this one stays. With
+    --json its log is one JSON object a line.
+    """
+    from orchestrator import locks, settings
+    from orchestrator.errors import Conflict
+
+    configured = settings.load()
+    settings.ensure_home(configured.home)
+    running = locks.service_lock(configured.home)
+    if locks.locked(running):
+        raise Conflict(f"A service runs for {configured.home} already (pid {locks.holder(running)}).", "`beamway down`")
+    _configure_logs(as_json)
+    from orchestrator.service import server
+
+    click.get_current_context().exit(server.serve(configured))
+
+
+def _configure_logs(as_json: bool) -> None:
+    import sys
+
+    import structlog
+
+    from orchestrator import logs
+
+    if as_json:
+        logs.configure()
+        return
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+@click.command()
+@json_option
+def down(as_json: bool) -> None:
+    """End the service; its runs go on when it is started again."""
+    from orchestrator.cli import formats
+
+    with session.client() as client:
+        stopped = client.stop_service()
+    if as_json:
+        formats.emit({"stopped": stopped})
+    else:
+        click.echo("The service has ended; what ran is taken up again by the next." if stopped else "No service ran.")
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Show the service, its agents and how many runs are in each state."""
+    from orchestrator.cli import formats
+    from orchestrator.errors import printable
+
+    with session.client() as client:
+        home, site = client.settings.home, client.settings.site
+        pong = client.service()
+        counts = client.counts()
+    if as_json:
+        service = {"pid": pong.pid, "version": pong.version, "active": pong.active} if pong else None
+        agents = list(pong.agents) if pong else []
+        formats.emit({"home": str(home), "service": service, "site": site, "agents": agents, "runs": counts})
+        return
+    click.echo(f"home     {printable(home)}")
+    if pong is None:
+        click.echo("service  none runs; the next command that needs one starts it")
+    else:
+        click.echo(f"service  pid {pong.pid}, {pong.active} runs not over")
+        away = "" if site in pong.agents else f"{site} (not connected; log: {printable(home)}/logs/agent-{site}.log)"
+        click.echo(f"agents   {', '.join([*pong.agents, *([away] if away else [])])}")
+    shown = ", ".join(f"{n} {formats.coloured(s)}" for s, n in sorted(counts.items())) or "none yet"
+    click.echo(f"runs     {shown}")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@json_option
+def completion(shell: str, as_json: bool) -> None:
+    """Print the completion of a shell: `eval "$(beamway completion bash)"`."""
+    from click.shell_completion import get_completion_class
+
+    from orchestrator.cli import COMPLETE, PROGRAM, formats
+    from orchestrator.cli.app import cli
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # the choice above holds only known ones
+    made = kind(cli, {}, PROGRAM, COMPLETE)
+    script = made.source_template % made.source_vars()
+    if as_json:
+        formats.emit({"shell": shell, "script": script})
+    else:
+        click.echo(script)

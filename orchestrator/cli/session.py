@@ -1,0 +1,125 @@
+"""What commands have in common: the client they speak through, and the arguments they share."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from orchestrator.errors import ArgumentError, BeamwayError, NotFound
+
+if TYPE_CHECKING:
+    from orchestrator.client import Client
+    from orchestrator.engine.why import Facts
+    from orchestrator.model import Run
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout: UTC times, seconds, bytes.")
+
+
+def client() -> Client:
+    """The client of this home, to be used as a context manager."""
+    from orchestrator import settings
+    from orchestrator.client import Client
+
+    return Client(settings.load())
+
+
+def find(opened: Client, text: str) -> str:
+    """The id of the run that `text` names. Raises NotFound."""
+    if not text:
+        raise NotFound("An empty text names no run.", "`beamway ls` lists the runs.")
+    return opened.find(text)
+
+
+def checked_id(text: str) -> str:
+    """An id that a user supplied, in its one form. Raises ArgumentError."""
+    try:
+        return str(uuid.UUID(text)) if text else ""
+    except ValueError:
+        raise ArgumentError(f"The id {text!r} is not a UUID.", "Leave --id out and one is made.") from None
+
+
+def run_argument(function: F) -> F:
+    return click.argument("run_id", metavar="RUN", shell_complete=_complete_runs)(function)
+
+
+def workflow_argument(*, required: bool = True) -> Callable[[F], F]:
+    return click.argument("workflow", metavar="WORKFLOW", required=required, shell_complete=_complete_workflows)
+
+
+arguments_argument = click.argument("pairs", metavar="[KEY:VALUE]…", nargs=-1)
+
+
+def _complete_runs(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    try:
+        with client() as opened:
+            known = [CompletionItem(r.id, help=f"{r.workflow} {r.status.value}") for r in opened.runs(limit=100)]
+    except BeamwayError:
+        return []
+    return [item for item in (CompletionItem("last"), *known) if item.value.startswith(incomplete)]
+
+
+def _complete_workflows(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    if os.sep in incomplete or incomplete.startswith("."):
+        return [CompletionItem(incomplete, type="file")]
+    from orchestrator.cli.definitions import known
+
+    try:
+        with client() as opened:
+            names = [name for name, _ in known(opened)]
+    except BeamwayError:
+        return []
+    return [CompletionItem(n) for n in names if n.startswith(incomplete)] or [CompletionItem(incomplete, type="file")]
+
+
+def facts(opened: Client, run: Run, now: float) -> Facts:
+    """What `why` needs to know beside the run."""
+    from orchestrator.engine.why import Facts
+    from orchestrator.model import RunStatus
+    from sites import loader
+
+    pong = opened.service()
+    site = opened.settings.site
+    contacts = {}
+    for name in {site} | {p.site for p in run.plan.stages if p.site not in ("", "auto")}:
+        try:
+            contacts[name] = loader.load(name, opened.site_directories()).identity.contact
+        except BeamwayError:
+            continue  # a profile that is gone must not hide why the run waits
+    return Facts(
+        now,
+        service=pong is not None,
+        agents=pong.agents if pong else (),
+        site=site,
+        contacts=contacts,
+        progress=opened.live(run.id),
+        children=_children(run),
+        cancelled_at=_cancelled_at(opened, run.id) if run.status is RunStatus.ABORTING else 0.0,
+    )
+
+
+def _cancelled_at(opened: Client, run_id: str) -> float:
+    seen, at = 0, 0.0
+    while page := opened.events(run_id, seen):
+        seen = page[-1].seq
+        at = max([at, *(e.at for e in page if e.kind == "cancel asked")])
+    return at
+
+
+def _children(run: Run) -> dict[int, str]:
+    """number of a task → the child run it has started. The engine makes their ids from the attempt's token."""
+    from orchestrator.model import StageKind, TaskStatus, token
+
+    stages = {p.name for p in run.plan.stages if p.kind is StageKind.WORKFLOW}
+    begun = [t for t in run.tasks.values() if t.stage in stages and t.status is not TaskStatus.PENDING]
+    if not begun:
+        return {}
+    from orchestrator.engine.loop import CHILDREN
+
+    return {t.number: str(uuid.uuid5(CHILDREN, token(run.id, t.number, t.attempt))) for t in begun}

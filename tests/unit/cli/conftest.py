@@ -1,0 +1,31 @@
+"""A client that needs no service, and a way to call the command line as a shell would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_samples import Beamway, FakeClient, Said
+
+from orchestrator import cli
+from orchestrator.cli import session
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+    fake = FakeClient(tmp_path / "home")
+    monkeypatch.setenv("BEAMWAY_HOME", str(fake.settings.home))
+    monkeypatch.setattr(session, "client", lambda: fake)
+    return fake
+
+
+@pytest.fixture
+def beamway(capfd: pytest.CaptureFixture[str]) -> Beamway:
+    """Call the command line in this process, through its real entry point."""
+
+    def call(*words: str) -> Said:
+        exit_code = cli.main(words)
+        out, err = capfd.readouterr()
+        return Said(exit_code, out, err)
+
+    return call
