@@ -5,8 +5,8 @@
 #
 # ruff: noqa: B018
 #
-#   run it      beamway run tomography filePath=/data/scan_001.h5
-#   try it      beamway explain tomography filePath=/data/scan_001.h5
+#   run it      beamway run tomography filePath:/data/scan_001.h5
+#   try it      beamway explain tomography filePath:/data/scan_001.h5
 {
     "name": "tomography",
     "owner": "beamway",
