@@ -11,8 +11,8 @@
     "name": "tomography",
     "owner": "beamway",
     "version": "1.0",
-    "description": "Parallel-beam tomography. Takes a DXchange scan (HDF5: /exchange/data, data_white, data_dark, theta "
-    "in degrees), checks it, finds the rotation axis, reconstructs by filtered back projection and writes into "
+    "description": "Parallel-beam tomography. Takes a DXchange scan (HDF5: /exchange/data, data_white, data_dark, "
+    "theta in degrees), checks it, finds the rotation axis, reconstructs by filtered back projection and writes into "
     "outputDir: volume.zarr (OME-Zarr with a pyramid; opens in napari, neuroglancer and Fiji), slices.png (three "
     "slices through the middle), slices.nxs and axis.nxs (NeXus; open in silx and h5web), and beside each output "
     "a manifest with its checksum and provenance. With truthPath, the volume is also compared with the truth.",
