@@ -100,9 +100,9 @@ def read_field(scan: Scan, start: int, stop: int) -> Field:
     dark = np.median(scan.read_darks(start, stop), axis=0).astype(np.float32)
     response = _robust_mean(scan.read_flats(start, stop)) - dark
     finite = np.isfinite(response)
-    typical = scipy.ndimage.median_filter(
-        np.where(finite, response, 0), size=(1, min(_NEIGHBOURHOOD, response.shape[1])), mode="nearest"
-    )
+    width = min(_NEIGHBOURHOOD, response.shape[1])
+    # "mirror", since "nearest" would repeat a bad pixel at the edge until it looks typical
+    typical = scipy.ndimage.median_filter(np.where(finite, response, 0), size=(1, width), mode="mirror")
     good = finite & (response > 0) & (response >= _LEAST_RESPONSE * typical)
     good &= response <= _MOST_RESPONSE * np.maximum(typical, 0)
     if good.mean() < _LEAST_GOOD:
