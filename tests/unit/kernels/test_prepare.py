@@ -49,7 +49,7 @@ def test_bad_pixels_are_interpolated(flat_scan: Path) -> None:
     with Scan(str(flat_scan)) as scan:
         made = prepare_rows(scan, 0, ROWS)
     assert made.bad_pixels == 5
-    np.testing.assert_allclose(made.sinograms[1, :, 1:63], made.sinograms[0, :, 1:63], atol=2e-4)
+    np.testing.assert_allclose(made.sinograms[1, :, 1:63], made.sinograms[0, :, 1:63], atol=3e-4)
     np.testing.assert_allclose(made.sinograms[1, :, 0], made.sinograms[0, :, 1], atol=1e-5)
 
 
