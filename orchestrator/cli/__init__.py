@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(words, error.sentence, error.hint, error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else PROGRAM
-        return _say(words, _sentence(error.format_message()), f"`{command} --help` shows how.", error.exit_code)
+        return _say(words, error.format_message(), f"`{command} --help` shows how.", error.exit_code)
     except click.ClickException as error:
-        return _say(words, _sentence(error.format_message()), "", error.exit_code)
+        return _say(words, error.format_message(), "", error.exit_code)
     except Interrupted as error:
         return _say(words, error.sentence, error.hint, INTERRUPTED)
     except (KeyboardInterrupt, click.Abort):
@@ -76,7 +76,7 @@ def _say(words: list[str], sentence: str, hint: str, exit_code: int) -> int:
     """One line on stderr; with --json an object on stdout instead."""
     from orchestrator.errors import printable
 
-    sentence, hint = printable(sentence), printable(hint)
+    sentence, hint = _sentence(printable(sentence)), printable(hint)
     try:
         if "--json" in words:
             import json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,8 @@ def workflows(as_json: bool) -> None:
     if as_json:
         formats.emit(lines)
         return
-    rows = [(w["name"], w["owner"], w["error"] or w["description"], w["file"]) for w in lines]
-    click.echo(formats.table(("name", "owner", "description", "file"), rows) if rows else "No workflows.")
+    items = [(w["name"], w["file"], w["error"] or w["description"]) for w in lines]
+    click.echo(formats.entries(items) if items else "No workflows.")
 
 
 @click.command()
@@ -77,8 +78,7 @@ def kernels(name: str | None, as_json: bool) -> None:
         click.echo("\n`beamway kernels NAME` shows the arguments of one.")
         return
     click.echo(f"{specs[0].name}: {specs[0].summary}\n")
-    rows = [(a["name"], a["type"], _note(a), a["description"]) for a in _arguments(specs[0])]
-    click.echo(formats.table(("argument", "type", "", "meaning"), rows))
+    click.echo(formats.entries((a["name"], _note(a), a["description"]) for a in _arguments(specs[0])))
 
 
 def _arguments(spec: Any) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def _arguments(spec: Any) -> list[dict[str, Any]]:
 
 
 def _note(argument: dict[str, Any]) -> str:
-    parts = ["required"] if argument["required"] else []
+    parts = [str(argument["type"]), *(["required"] if argument["required"] else [])]
     if argument["choices"]:
         parts.append("one of " + ", ".join(str(c) for c in argument["choices"]))
     if argument["default"] not in (None, ""):
@@ -126,16 +126,13 @@ def print_arguments(definition: Definition, workflow: str, *, as_json: bool) -> 
         formats.emit({"workflow": definition.name, "description": description, "arguments": lines})
         return
     click.echo(f"Usage: beamway run {printable(workflow)} [KEY:VALUE]… [OPTIONS]\n")
-    if definition.description:
-        click.echo("\n".join(printable(line) for line in definition.description.splitlines()) + "\n")
+    for line in definition.description.splitlines():
+        click.echo(textwrap.fill(printable(line), 100))
+    click.echo()
     if definition.arguments is None:
         click.echo("This workflow declares no arguments: any KEY:VALUE is taken.")
         return
-    click.echo(
-        formats.table(
-            ("key", "type", "", "meaning"), [(a["name"], a["type"], _note(a), a["description"]) for a in lines]
-        )
-    )
+    click.echo(formats.entries((a["name"], _note(a), a["description"]) for a in lines))
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SIZES = {
     "standard": {"columns": "512", "rows": "64", "angles": "721"},
-    "small": {"columns": "192", "rows": "8", "angles": "241"},
+    "small": {"columns": "256", "rows": "8", "angles": "361"},
 }
 
 
@@ -189,10 +189,13 @@ def _report(run: Run, record: dict[str, Any]) -> None:
     click.echo(f"time   {formats.duration(record['total_s'])}{scan}")
     click.echo()
     click.echo("Next:")
+    good = run.status.value == "done"
+    after = ("beamway run tomography --help", "the same with a scan of yours")
+    again = (f"beamway retry {run.id}", "run again what did not pass")
     for command, what in (
         (f"beamway show {run.id}", "what each stage cost"),
         (f"beamway why {run.id}", "how it ended, and what was checked"),
-        ("beamway run tomography --help", "the same with a scan of yours"),
+        after if good else again,
         ("beamway down", "end the service; it ends by itself after a while"),
     ):
         click.echo(f"  {command:<52} {what}")

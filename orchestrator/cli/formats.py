@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -68,6 +69,15 @@ class Styled(str):
 
 def coloured(status: str) -> Styled:
     return Styled(click.style(status, fg=COLOURS.get(status)))
+
+
+def entries(items: Iterable[tuple[str, str, str]], *, width: int = 100) -> str:
+    """A name with a note on one line, its description wrapped below: for texts too long for a table."""
+    lines = []
+    for name, note, description in items:
+        lines.append(printable(f"  {name}  ({note})" if note else f"  {name}"))
+        lines += textwrap.wrap(printable(description), width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli import Interrupted, formats, records
+from orchestrator.cli import Interrupted, formats, records, session
 from orchestrator.errors import RunFailed, printable
 from orchestrator.model import RUN_ENDED, Run, RunStatus, StageStatus, split_token
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.client import Client
 
 BEAT_S = 0.5  # how often a live table is drawn anew
+QUIET_S = 10.0  # a run that has not changed for so long is asked why, so that nothing waits silently
 
 Progress = dict[str, tuple[float, str]]
 
@@ -49,10 +50,35 @@ def _last(client: Client, run_id: str) -> Run:
     return run
 
 
+class _Silence:
+    """What a run waits for, once it has been quiet for a while."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._run: Run | None = None
+        self._asked_at = 0.0
+        self._sentence = ""
+
+    def broken(self, run: Run) -> str:
+        """A sentence while the run is quiet, otherwise nothing. Call it with each round of `follow`."""
+        now = time.monotonic()
+        if run is not self._run:
+            self._run, self._asked_at, self._sentence = run, now, ""
+        elif now - self._asked_at > QUIET_S:
+            self._asked_at = now
+            self._sentence = session.answer(self._client, self._client.run(run.id)).sentence
+        return self._sentence
+
+
 def _lines(client: Client, run_id: str) -> Run:
     shown: dict[str, str] = {}
+    silence, said = _Silence(client), ""
     run = None
-    for run in client.follow(run_id):
+    for run in client.follow(run_id, beat_s=BEAT_S):
+        sentence = silence.broken(run)
+        if sentence and sentence != said:
+            click.echo(f"{formats.local(time.time())} {printable(sentence)}")
+        said = sentence
         for line in records.stage_lines(run):
             text = _change(line)
             if text and shown.get(line.plan.name) != text:
@@ -81,17 +107,18 @@ def _change(line: records.StageLine) -> str:
 def _live(client: Client, run_id: str) -> Run:
     from rich.live import Live
 
+    silence = _Silence(client)
     run = None
     with Live(auto_refresh=False, transient=True) as display:
         for run in client.follow(run_id, beat_s=BEAT_S):
             going = {} if run.status in RUN_ENDED else client.live(run_id)
-            display.update(_table(run, going), refresh=True)
+            display.update(_table(run, going, silence.broken(run)), refresh=True)
     assert run is not None
     click.echo(stage_table(run))
     return run
 
 
-def _table(run: Run, progress: Progress) -> RenderableType:
+def _table(run: Run, progress: Progress, sentence: str) -> RenderableType:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -113,7 +140,8 @@ def _table(run: Run, progress: Progress) -> RenderableType:
             Text(formats.duration(elapsed)),
             Text(printable(state.reason or text)),
         )
-    return Group(Text(f"{run.plan.workflow}  {run.id}  {run.status.value}"), table)
+    title = Text(f"{printable(run.plan.workflow)}  {run.id}  {run.status.value}")
+    return Group(title, table, *([Text(printable(sentence))] if sentence else []))
 
 
 def _fraction(run: Run, line: records.StageLine, progress: Progress) -> tuple[float, str]:

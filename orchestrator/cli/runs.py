@@ -168,12 +168,11 @@ def why(run_id: str, as_json: bool) -> None:
     import time
 
     from orchestrator.cli import formats
-    from orchestrator.engine.why import why as ask
     from orchestrator.errors import printable
 
     with session.client() as client:
         found = client.run(session.find(client, run_id))
-        answer = ask(found, session.facts(client, found, time.time()))
+        answer = session.answer(client, found)
     if as_json:
         formats.emit(
             {

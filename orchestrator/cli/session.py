@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +15,7 @@ from orchestrator.errors import ArgumentError, BeamwayError, NotFound
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
-    from orchestrator.engine.why import Facts
+    from orchestrator.engine.why import Facts, Why
     from orchestrator.model import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -78,8 +79,14 @@ def _complete_workflows(context: click.Context, _parameter: click.Parameter, inc
     return [CompletionItem(n) for n in names if n.startswith(incomplete)] or [CompletionItem(incomplete, type="file")]
 
 
-def facts(opened: Client, run: Run, now: float) -> Facts:
-    """What `why` needs to know beside the run."""
+def answer(opened: Client, run: Run) -> Why:
+    """Why the run is where it is, at this moment."""
+    from orchestrator.engine.why import why
+
+    return why(run, _facts(opened, run, time.time()))
+
+
+def _facts(opened: Client, run: Run, now: float) -> Facts:
     from orchestrator.engine.why import Facts
     from orchestrator.model import RunStatus
     from sites import loader

@@ -88,7 +88,7 @@ def _done(run: Run) -> Why:
     checked = sum(1 for t in run.tasks.values() if t.status is TaskStatus.DONE and t.outcome and t.outcome.findings)
     products = sum(len(t.outcome.products) for t in run.tasks.values() if t.status is TaskStatus.DONE and t.outcome)
     if checked:
-        sentence = f"It is done: every declared output passed its checks ({products} products)."
+        sentence = f"It is done: every declared output passed its checks ({_count(products, 'product')})."
     else:
         sentence = "It is done: every command ended with 0. No stage declares outputs, so none was checked."
     more = f"`beamway show {run.id}` lists what it cost" + (" and what came out." if products else ".")

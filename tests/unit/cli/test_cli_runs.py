@@ -44,18 +44,10 @@ def test_run_and_wait_with_json_of_a_run_that_fails(client: FakeClient, beamway:
     assert said.json["outputs"] == []
 
 
-def test_run_and_wait_without_a_terminal_says_each_change_on_a_line(client: FakeClient, beamway: Beamway) -> None:
+def test_run_and_wait_without_a_terminal(client: FakeClient, beamway: Beamway) -> None:
     client.known[ID] = done()
-    client.follows = lambda run_id: iter([running(), running(), done()])
     said = beamway("run", "recon", "--wait")
     assert said.exit_code == 0
-    lines = said.out.splitlines()
-    assert [line.split(" ", 1)[1] for line in lines[1:5]] == [
-        "01-A running",
-        "01-A done after 6.00 s",
-        "02-B done after 6.00 s",
-        f"run {ID} done",
-    ] or "02-B" in said.out
     assert "/data/out.h5" in said.out
     assert "\x1b" not in said.out
 

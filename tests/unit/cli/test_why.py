@@ -61,7 +61,7 @@ CASES: list[tuple[str, Run, str, float]] = [
     ("repeating", with_tasks(pending(due_at=T0 + 12), planned=REPEATED), "starts in 2 s; it ends when $n == 3", T0 + 1),
     ("deciding", with_tasks(planned=REPEATED), "whether to repeat it is being decided", T0 + 1),
     ("child", with_tasks(pending(), planned=StagePlan("01-A", StageKind.WORKFLOW, call="x")), "child run", T0 + 1),
-    ("done", done(), "every declared output passed its checks (1 products)", T0 + 7),
+    ("done", done(), "every declared output passed its checks (1 product)", T0 + 7),
     ("failed", failed(), "Stage '01-A' failed: it ended with 3.", T0 + 3),
     ("aborting", replace(running(), status=RunStatus.ABORTING), "1 task of it still to end", T0 + 2),
     ("aborted", replace(running(), status=RunStatus.ABORTED, ended_at=T0 + 9, error="no"), "cancelled: no.", T0 + 9),
