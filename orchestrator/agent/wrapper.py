@@ -172,7 +172,8 @@ def _call_kernel(order: Order) -> Outcome:
     try:
         result = contract.run(order.call, order.arguments)
     except contract.KernelError as error:
-        return Outcome(FailureClass(error.failure), str(error), exit_status=error.exit_code)
+        failure = FailureClass(error.failure)
+        return Outcome(failure, str(error), exit_status=error.exit_code, metrics=dict(error.metrics))
     products = tuple(Product(p.path, p.bytes, p.description) for p in result.products)
     return Outcome(exit_status=0, products=products, metrics=dict(result.metrics))
 

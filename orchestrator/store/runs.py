@@ -84,22 +84,30 @@ class Writer:
         self._database = database
         self._plans: dict[str, str] = {}  # text -> digest
         dialect_insert: Any = postgresql_insert if database.url.startswith("postgresql") else sqlite_insert
-        self._put_plan = dialect_insert(schema.plans).on_conflict_do_nothing()
         put_stage = dialect_insert(schema.stages)
-        self._put_stage = put_stage.on_conflict_do_update(
-            index_elements=["run_id", "name"],
-            set_={"status": put_stage.excluded.status, "doc": put_stage.excluded.doc},
-        )
         put_task = dialect_insert(schema.tasks)
-        self._put_task = put_task.on_conflict_do_update(
-            index_elements=["run_id", "number"],
-            set_={c: put_task.excluded[c] for c in ("status", "attempt", "doc")},
-        )
-        self._update_run = (
+        self._put_plan = database.prepare(dialect_insert(schema.plans).on_conflict_do_nothing(), schema.plans)
+        self._new_run = database.prepare(insert(schema.runs), schema.runs)
+        self._update_run = database.prepare(
             update(schema.runs)
             .where(schema.runs.c.id == bindparam("run"))
             .values({c: bindparam(c) for c in ("status", "stage", "error", "started_at", "ended_at", "doc")})
         )
+        self._put_stage = database.prepare(
+            put_stage.on_conflict_do_update(
+                index_elements=["run_id", "name"],
+                set_={"status": put_stage.excluded.status, "doc": put_stage.excluded.doc},
+            ),
+            schema.stages,
+        )
+        self._put_task = database.prepare(
+            put_task.on_conflict_do_update(
+                index_elements=["run_id", "number"],
+                set_={c: put_task.excluded[c] for c in ("status", "attempt", "doc")},
+            ),
+            schema.tasks,
+        )
+        self._put_event = database.prepare(insert(schema.events), schema.events, without=("seq",))
 
     def save(self, changes: Sequence[Changed], events: Sequence[EventRow]) -> None:
         """Write everything or nothing; when this returns it is on the disk."""
@@ -121,12 +129,12 @@ class Writer:
         stages = [_stage_row(c.run.id, c.run.stages[name]) for c in changes for name in c.stages]
         tasks = [_task_row(c.run.id, c.run.tasks[number]) for c in changes for number in c.tasks]
         with self._database.write() as connection:
-            _many(connection, self._put_plan, plans)
-            _many(connection, insert(schema.runs), new)
-            _many(connection, self._update_run, old)
-            _many(connection, self._put_stage, stages)
-            _many(connection, self._put_task, tasks)
-            _many(connection, insert(schema.events), [_event_row(e) for e in events])
+            self._put_plan(connection, plans)
+            self._new_run(connection, new)
+            self._update_run(connection, old)
+            self._put_stage(connection, stages)
+            self._put_task(connection, tasks)
+            self._put_event(connection, [_event_row(e) for e in events])
 
     def _new_row(self, run: Run, plans: list[dict[str, Any]]) -> dict[str, Any]:
         plan = run.plan
@@ -154,11 +162,6 @@ class Writer:
             "request": codec.dumps(request),
             "doc": _learned(run),
         }
-
-
-def _many(connection: Connection, statement: Any, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(statement, rows)
 
 
 def _learned(run: Run) -> str:
