@@ -214,11 +214,21 @@ class Client:
             return None
 
     def ensure_service(self) -> None:
-        """Start the service of this home unless it runs."""
-        if locks.locked(locks.service_lock(self.settings.home)):
-            return
+        """Start the service of this home unless it answers. Raises Unavailable when none does in time."""
         path = self.settings.home / "logs" / "service.log"
-        path.parent.mkdir(exist_ok=True, mode=0o700)
+        over = time.monotonic() + START_S
+        started_at = 0.0
+        while self.service() is None:
+            now = time.monotonic()
+            if now > over:
+                raise Unavailable("The service did not start.", f"Its log: {path}")
+            if not locks.locked(locks.service_lock(self.settings.home)) and now - started_at > START_S / 3:
+                started_at = now
+                self._start_service(path)
+            time.sleep(0.02)
+
+    def _start_service(self, log: Path) -> None:
+        log.parent.mkdir(exist_ok=True, mode=0o700)
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         os.posix_spawn(  # not a child to wait for: it outlives us, and its lock says whether it lives
             sys.executable,
@@ -226,16 +236,11 @@ class Client:
             {**os.environ, "BEAMWAY_HOME": str(self.settings.home)},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(path), append, 0o600),
+                (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
             setsid=True,
         )
-        over = time.monotonic() + START_S
-        while self.service() is None:
-            if time.monotonic() > over:
-                raise Unavailable("The service did not start.", f"Its log: {path}")
-            time.sleep(0.02)
 
     def stop_service(self, timeout_s: float = 30.0) -> bool:
         """End the service and its agents; runs go on when it is started again. False when none ran."""
@@ -253,7 +258,7 @@ class Client:
     def _ask(self, message: protocol.Message, expected: type[M], *, start: bool = True) -> M:
         """One question, one answer; asked once more when the service died in between."""
         for again in (True, False):
-            if start:
+            if start and self._connection is None:
                 self.ensure_service()
             try:
                 self._connected().sendall(protocol.pack(message))

@@ -37,10 +37,10 @@ def read_theta(dataset: Any, count: int, name: str) -> NDArray[np.float64]:
     KernelError
         Exit 65 when the number of angles differs, one is not finite, or they span less than 20 degrees.
     """
-    theta = np.asarray(dataset[()], np.float64)
     said = f"The scan {name} is not usable: {dataset.name}"
-    if theta.shape != (count,):
-        raise KernelError(f"{said} holds {theta.size} angles for {count} projections.", Exit.BAD_INPUT)
+    if dataset.shape != (count,):
+        raise KernelError(f"{said} holds {dataset.size} angles for {count} projections.", Exit.BAD_INPUT)
+    theta = np.asarray(dataset[()], np.float64)
     if not np.isfinite(theta).all():
         raise KernelError(
             f"{said} holds {int((~np.isfinite(theta)).sum())} angles that are not finite.", Exit.BAD_INPUT

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from kernels.errors import Exit, KernelError, nearest
 from kernels.io.angles import read_theta, spaced
+from kernels.outputs import io_error
 
 DATA, WHITE, DARK, THETA = "/exchange/data", "/exchange/data_white", "/exchange/data_dark", "/exchange/theta"
 
@@ -92,11 +93,6 @@ class Scan:
         return int(self._data.id.get_storage_size())
 
     @property
-    def chunk_rows(self) -> int:
-        """Rows of one stored chunk: reading fewer at a time reads the same bytes again. 1 when not chunked."""
-        return int(self._data.chunks[1]) if self._data.chunks else 1
-
-    @property
     def title(self) -> str:
         """/exchange/title, or empty."""
         try:
@@ -121,7 +117,10 @@ class Scan:
         try:
             return np.asarray(dataset[:, start:stop, :])
         except OSError as error:
-            raise self._bad(f"{dataset.name} cannot be read ({_reason(error)})") from error
+            failure = io_error(error, f"Cannot read the scan {self._name}", Exit.BAD_INPUT)
+            if failure.exit_code == Exit.BAD_INPUT:
+                failure = self._bad(f"{dataset.name} cannot be read ({_reason(error)})")
+            raise failure from error
 
     def _bad(self, what: str) -> KernelError:
         return KernelError(f"The scan {self._name} is not usable: {what}.", Exit.BAD_INPUT)

@@ -23,7 +23,7 @@ def window(slices: list[Floats], *, low: float = 0.5, high: float = 99.8) -> tup
     if not values.size:
         return 0.0, 1.0
     black, white = (float(v) for v in np.percentile(values, [low, high]))
-    return (black, white) if white > black else (black, black + 1.0)
+    return (black, white) if white > black else (min(black, 0.0), max(white, 0.0))
 
 
 def write_slices(path: Path, slices: list[Floats], black: float, white: float) -> None:

@@ -23,12 +23,14 @@ from numba import prange
 from numpy.typing import NDArray
 
 from kernels.compiled import compiled, threads
+from kernels.errors import Exit, KernelError
 
 Floats = NDArray[np.float32]
 Complexes = NDArray[np.complex64]
 
-FEW_ANGLES = 24  # below, the wedge is too coarsely sampled to be trusted
+_FEW_ANGLES, _FEW_PER_COLUMN = 24, 0.15  # below either, the wedge is too coarsely sampled to be trusted
 _COARSE_COLUMNS = 320
+_LEAST_TURN_DEG = 165.0
 _FINE_REACH, _FINE_STEP = 2.0, 0.05
 _OBJECT_RADIUS = 0.25  # of the width: Vo's ratio 0.5, the wedge's opening
 _DROP = 20  # angular frequencies around 0 that stripes fill
@@ -71,13 +73,24 @@ def find_axis(sinograms: Floats, theta_deg: NDArray[np.float64], *, width: float
         Angles in degrees, about equally spaced, over at least about 180 degrees; of more, one half turn is used.
     width
         Half width of the search around the detector's middle, as a fraction of the columns.
+
+    Raises
+    ------
+    KernelError
+        Exit 65 when the angles cover less than 165 degrees.
     """
     columns = sinograms.shape[2]
     order = half_turn(theta_deg)
+    covered = float(np.ptp(theta_deg[order])) * len(order) / (len(order) - 1)
+    if covered < _LEAST_TURN_DEG:
+        raise KernelError(
+            f"The angles cover only {covered:.4g} of 180 degrees, too few to find the axis; give rotationAxis.",
+            Exit.BAD_INPUT,
+        )
     sinograms, theta_deg = np.ascontiguousarray(sinograms[:, order]), theta_deg[order]
     middle, reach = 0.5 * (columns - 1), width * columns
     mirror = _mirror(sinograms, theta_deg, middle - reach, middle + reach)
-    if len(order) < FEW_ANGLES:
+    if len(order) < max(_FEW_ANGLES, _FEW_PER_COLUMN * columns):
         return Axis(mirror, "mirror", 0.0, mirror)
     candidates, curves = _coarse(sinograms, reach)
     total = (curves / curves.max(1, keepdims=True)).mean(0)

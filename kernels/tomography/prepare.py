@@ -7,8 +7,9 @@ left out of each pixel (values farther than 6 robust standard deviations from th
 The mean of n frames has 1.57 times less variance than their median, and its noise is a ring in every slice.
 
 A pixel is bad when its response (flat - dark) is not finite, below a fifth or above five times the median of the
-pixels around it in its row (dead, hot, stuck: full scale in flat and dark has no response). Bad pixels, and single
-counts that are not finite, get the line integral interpolated between the nearest good columns of their row.
+pixels around it in its row (dead, hot, stuck: full scale in flat and dark has no response). Bad pixels get the
+transmission interpolated between the nearest good columns of their row; single counts that are not finite get that
+of the column before. A row without any light, such as one behind slits, gets transmission 1.
 """
 
 from __future__ import annotations
@@ -100,9 +101,9 @@ def read_field(scan: Scan, start: int, stop: int) -> Field:
     dark = np.median(scan.read_darks(start, stop), axis=0).astype(np.float32)
     response = _robust_mean(scan.read_flats(start, stop)) - dark
     finite = np.isfinite(response)
-    typical = scipy.ndimage.median_filter(
-        np.where(finite, response, 0), size=(1, min(_NEIGHBOURHOOD, response.shape[1])), mode="nearest"
-    )
+    width = min(_NEIGHBOURHOOD, response.shape[1])
+    # "mirror", since "nearest" would repeat a bad pixel at the edge until it looks typical
+    typical = scipy.ndimage.median_filter(np.where(finite, response, 0), size=(1, width), mode="mirror")
     good = finite & (response > 0) & (response >= _LEAST_RESPONSE * typical)
     good &= response <= _MOST_RESPONSE * np.maximum(typical, 0)
     if good.mean() < _LEAST_GOOD:

@@ -31,15 +31,17 @@ class Slabs(NamedTuple):
     bytes: int
 
 
-def plan_slabs(*, slices: int, angles: int, columns: int, binning: int, itemsize: int, fixed: int, limit: int) -> Slabs:
+def plan_slabs(
+    *, slices: int, angles: int, columns: int, binning: int, frames: int, itemsize: int, fixed: int, limit: int
+) -> Slabs:
     """The largest slabs that fit into `limit` bytes, in whole chunks where possible.
 
     Parameters
     ----------
     slices, angles, columns
         Of the volume and the binned scan.
-    binning, itemsize
-        Rows and columns of the detector per binned one; bytes of a stored count.
+    binning, frames, itemsize
+        Rows and columns of the detector per binned one; flat and dark fields; bytes of a stored count.
     fixed
         Bytes needed whatever the slab.
 
@@ -50,7 +52,7 @@ def plan_slabs(*, slices: int, angles: int, columns: int, binning: int, itemsize
     """
     stored = angles * columns * binning**2
     counts = stored * (itemsize + 4) if binning > 1 else stored * itemsize
-    each = counts + angles * columns * 8 + columns * columns * 4
+    each = counts + frames * columns * binning**2 * 16 + angles * columns * 8 + columns * columns * 4
     group = min(LANES, slices) * columns * columns * 4
     fits = (limit - fixed - group) // each
     if fits < 1:
@@ -119,6 +121,7 @@ def reconstruct(
             angles=scan.angles,
             columns=shape[1],
             binning=binning,
+            frames=scan.flats + scan.darks,
             itemsize=scan.dtype.itemsize,
             fixed=reconstructor.bytes_per_group,
             limit=int(memory_gb * 1e9),

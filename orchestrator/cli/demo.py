@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SIZES = {
     "standard": {"columns": "512", "rows": "64", "angles": "721"},
-    "small": {"columns": "256", "rows": "8", "angles": "361"},
+    "small": {"columns": "192", "rows": "8", "angles": "241"},
 }
 
 

@@ -109,3 +109,16 @@ def test_a_missed_bar_is_a_bad_output(scan: Path, tmp_path: Path) -> None:
     assert ended.returncode == 3
     assert b"error bad output: The relative RMSE is" in ended.stderr
     assert b"metric relative_rmse " in ended.stdout
+
+
+@pytest.mark.parametrize("kernel", ["tomography.reconstruct", "tomography.simulate"])
+def test_a_full_disk_is_transient_and_leaves_nothing(scan: Path, tmp_path: Path, kernel: str) -> None:
+    """A limit of 40 kB for each file stands for the disk."""
+    words = f"--input '{scan}' --rotationAxis 50" if kernel.endswith("reconstruct") else "--columns 96 --rows 8"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    command = f'ulimit -f 40; exec "{sys.executable}" -m kernels {kernel} {words} --output out'
+    ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True)
+    assert ended.returncode == 74, ended.stderr
+    assert b"error transient: " in ended.stderr
+    assert b"File too large" in ended.stderr
+    assert left_behind(tmp_path) == []
