@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SIZES = {
     "standard": {"columns": "512", "rows": "64", "angles": "721"},
-    "small": {"columns": "192", "rows": "8", "angles": "241"},
+    "small": {"columns": "256", "rows": "8", "angles": "361"},
 }
 
 
@@ -169,7 +169,7 @@ def _record(run: Run, where: Path, scan_s: float, total_s: float) -> dict[str, A
         "total_s": round(total_s, 3),
         "axis": measured.get("rotation_axis"),
         "axis_truth": _true_axis(where),
-        "error": measured.get("relative_rmse"),
+        "relative_error": measured.get("relative_rmse"),
     }
 
 
@@ -180,7 +180,7 @@ def _report(run: Run, record: dict[str, Any]) -> None:
         click.echo(progress.stage_table(run))
     runs.print_outputs(run)
     click.echo()
-    axis, truth, error = record["axis"], record["axis_truth"], record["error"]
+    axis, truth, error = record["axis"], record["axis_truth"], record["relative_error"]
     if axis is not None and truth is not None:
         click.echo(f"axis   found {axis:.2f}, true {truth:.2f}: off by {abs(axis - truth):.3f} pixels")
     if error is not None:

@@ -33,7 +33,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/start.md"])
 def test_examples_load(page: str, tmp_path: Path) -> None:
-    examples = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    examples = re.findall(r"^```pyspec\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert examples
     for text in examples:
         file = tmp_path / "example.py"
