@@ -85,25 +85,25 @@ def data_directory(plan: Plan) -> str:
 def child_plan(run: Run, task: Task) -> Plan:
     """The plan of the run that a task of a WORKFLOW stage starts. Raises ArgumentError, InputError."""
     arguments = {name: "" if v is None else str(v) for name, v in task.arguments.items()}
-    return plans.child_plan(run.plan, task.call, arguments, task.working_dir)
+    return plans.bind(run.plan.children[task.call], arguments)
 
 
 def _files(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, ...]:
     """The stage's own specification, else the run's; looked up again when a capture has changed it."""
-    spec = plan.files
-    if spec is None:
-        spec = run.plan.files
-        now = FileSpec(
-            path=run.variables.get("filePath", spec.path) if spec.path else spec.path,
-            paths=spec.paths,
-            pattern=run.variables.get("filePathPattern", spec.pattern) if spec.pattern else spec.pattern,
-            query=spec.query,
+    if plan.files is not None:
+        return files.resolve(plan.files, values, directory(run, plan, values)[1])
+    given, now = run.plan.variables, run.variables
+    changed = any(now.get(n) != given.get(n) for n in variables.FILE_ARGUMENTS)
+    if not changed and run.files:
+        return run.files
+    spec = run.plan.files
+    if changed:
+        spec = FileSpec(
+            path="$filePath" if now.get("filePath") else "",
+            paths=("$filePathList",) if now.get("filePathList") else (),
+            pattern="$filePathPattern" if now.get("filePathPattern") else "",
         )
-        if now == spec and run.files:
-            return run.files
-        spec = now
-        return files.resolve(spec, values, data_directory(run.plan))
-    return files.resolve(spec, values, directory(run, plan, values)[1])
+    return files.resolve(spec, values, data_directory(run.plan))
 
 
 def directory(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, str]:
