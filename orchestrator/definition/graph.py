@@ -92,13 +92,13 @@ def _waits(index: int, stages: Sequence[StagePlan], raw: Mapping[str, Any]) -> d
             continue
         for path in stage.inputs:
             if any(_reads(path, output) for output in other.outputs):
-                waits.setdefault(other.name, f"writes {path}, which is read here")
+                waits.setdefault(other.name, f"writes {path}, read here")
     wanted = set(used(stage)) - set(captured(stage))
     for name in sorted(wanted):
         setters = [s.name for s in stages[:index] if name in captured(s)]
         setters = setters or [s.name for s in stages[index + 1 :] if name in captured(s)]
         for setter in setters:
-            waits.setdefault(setter, f"captures ${name}, which is used here")
+            waits.setdefault(setter, f"captures ${name}, used here")
     return dict(sorted(waits.items()))
 
 
