@@ -22,6 +22,8 @@ TYPES = {
     **dict.fromkeys(("boolean", "bool"), "boolean"),
     **dict.fromkeys(("path", "file", "directory"), "path"),
 }
+# Accepted by every workflow, declared or not: where its input is, and the experiment it belongs to.
+ALWAYS = (*variables.FILE_ARGUMENTS, "dataDir", "workingDir", "experimentName")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -173,7 +175,7 @@ def check(
     if schema is None:
         return
     for name in given:
-        if name not in schema and name not in variables.FILE_ARGUMENTS and name != "experimentName":
+        if name not in schema and name not in ALWAYS:
             raise variables.unknown_argument(name, list(schema), workflow)
     for name, spec in schema.items():
         if spec.required and spec.default is None and name not in given:
