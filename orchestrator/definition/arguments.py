@@ -112,7 +112,12 @@ def _walk(
 
 
 def check_value(name: str, value: str, spec: ArgumentSpec) -> None:
-    """Refuse a value that is not of the declared type or not among the choices."""
+    """Refuse a value that is not of the declared type or not among the choices.
+
+    Empty means "none" for an optional argument without choices, whatever its type: kernels read it so, too.
+    """
+    if value == "" and not spec.required and not spec.choices:
+        return
     if spec.choices and value not in spec.choices:
         raise ArgumentError(
             f"Argument {name!r} cannot be {_short(value)!r}.{nearest(value, spec.choices)}",

@@ -79,7 +79,7 @@ def test_defaults_are_filled_in_and_paths_made_absolute() -> None:
         ({"machine": "local", "cout": "3"}, "no argument 'cout'. Did you mean .*It takes"),
         ({"machine": "local", "count": "3.5"}, "must be a whole number"),
         ({"machine": "local", "flag": "maybe"}, "true or false"),
-        ({"machine": "local", "out": ""}, "must be a path"),
+        ({"machine": ""}, "cannot be ''"),
         ({"machine": "local", "status": "done"}, "job record"),
         ({"machine": "local", "count": "1\0"}, "NUL"),
         ({"machine": ["local"]}, "text or a number"),
@@ -88,6 +88,12 @@ def test_defaults_are_filled_in_and_paths_made_absolute() -> None:
 def test_arguments_are_checked_before_anything_runs(given_: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ArgumentError, match=sentence):
         with_schema(given_)
+
+
+def test_empty_means_none_for_an_optional_argument() -> None:
+    assert with_schema({"machine": "local", "out": "", "flag": ""}).variables["out"] == ""
+    with pytest.raises(ArgumentError, match="must be a path"):
+        compiled({"1": C}, {"p": ""}, arguments={"p": {"type": "path", "required": True}})
 
 
 def test_input_files_may_always_be_given() -> None:
