@@ -22,6 +22,8 @@ TYPES = {
     **dict.fromkeys(("boolean", "bool"), "boolean"),
     **dict.fromkeys(("path", "file", "directory"), "path"),
 }
+# Accepted by every workflow, declared or not: where its input is, and the experiment it belongs to.
+ALWAYS = (*variables.FILE_ARGUMENTS, "dataDir", "workingDir", "experimentName")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -106,8 +108,11 @@ def _walk(name: str, reads: Mapping[str, tuple[str, ...]], path: list[str], done
 
 
 def check_value(name: str, value: str, spec: ArgumentSpec) -> None:
-    """Refuse a value that is not of the declared type or not among the choices; empty means "not given"."""
-    if not value and not spec.required:
+    """Refuse a value that is not of the declared type or not among the choices.
+
+    Empty means "none" for an optional argument without choices, whatever its type: kernels read it so, too.
+    """
+    if value == "" and not spec.required and not spec.choices:
         return
     if spec.choices and value not in spec.choices:
         raise ArgumentError(
@@ -171,7 +176,7 @@ def check(
     if schema is None:
         return
     for name in given:
-        if name not in schema and name not in variables.FILE_ARGUMENTS and name != "experimentName":
+        if name not in schema and name not in ALWAYS:
             raise variables.unknown_argument(name, list(schema), workflow)
     for name, spec in schema.items():
         if spec.required and spec.default is None and name not in given:

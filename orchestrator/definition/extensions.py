@@ -158,11 +158,25 @@ def _retry(failure: FailureClass, value: Any, place: Place) -> RetryRule:
 def read_expect(value: Any, outputs: tuple[str, ...], values: Values, place: Place) -> tuple[Expectation, ...]:
     """One expectation per path in `expect`, then one (there, not empty, new) per declared output that has
     none."""
-    entries: dict[str, Any] = {path: {} for path in value} if isinstance(value, list) else dict(value or {})
+    entries = _listed(value, place) if isinstance(value, list) else dict(value or {})
     found = {_same(path): _expectation(path, entry, values, place) for path, entry in entries.items()}
     for path in outputs:
         found.setdefault(_same(path), Expectation(path))
     return tuple(found.values())
+
+
+def _listed(value: list[Any], place: Place) -> dict[str, Any]:
+    """A list of paths, or of dicts that hold `path` beside the checks."""
+    entries: dict[str, Any] = {}
+    for entry in value:
+        path = entry.get("path") if isinstance(entry, dict) else entry
+        if not isinstance(path, str):
+            raise place.error("An entry of 'expect' must be a path, or a dict with 'path'.")
+        checks = {k: v for k, v in entry.items() if k != "path"} if isinstance(entry, dict) else {}
+        if path in entries:
+            raise place.error(f"'expect' names {path!r} twice.")
+        entries[path] = checks
+    return entries
 
 
 def _same(path: str) -> str:

@@ -105,7 +105,7 @@ def _unread_arguments(s: _Subject) -> Iterator[Warning_]:
     schema = s.definition.arguments or {}
     read.update(n for spec in schema.values() for n in variables.names(spec.default or ""))
     for name in schema:
-        if name not in read and name not in (*variables.FILE_ARGUMENTS, "experimentName"):
+        if name not in read and name not in arguments.ALWAYS:
             text = f"No stage reads the argument {name!r}.{nearest(name, read)}"
             yield s.say("warning", "unread-argument", text, key="arguments")
 

@@ -40,7 +40,7 @@ def compile_plan(
     return _Compiler(directory, find_child, strict).compile(definition, arguments, (), open_names=False)
 
 
-def bind(plan: Plan, arguments: Mapping[str, str]) -> Plan:
+def bind(plan: Plan, arguments: Mapping[str, str], *, directory: str = "") -> Plan:
     """A child plan again, now with the values its parent's stage passes: all checks that a submission gets
     are made."""
     definition = loader.load(plan.definition)
@@ -48,7 +48,7 @@ def bind(plan: Plan, arguments: Mapping[str, str]) -> Plan:
     def find_child(call: str) -> Definition:
         return loader.load(plan.children[call].definition)
 
-    return compile_plan(definition, arguments, directory=plan.directory, find_child=find_child)
+    return compile_plan(definition, arguments, directory=directory or plan.directory, find_child=find_child)
 
 
 def unset_names(plan: Plan) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ KEYS = {
     "after": "text or a list of texts",
     "inputs": "text or a list of texts",
     "outputs": "text or a list of texts",
-    "expect": "a dict or a list of texts",
+    "expect": "a dict or a list",
     "timeout": "text or a number",
 }
 _TRANSFER = ("from", "to", "checks")
@@ -59,6 +59,8 @@ def _fits(value: Any, kind: str) -> bool:
         return True
     if kind == _FLAG:
         return str(value).lower() in ("true", "false", "0", "1") and not isinstance(value, float)
+    if isinstance(value, list) and kind.endswith("or a list"):
+        return True
     is_list = isinstance(value, list) and all(isinstance(x, str) for x in value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return (

@@ -85,7 +85,7 @@ def data_directory(plan: Plan) -> str:
 def child_plan(run: Run, task: Task) -> Plan:
     """The plan of the run that a task of a WORKFLOW stage starts. Raises ArgumentError, InputError."""
     arguments = {name: "" if v is None else str(v) for name, v in task.arguments.items()}
-    return plans.bind(run.plan.children[task.call], arguments)
+    return plans.bind(run.plan.children[task.call], arguments, directory=task.working_dir)
 
 
 def _files(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, ...]:
