@@ -84,9 +84,15 @@ class Client:
             directory=os.path.abspath(directory or os.getcwd()),
             find_child=self.definition,
             strict=strict,
+            shell_text=self._shell_text(),
         )
         self._check_sites(plan)
         return plan
+
+    def _shell_text(self) -> bool:
+        from sites import loader
+
+        return loader.load(self.settings.site, self.site_directories()).policies.allow_shell_text
 
     def _check_sites(self, plan: Plan) -> None:
         """Every site a stage names must exist and be one that runs can go to."""
@@ -184,13 +190,13 @@ class Client:
         seen = -1
         asked_at = yielded_at = 0.0
         while True:
-            events = self.events(run_id, max(seen, 0))
-            if events or seen < 0:
-                seen = events[-1].seq if events else 0
+            newest = store.last_event(self._database, run_id)
+            if newest != seen:
+                seen = newest
                 run = self.run(run_id)
                 yielded_at = time.monotonic()
                 yield run
-                if run.status in RUN_ENDED and not self.events(run_id, seen):
+                if run.status in RUN_ENDED and store.last_event(self._database, run_id) == seen:
                     return
             elif beat_s and time.monotonic() - yielded_at > beat_s:
                 yielded_at = time.monotonic()

@@ -28,19 +28,21 @@ def compile_plan(
     directory: str,
     find_child: FindChild | None = None,
     strict: bool = False,
+    shell_text: bool = False,
 ) -> Plan:
     """The plan of one run, or the first thing that forbids it.
 
     `find_child` gives the definition of a `workflow` stage's target. `strict` demands an input file
-    specification always, as DM does.
+    specification always, as DM does. `shell_text`: the site lets supplied values reach a shell as they are.
 
     Raises ArgumentError for the arguments, InputError for a missing file specification, DefinitionError for
     the rest.
     """
-    return _Compiler(directory, find_child, strict).compile(definition, arguments, (), open_names=False)
+    compiler = _Compiler(directory, find_child, strict, shell_text)
+    return compiler.compile(definition, arguments, (), open_names=False)
 
 
-def bind(plan: Plan, arguments: Mapping[str, str], *, directory: str = "") -> Plan:
+def bind(plan: Plan, arguments: Mapping[str, str], *, directory: str = "", shell_text: bool = False) -> Plan:
     """A child plan again, now with the values its parent's stage passes: all checks that a submission gets
     are made."""
     definition = loader.load(plan.definition)
@@ -48,7 +50,13 @@ def bind(plan: Plan, arguments: Mapping[str, str], *, directory: str = "") -> Pl
     def find_child(call: str) -> Definition:
         return loader.load(plan.children[call].definition)
 
-    return compile_plan(definition, arguments, directory=directory or plan.directory, find_child=find_child)
+    return compile_plan(
+        definition,
+        arguments,
+        directory=directory or plan.directory,
+        find_child=find_child,
+        shell_text=shell_text,
+    )
 
 
 def unset_names(plan: Plan) -> tuple[str, ...]:
@@ -60,10 +68,11 @@ def unset_names(plan: Plan) -> tuple[str, ...]:
 
 
 class _Compiler:
-    def __init__(self, directory: str, find_child: FindChild | None, strict: bool) -> None:
+    def __init__(self, directory: str, find_child: FindChild | None, strict: bool, shell_text: bool) -> None:
         self.directory = os.path.abspath(directory)
         self.find_child = find_child
         self.strict = strict
+        self.shell_text = shell_text
 
     def compile(
         self,
@@ -87,7 +96,7 @@ class _Compiler:
         planned = graph.connect(planned, definition.stages, place)
         self._check_files(planned, files, place)
         _check_kernels(planned, place)
-        if not open_names:
+        if not open_names and not self.shell_text:
             _check_shell(planned, given, definition)
         return Plan(
             workflow=definition.name,

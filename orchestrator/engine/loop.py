@@ -113,6 +113,10 @@ class Engine:
         self.runs[run_id] = self._stored[run_id] = run
         self._queue.append((run_id, states.RetryAsked(self._clock(), stage)))
 
+    def active(self, run_id: str) -> bool:
+        """Is this a run that is not over?"""
+        return run_id in self.runs or run_id in self._submitted
+
     def due(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             _, run_id, number = heapq.heappop(self._timers)
@@ -263,7 +267,8 @@ class Engine:
             return
         at = self._clock()
         try:
-            plan = opening.child_plan(run, task)
+            site = self._site(states.stage_plan(run, task.stage).site)
+            plan = opening.child_plan(run, task, shell_text=self._shell_text(site))
             files = opening.files_at_submission(plan)
         except BeamwayError as error:
             outcome = Outcome(FailureClass.USER, f"child workflow {task.call!r}: {error}")
@@ -321,6 +326,10 @@ def new_run(
 def _event_row(run: Run, event: states.Event) -> store.EventRow | None:
     """The line of the run's history that this event makes; None for those that tell a reader nothing."""
     match event:
+        case states.TaskStarted():
+            task = run.tasks.get(event.number)
+            stage = task.stage if task else ""
+            return store.EventRow(run.id, event.at, "task started", stage, event.number, event.attempt)
         case states.TaskEnded():
             task = run.tasks.get(event.number)
             text = event.outcome.reason

@@ -82,10 +82,11 @@ def data_directory(plan: Plan) -> str:
     return os.path.join(plan.directory, plan.variables.get("dataDir", ""))
 
 
-def child_plan(run: Run, task: Task) -> Plan:
+def child_plan(run: Run, task: Task, *, shell_text: bool = False) -> Plan:
     """The plan of the run that a task of a WORKFLOW stage starts. Raises ArgumentError, InputError."""
     arguments = {name: "" if v is None else str(v) for name, v in task.arguments.items()}
-    return plans.bind(run.plan.children[task.call], arguments, directory=task.working_dir)
+    child = run.plan.children[task.call]
+    return plans.bind(child, arguments, directory=task.working_dir, shell_text=shell_text)
 
 
 def _files(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import structlog
 
 from orchestrator import protocol, states
 from orchestrator.engine.loop import Effects, Engine, new_run
-from orchestrator.errors import BeamwayError, Unavailable
+from orchestrator.errors import BeamwayError, Conflict, Unavailable
 from orchestrator.locks import lock, service_lock
 from orchestrator.model import FailureClass, Outcome, Run, split_token
 from orchestrator.service.agents import Site
@@ -228,8 +228,7 @@ class Server:
                 self._engine.submit(run)
                 self._replies.append((peer, protocol.Accepted(run.id)))
             case protocol.Cancel():
-                self._engine.feed(message.run_id, states.CancelAsked(time.time(), message.reason))
-                self._replies.append((peer, protocol.Accepted(message.run_id)))
+                self._replies.append((peer, self._cancel(message)))
             case protocol.Retry():
                 self._replies.append((peer, self._retry(message)))
             case protocol.Peek():
@@ -246,6 +245,12 @@ class Server:
     def _send(self, peer: Peer, message: protocol.Message) -> None:
         peer.send(message)
         self._watch(peer)
+
+    def _cancel(self, message: protocol.Cancel) -> protocol.Message:
+        if not self._engine.active(message.run_id):
+            return protocol.Refused(f"Run {message.run_id} is over, or none.", "", Conflict.exit_code)
+        self._engine.feed(message.run_id, states.CancelAsked(time.time(), message.reason))
+        return protocol.Accepted(message.run_id)
 
     def _retry(self, message: protocol.Retry) -> protocol.Message:
         try:

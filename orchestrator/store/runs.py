@@ -268,6 +268,8 @@ def known(database: Database, ids: Collection[str]) -> set[str]:
 
 def find(database: Database, prefix: str) -> str:
     """The id of the one run whose id begins with `prefix`; `last` is the newest run."""
+    if not prefix:
+        raise NotFound("A run is named by its id, the beginning of one, or `last`.", "`beamway ls` lists the runs.")
     with database.read() as connection:
         if prefix == "last":
             query = select(schema.runs.c.id).order_by(schema.runs.c.created_at.desc()).limit(1)
@@ -329,6 +331,13 @@ def events_after(database: Database, run_id: str, seq: int = 0, limit: int = 100
     )
     with database.read() as connection:
         return [EventRow(**row) for row in connection.execute(query).mappings()]
+
+
+def last_event(database: Database, run_id: str) -> int:
+    """The number of the newest event of a run; it grows with every change that a reader may want to see."""
+    with database.read() as connection:
+        query = select(func.max(schema.events.c.seq)).where(schema.events.c.run_id == run_id)
+        return connection.execute(query).scalar() or 0
 
 
 def forget(database: Database, run_id: str) -> None:
