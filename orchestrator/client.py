@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator import locks, protocol
-from orchestrator.errors import BeamwayError, Conflict, NotFound, Unavailable
+from orchestrator.errors import BeamwayError, Conflict, NotFound, Unavailable, UserError
 from orchestrator.model import RUN_ENDED, Definition, Plan, Run
 from orchestrator.settings import Settings, ensure_home
 from orchestrator.store import runs as store
@@ -95,12 +95,23 @@ class Client:
         return loader.load(self.settings.site, self.site_directories()).policies.allow_shell_text
 
     def _check_sites(self, plan: Plan) -> None:
-        """Every site a stage names must exist and be one that runs can go to."""
+        """Every site a stage names must exist, be one that runs can go to, and have what the stage asks for."""
         from sites import loader
 
         for stage in plan.stages:
             name = self.settings.site if stage.site in ("", "auto") else stage.site
-            loader.load(name, self.site_directories())
+            node = loader.load(name, self.site_directories()).node
+            asked = stage.resources
+            for what, wanted, there in (
+                ("nodes", asked.nodes, 1),
+                ("GPUs", asked.gpus_per_rank * asked.ranks_per_node, node.gpus),
+                ("bytes of memory", asked.memory_bytes, node.memory_bytes_here()),
+            ):
+                if wanted > there:
+                    raise UserError(
+                        f"Stage {stage.name!r} asks for {wanted} {what}, and the site {name!r} has {there}.",
+                        "Ask for less in its 'resources', or run it at another site.",
+                    )
             if name != self.settings.site:
                 raise Conflict(
                     f"Stage {stage.name!r} names the site {name!r}, but only {self.settings.site!r} has an agent here.",
