@@ -136,14 +136,15 @@ def print_arguments(definition: Definition, workflow: str, *, as_json: bool) -> 
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:
-    """The plan, for people or for programs."""
+    """What the plan would do, for people or for programs; the latter get the plan itself, too."""
     from orchestrator.definition import explain as explaining
 
     if as_json:
         from orchestrator import codec
         from orchestrator.cli import formats
 
-        formats.emit(json.loads(codec.dumps(plan)))
+        explained = json.loads(codec.dumps(explaining.explain(plan)))
+        formats.emit({**explained, "plan": json.loads(codec.dumps(plan))})
     else:
         click.echo(explaining.render(plan))
 

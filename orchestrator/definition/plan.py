@@ -153,19 +153,19 @@ def arrange(definition: Definition) -> tuple[StagePlan, ...]:
     """The stages with what each runs after, in an order that respects it."""
     reader = Reader(definition)
     stages = [reader.read(name) for name in definition.stages]
-    capturing = _capturing(stages)
+    captured_by = capturing(stages)
     arranged: dict[str, StagePlan] = {}
     for position, stage in enumerate(stages):
         raw = definition.stages[stage.name]
         if "after" in raw or "inputs" in raw:
-            reasons = _reasons(stage, raw, stages, capturing)
+            reasons = _reasons(stage, raw, stages, captured_by)
         else:
             reasons = {s.name: "comes before it in the sorted order" for s in stages[:position]}
         arranged[stage.name] = replace(stage, after=tuple(reasons), because=tuple(reasons.values()))
     return tuple(arranged[name] for name in _sorted(arranged, reader))
 
 
-def _capturing(stages: list[StagePlan]) -> dict[str, list[str]]:
+def capturing(stages: list[StagePlan]) -> dict[str, list[str]]:
     """name → stages that capture it."""
     import re
 
@@ -311,7 +311,7 @@ def child_plan(parent: Plan, call: str, arguments: Mapping[str, str], directory:
 
 def unset_names(plan: Plan) -> dict[str, tuple[str, ...]]:
     """stage → names it uses that nothing sets: neither an argument, nor an earlier capture, nor Beamway itself."""
-    captured = _capturing(list(plan.stages))
+    captured = capturing(list(plan.stages))
     known = {*plan.variables, *variables.AUTOMATIC, *captured}
     found = {s.name: tuple(n for n in used_names(s) if n not in known) for s in plan.stages}
     return {name: names for name, names in found.items() if names}
