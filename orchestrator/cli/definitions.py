@@ -136,17 +136,17 @@ def print_arguments(definition: Definition, workflow: str, *, as_json: bool) -> 
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:
-    """What the plan would do, for people or for programs; the latter get the plan itself, too."""
+    """What the plan would do, for people or for programs."""
     from orchestrator.definition import explain as explaining
 
+    explanation = explaining.explain(plan)
     if as_json:
         from orchestrator import codec
         from orchestrator.cli import formats
 
-        explained = json.loads(codec.dumps(explaining.explain(plan)))
-        formats.emit({**explained, "plan": json.loads(codec.dumps(plan))})
+        formats.emit({**json.loads(codec.dumps(explanation)), "plan": json.loads(codec.dumps(plan))})
     else:
-        click.echo(explaining.render(plan))
+        click.echo(explaining.render(explanation), nl=False)
 
 
 @click.command()
@@ -164,33 +164,35 @@ def explain(workflow: str, pairs: tuple[str, ...], as_json: bool) -> None:
 
 @click.command()
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path())
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @json_option
 @click.pass_context
-def lint(context: click.Context, files: tuple[str, ...], as_json: bool) -> None:
-    """Check definitions; exit 1 when one has an error. Warnings do not count."""
+def lint(context: click.Context, files: tuple[str, ...], strict: bool, as_json: bool) -> None:
+    """Check definitions; exit 1 when one has an error, with --strict also for a warning."""
+    import msgspec
+
     from orchestrator.cli import formats
     from orchestrator.definition import lint as linting
     from orchestrator.definition import loader
-    from orchestrator.errors import BeamwayError, printable
+    from orchestrator.errors import DefinitionError, printable
 
-    results = []
+    results: list[dict[str, Any]] = []
     for file in files:
-        errors: list[str] = []
-        warnings: list[str] = []
         try:
-            warnings = [str(w) for w in linting.lint(loader.load(file))]
-        except BeamwayError as error:
-            errors = [str(error)]
-        results.append({"file": file, "errors": errors, "warnings": warnings})
+            found = linting.lint(loader.load(file))
+        except DefinitionError as error:
+            found = [linting.of_error(error)]
+        complaints = [{**msgspec.structs.asdict(c), "text": str(c)} for c in found]
+        results.append({"file": file, "complaints": complaints})
     if as_json:
         formats.emit(results)
     for result in () if as_json else results:
-        for kind in ("errors", "warnings"):
-            for text in result[kind]:
-                click.echo(printable(f"{kind[:-1]}: {text}"))
-        if not result["errors"] and not result["warnings"]:
+        for complaint in result["complaints"]:
+            click.echo(printable(complaint["text"]))
+        if not result["complaints"]:
             click.echo(f"{printable(result['file'])}: nothing to say")
-    context.exit(1 if any(r["errors"] for r in results) else 0)
+    fatal = ("error", "warning") if strict else ("error",)
+    context.exit(1 if any(c["level"] in fatal for r in results for c in r["complaints"]) else 0)
 
 
 @click.command()

@@ -1,59 +1,90 @@
-"""DM's input specification made into a list of files: the only place of the language that looks at the file system."""
+"""The input specification of a run or stage, resolved to files. This is the part that looks at the disk.
+
+* `filePath` is one file, `filePathList` several, `filePathPattern` a glob; given together, they add up, each
+  file once.
+* A relative path or pattern is looked up from `dataDir`. All results are absolute, so no name starts with a
+  dash.
+* A pattern gives regular files only (a link to one counts), sorted; `**` goes into folders. A named path may
+  also be a folder (a Zarr store is one) or `/dev/null`.
+* A name that is not UTF-8 comes as Python's surrogate escapes and goes back to the same bytes.
+"""
 
 from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Mapping
 
 from orchestrator.definition import variables
+from orchestrator.definition.stages import split_list
 from orchestrator.errors import InputError
 from orchestrator.model import FileSpec
 
 
 def resolve(spec: FileSpec, values: Mapping[str, str], data_dir: str) -> tuple[str, ...]:
-    """The files of a specification, absolute, each once: those named, as named, then those of the pattern, sorted.
-
-    Relative names are taken from `data_dir`; so no name begins with a dash. `/dev/null` stands for "no file needed".
-    Raises InputError when a named file is missing or a device, when a pattern finds none, or for a catalog query.
-    """
+    """The files of `spec`. Raises InputError when one is missing or a pattern finds nothing."""
     if spec.query:
-        raise InputError("fileQueryDict asks the catalog, which is not built yet.", "Use filePath or filePathPattern.")
-    named = [spec.path] if spec.path else []
-    found = [_existing(variables.substitute(name, values), data_dir) for name in (*named, *spec.paths)]
+        raise InputError(
+            "A fileQueryDict asks the metadata catalog, which is not built yet.",
+            "Name the files with filePath, filePathList or filePathPattern.",
+        )
+    base = os.path.abspath(_bound(data_dir, values))
+    found: list[str] = []
+    if spec.path:
+        found.append(_file(_bound(spec.path, values), base))
+    for entry in spec.paths:
+        found += [_file(path, base) for path in _split(entry, values, base)]
     if spec.pattern:
-        pattern = os.path.join(data_dir, variables.substitute(spec.pattern, values))
-        matching = sorted(os.path.normpath(p) for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
-        if not matching:
-            raise InputError(f"No file matches filePathPattern {pattern!r}.", "Is dataDir right?")
-        found += matching
+        found += _matches(_bound(spec.pattern, values), base)
     return tuple(dict.fromkeys(found))
 
 
-def _existing(name: str, data_dir: str) -> str:
-    if "\0" in name:
-        raise InputError(f"The file name {name!r} holds a NUL character.")
-    path = os.path.normpath(os.path.join(data_dir, name))
+def _bound(text: str, values: Mapping[str, str]) -> str:
+    missing = [name for name in variables.names(text) if name not in values]
+    if missing:
+        raise InputError(f"The input {text!r} needs ${missing[0]}, which is not set.")
+    return variables.substitute(text, values)
+
+
+def _split(entry: str, values: Mapping[str, str], base: str) -> tuple[str, ...]:
+    """An entry that is one `$name` may stand for a list, written as one text, unless a file has just that
+    name."""
+    text = _bound(entry, values)
+    if not variables.only_name(entry) or _status(_absolute(text, base)):
+        return (text,)
+    return split_list(text)
+
+
+def _absolute(path: str, base: str) -> str:
+    return os.path.join(base, path.removeprefix("./"))
+
+
+def _status(path: str) -> os.stat_result | None:
     try:
-        mode = os.stat(path).st_mode
-    except OSError as error:
-        raise InputError(f"The input file {path} cannot be used: {error.strerror}.", "Is dataDir right?") from error
-    if path != os.devnull and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise InputError(f"The input {path} is neither a file nor a directory.")
-    return path
+        return os.stat(path)
+    except (OSError, ValueError):
+        return None
 
 
-def split_paths(text: str) -> tuple[str, ...]:
-    """`filePathList` as a person writes it in an argument: names separated by commas, or a JSON list for odd names."""
-    import json
+def _file(path: str, base: str) -> str:
+    full = _absolute(path, base)
+    seen = _status(full)
+    if seen is None:
+        raise InputError(f"There is no input file {full}.", "Relative paths are looked up from dataDir.")
+    if not (stat.S_ISREG(seen.st_mode) or stat.S_ISDIR(seen.st_mode) or full == "/dev/null"):
+        raise InputError(f"The input {full} is neither a file nor a folder.")
+    return full
 
-    if text.lstrip().startswith("["):
-        try:
-            names = json.loads(text)
-        except ValueError:
-            raise InputError(f"filePathList {text!r} begins like a JSON list, but is none.") from None
-        if not all(isinstance(n, str) for n in names):
-            raise InputError("filePathList must be a list of names.")
-        return tuple(names)
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+def _matches(pattern: str, base: str) -> list[str]:
+    # glob's own join, so that magic characters in the base folder stand for themselves
+    full = pattern if os.path.isabs(pattern) else os.path.join(glob.escape(base), pattern.removeprefix("./"))
+    try:
+        found = sorted(path for path in glob.iglob(full, recursive=True) if os.path.isfile(path))
+    except (ValueError, re.error) as e:
+        raise InputError(f"The pattern {pattern!r} cannot be used: {e}.") from None
+    if not found:
+        raise InputError(f"No file matches {pattern!r} in {base}.")
+    return found

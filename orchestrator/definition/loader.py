@@ -1,231 +1,138 @@
-"""Text, file or dict → `Definition`: everything that can be said of a workflow before its arguments are known."""
+"""Text, file or dict to `Definition`: everything that can be wrong with it is found here, with file, line,
+stage and key.
+
+Unknown keys of the workflow and of a stage are kept and never refused, as in DM. Stages are sorted as
+strings.
+"""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from functools import partial
+import os
+import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.definition import keys, literal
+from orchestrator.definition import arguments, pyspec, stages
+from orchestrator.definition.place import Place
 from orchestrator.errors import DefinitionError, NotFound, nearest
-from orchestrator.model import ArgumentSpec, Definition, StageKind
+from orchestrator.model import Definition
 
-SUFFIXES = (".py", ".json", "")
+WORKFLOW_KEYS = ("name", "owner", "stages", "description", "id", "userAccount", "version", "arguments")
 
 
-def load(source: str | Path | Mapping[str, Any]) -> Definition:
-    """A definition from a dict, or from a file. Raises DefinitionError, which names file, line, stage and key."""
+def load(source: str | os.PathLike[str] | Mapping[str, Any]) -> Definition:
+    """The definition in a file (`.py`, `.json`, or either) or in a dict.
+
+    Raises NotFound when there is no such file, and DefinitionError for anything wrong with what it says.
+    """
     if isinstance(source, Mapping):
-        return _define(_plain(source), "<dict>", {})
-    path = Path(source)
+        place = Place("<dict>")
+        return _definition(pyspec.clean(source, place), place)
+    path = os.fspath(source)
     try:
-        if path.stat().st_size > literal.MOST_BYTES:
-            raise DefinitionError(f"The file is larger than {literal.MOST_BYTES} bytes.", file=str(path))
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DefinitionError(f"It cannot be read: {error.strerror}.", file=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise DefinitionError(f"It is not UTF-8 text (byte {error.start}).", file=str(path)) from error
-    return loads(text, source=str(path))
+        seen = os.stat(path)
+        if not stat.S_ISREG(seen.st_mode):
+            raise DefinitionError("This is not a regular file.", file=path)
+        if seen.st_size > pyspec.MAX_BYTES:
+            raise DefinitionError(
+                f"The file has {seen.st_size / 1e6:.1f} MB; a definition has at most {pyspec.MAX_BYTES / 1e6:.0f} MB.",
+                file=path,
+            )
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"There is no file {path}.") from None
+    except (OSError, ValueError) as e:
+        raise DefinitionError(f"The file cannot be read: {getattr(e, 'strerror', e)}.", file=path) from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = data.count(b"\n", 0, e.start) + 1
+        raise DefinitionError(
+            f"Byte {data[e.start]:#04x} is not UTF-8.", "Save the file as UTF-8.", file=path, line=line
+        ) from None
+    return loads(text, source=path)
 
 
 def loads(text: str, *, source: str = "<text>") -> Definition:
-    """A definition from text: JSON, or one Python expression (py-spec)."""
-    if source.endswith(".json"):
-        return _define(_from_json(text, source), source, {})
-    try:
-        value, lines = literal.read(text, source)
-    except DefinitionError:
-        try:  # JSON that is no Python: true, false, null
-            return _define(_from_json(text, source), source, {})
-        except DefinitionError:
-            pass
-        raise
-    return _define(value, source, lines)
+    """The definition in `text`. Raises DefinitionError, and nothing else, for any text."""
+    raw, lines = pyspec.read(text, source=source)
+    return _definition(raw, Place(source, lines))
 
 
-def find(name_or_path: str, directories: Sequence[Path]) -> Definition:
-    """A definition by file, or by name in these directories. Raises NotFound with near names, DefinitionError."""
-    path = Path(name_or_path)
-    if path.is_file():
-        return load(path)
-    known: dict[str, Path] = {}
-    for directory in reversed(directories):
-        known.update({p.stem: p for p in _definitions_in(directory)})
-    if re.fullmatch(r"[\w.-]+", name_or_path) and name_or_path in known:
-        return load(known[name_or_path])
-    names = ", ".join(sorted(known)) or "none"
+def find(name_or_path: str, directories: Iterable[str | os.PathLike[str]]) -> Definition:
+    """The definition in the file of that name, else in `NAME.py` or `NAME.json` of the first directory that
+    has one.
+
+    Raises NotFound, with the nearest names, when there is none.
+    """
+    if os.path.isfile(name_or_path):
+        return load(name_or_path)
+    places = [Path(d) for d in directories]
+    known: list[str] = []
+    for directory in places:
+        files = sorted(directory.glob("*.py")) + sorted(directory.glob("*.json"))
+        for path in files:
+            if path.name.startswith(("_", ".")):
+                continue
+            if path.stem == name_or_path:
+                return load(path)
+            known.append(path.stem)
+    listing = ", ".join(dict.fromkeys(known)) or "none"
     raise NotFound(
-        f"There is no workflow {name_or_path!r}, neither as a file nor by name.{nearest(name_or_path, known)}",
-        f"Known by name: {names}.",
+        f"There is no workflow {name_or_path!r}, as a file or by name.{nearest(name_or_path, known)}",
+        f"Known by name: {listing}.",
     )
 
 
-def names(directories: Sequence[Path]) -> dict[str, Path]:
-    """name → file of every definition in these directories; the first directory wins."""
-    known: dict[str, Path] = {}
-    for directory in reversed(directories):
-        known.update({p.stem: p for p in _definitions_in(directory)})
-    return dict(sorted(known.items()))
-
-
-def _definitions_in(directory: Path) -> list[Path]:
-    if not directory.is_dir():
-        return []
-    return [p for p in sorted(directory.iterdir()) if p.suffix in (".py", ".json") and p.stem != "__init__"]
-
-
-def _from_json(text: str, source: str) -> Any:
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        made: dict[str, Any] = {}
-        for key, value in items:
-            if key in made:
-                raise DefinitionError(f"The key {key!r} stands twice in one object.", file=source)
-            made[key] = value
-        return made
-
-    try:
-        return json.loads(text, object_pairs_hook=pairs)
-    except json.JSONDecodeError as error:
-        raise DefinitionError(f"This is not JSON: {error.msg}.", file=source, line=error.lineno) from None
-    except RecursionError:
-        raise DefinitionError("It is nested too deeply.", file=source) from None
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """A copy of plain data; refuses what could not have been written in a file."""
-    if depth > literal.MOST_DEPTH:
-        raise DefinitionError(f"The definition is nested more than {literal.MOST_DEPTH} deep.")
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise DefinitionError(f"The key {key!r} must be a string.")
-        return {k: _plain(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v, depth + 1) for v in value]
-    raise DefinitionError(f"A {type(value).__name__} is not plain data.")
-
-
-class _Where:
-    """Builds errors that say where in the definition they are."""
-
-    def __init__(self, source: str, lines: dict[tuple[str, str], int]) -> None:
-        self.source, self.lines = source, lines
-
-    def refuse(self, sentence: str, hint: str = "", *, stage: str = "", key: str = "") -> DefinitionError:
-        line = self.lines.get((stage, key)) or self.lines.get((stage, ""), 0)
-        return DefinitionError(sentence, hint, file=self.source, line=line, stage=stage, key=key)
-
-
-def _define(raw: Any, source: str, by_id: literal.Lines) -> Definition:
-    if not isinstance(raw, dict):
-        raise DefinitionError(f"A workflow definition is a dict, not a {type(raw).__name__}.", file=source)
-    lines = _lines(raw, by_id)
-    where = _Where(source, lines)
+def _definition(raw: dict[str, Any], place: Place) -> Definition:
     for key in ("name", "owner", "stages"):
-        if key not in raw:
-            similar = nearest(key, raw)
-            raise where.refuse(f"The required key {key!r} is missing.", similar.replace("mean", "write").strip())
+        if raw.get(key) is None:
+            unknown = [k for k in raw if k not in WORKFLOW_KEYS]
+            close = next((k for k in unknown if nearest(k, (key,))), "")
+            raise place.error(f"The workflow has no {key!r}.", f"Was {close!r} meant to be {key!r}?" if close else "")
+    for key in ("name", "owner", "description", "userAccount"):
+        if not isinstance(raw.get(key) or "", str):
+            raise place.at(key=key).error("The value must be text.")
     for key in ("name", "owner"):
-        if not isinstance(raw[key], str) or not raw[key].strip():
-            raise where.refuse("It must be a text that is not empty.", key=key)
-    for key, value in raw.items():
-        keys.check_type(keys.WORKFLOW, key, value, partial(where.refuse, key=key))
-    stages = raw["stages"]
-    if not isinstance(stages, dict) or not stages:
-        raise where.refuse("There must be at least one stage, in a dict.", key="stages")
-    for name in stages:
-        _check_stage(name, stages, where)
+        if not raw[key].strip() or not raw[key].isprintable():
+            raise place.at(key=key).error("The value must be printable text and not empty.")
+    if not isinstance(raw.get("version"), str | int | float | None):
+        raise place.at(key="version").error("The value must be text or a number.")
+    stages.check_account(raw.get("userAccount") or "", place.at(key="userAccount"))
+    written = raw["stages"]
+    if not isinstance(written, dict):
+        raise place.at(key="stages").error(
+            "The value must be a dict of stages.", "Write {'01-first': {...}, '02-second': {...}}."
+        )
+    if not written:
+        raise place.at(key="stages").error("The workflow has no stage.", "Add one, for example {'01-run': {...}}.")
+    for name, body in written.items():
+        if not name.strip() or not name.isprintable():
+            raise place.at(key="stages").error(f"{name!r} cannot be the name of a stage.")
+        if not isinstance(body, dict):
+            raise place.at(stage=name).error("A stage must be a dict.")
+    ordered = {name: written[name] for name in sorted(written)}
+    for name, body in ordered.items():
+        stages.read(name, body, place)
+        _check_after(name, body, ordered, place.at(stage=name, key="after"))
+    declared = raw.get("arguments")
     return Definition(
-        raw["name"],
-        raw["owner"],
-        raw,
-        {name: stages[name] for name in sorted(stages)},
-        arguments=_arguments(raw.get("arguments"), where),
-        description=str(raw.get("description") or ""),
-        source=source,
-        lines=lines,
+        name=raw["name"],
+        owner=raw["owner"],
+        raw=raw,
+        stages=ordered,
+        arguments=None if declared is None else arguments.read_schema(declared, place),
+        description=raw.get("description") or "",
+        source=place.file,
+        lines=dict(place.lines),
     )
 
 
-def _lines(raw: dict[str, Any], by_id: literal.Lines) -> dict[tuple[str, str], int]:
-    lines = {("", key): line for key, line in by_id.get(id(raw), {}).items()}
-    stages = raw.get("stages")
-    if isinstance(stages, dict):
-        for name, line in by_id.get(id(stages), {}).items():
-            lines[name, ""] = line
-            lines.update({(name, key): at for key, at in by_id.get(id(stages[name]), {}).items()})
-    return lines
-
-
-def _check_stage(name: str, stages: dict[str, Any], where: _Where) -> None:
-    stage = stages[name]
-    if not name.strip() or not name.isprintable():
-        raise where.refuse("The name of a stage must be printable and not empty.", stage=name)
-    if not isinstance(stage, dict):
-        raise where.refuse(f"A stage is a dict, not a {type(stage).__name__}.", stage=name)
-    for key, value in stage.items():
-        keys.check_type(keys.STAGE, key, value, partial(where.refuse, stage=name, key=key))
-    kinds = [k.value for k in StageKind if k.value in stage]
-    if not kinds:
-        wanted = ", ".join(repr(k.value) for k in StageKind)
-        similar = next((hint for key in stage if (hint := nearest(key, [k.value for k in StageKind]))), "")
-        raise where.refuse(f"A stage needs one of {wanted}.{similar}", stage=name)
-    if len(kinds) > 1:
-        raise where.refuse(f"A stage is of one kind, but this has {' and '.join(map(repr, kinds))}.", stage=name)
-    _check_repeat(name, stage, where)
-    for pattern in stage.get("outputVariableRegexList") or []:
-        try:
-            re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            at = f" at character {error.pos}" if isinstance(error, re.error) and error.pos is not None else ""
-            sentence = f"The regular expression {pattern!r} is wrong{at}: {getattr(error, 'msg', error)}."
-            raise where.refuse(sentence, stage=name, key="outputVariableRegexList") from None
-    for other in stage.get("after") or []:
-        if other not in stages:
-            raise where.refuse(f"There is no stage {other!r}.{nearest(other, stages)}", stage=name, key="after")
-
-
-def _check_repeat(name: str, stage: dict[str, Any], where: _Where) -> None:
-    given = [k for k in keys.REPEAT if stage.get(k) is not None]
-    missing = [k for k in keys.REPEAT if k not in given]
-    if given and missing:
-        raise where.refuse(
-            f"{', '.join(keys.REPEAT)} go together; {' and '.join(missing)} is missing.", stage=name, key=given[0]
-        )
-    if given and int(stage["maxRepeats"]) < 1:
-        raise where.refuse("It must be at least 1.", stage=name, key="maxRepeats")
-
-
-def _arguments(raw: Any, where: _Where) -> dict[str, ArgumentSpec] | None:
-    if raw is None:
-        return None
-    specs = {}
-    for name, given in raw.items():
-        if not isinstance(given, dict):
-            raise where.refuse(f"The argument {name!r} is described by a dict.", key="arguments")
-        known = ArgumentSpec.__struct_fields__
-        for key in given:
-            if key not in known:
-                raise where.refuse(
-                    f"The argument {name!r} has no property {key!r}.{nearest(key, known)}", key="arguments"
-                )
-        kind = str(given.get("type") or "string")
-        kind = keys.TYPE_NAMES.get(kind, kind)
-        if kind not in keys.ARGUMENT_TYPES:
-            wanted = ", ".join(keys.ARGUMENT_TYPES)
-            raise where.refuse(f"The type {kind!r} of {name!r} is none of {wanted}.", key="arguments")
-        default = given.get("default")
-        specs[name] = ArgumentSpec(
-            required=bool(given.get("required", False)),
-            type=kind,
-            choices=tuple(str(c) for c in given.get("choices") or ()),
-            default=None if default is None else str(default),
-            description=str(given.get("description") or ""),
-        )
-    return specs
+def _check_after(name: str, body: dict[str, Any], known: Mapping[str, Any], place: Place) -> None:
+    after = body.get("after")
+    for other in [after] if isinstance(after, str) else after or []:
+        if other == name:
+            raise place.error("A stage cannot wait for itself.")
+        if other not in known:
+            raise place.error(f"There is no stage {other!r}.{nearest(other, known)}", f"Known: {', '.join(known)}.")

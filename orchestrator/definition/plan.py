@@ -1,25 +1,22 @@
-"""Definition + arguments → `Plan`: what will happen, before anything does.
-
-The order of stages. A stage that says neither `after` nor `inputs` waits for every stage sorted before it: DM's
-meaning. One that does waits for exactly the stages it names, those whose `outputs` it lists in `inputs`, and those that
-capture a name it uses; so stages with no path between them run side by side.
-"""
+"""Definition + arguments → plan: checked, defaults filled in, stages normalised, what waits for what worked
+out."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
-from orchestrator.definition import files, variables
-from orchestrator.definition.stages import Reader
-from orchestrator.errors import ArgumentError, InputError, nearest
-from orchestrator.model import ArgumentSpec, Definition, FileSpec, Plan, StageKind, StagePlan
+from orchestrator.definition import arguments as args
+from orchestrator.definition import graph, loader, registry, stages, variables
+from orchestrator.definition.place import Place
+from orchestrator.errors import ArgumentError, InputError
+from orchestrator.model import Definition, FileSpec, Plan, StageKind, StagePlan
 
-MOST_CHILDREN = 8  # levels of workflows within workflows
-FILE_ARGUMENTS = ("filePath", "filePathList", "filePathPattern", "fileQueryDict")
-DIRECTORY_ARGUMENTS = ("dataDir", "workingDir")
+MAX_CHILDREN_DEEP = 8
 
 FindChild = Callable[[str], Definition]
 
@@ -32,286 +29,169 @@ def compile_plan(
     find_child: FindChild | None = None,
     strict: bool = False,
 ) -> Plan:
-    """The plan of a run. `directory`: what relative paths are relative to. `strict`: always demand an input file.
+    """The plan of one run, or the first thing that forbids it.
 
-    Raises ArgumentError (unknown, missing, wrong or unsafe argument), DefinitionError, InputError.
+    `find_child` gives the definition of a `workflow` stage's target. `strict` demands an input file
+    specification always, as DM does.
+
+    Raises ArgumentError for the arguments, InputError for a missing file specification, DefinitionError for
+    the rest.
     """
-    values = bind(definition, arguments)
-    stages = arrange(definition)
-    _check_calls(definition, stages)
-    plan = Plan(
-        definition.name,
-        definition.owner,
-        stages,
-        variables=values,
-        supplied=tuple(arguments),
-        files=_file_spec(values),
-        user_account=str(definition.raw.get("userAccount") or ""),
-        definition=definition.raw,
-        directory=os.path.abspath(directory),
-        children=_children(definition, stages, find_child, ()),
-    )
-    _check_files(plan, strict)
-    check_shell_text(plan)
-    return plan
+    return _Compiler(directory, find_child, strict).compile(definition, arguments, (), open_names=False)
 
 
-# ------------------------------------------------------------------------------------------------------ arguments
+def bind(plan: Plan, arguments: Mapping[str, str], *, directory: str = "") -> Plan:
+    """A child plan again, now with the values its parent's stage passes: all checks that a submission gets
+    are made."""
+    definition = loader.load(plan.definition)
+
+    def find_child(call: str) -> Definition:
+        return loader.load(plan.children[call].definition)
+
+    return compile_plan(definition, arguments, directory=directory or plan.directory, find_child=find_child)
 
 
-def bind(definition: Definition, arguments: Mapping[str, str]) -> dict[str, str]:
-    """The arguments, checked against the definition's schema, with defaults filled in."""
-    for name in arguments:
-        variables.check_name(name)
-    specs = definition.arguments
-    if specs is None:
-        return dict(arguments)
-    known = {*specs, *FILE_ARGUMENTS, *DIRECTORY_ARGUMENTS}
-    for name in arguments:
-        if name not in known:
-            raise ArgumentError(
-                f"Workflow {definition.name!r} has no argument {name!r}.{nearest(name, known)}",
-                f"It has: {', '.join(specs) or 'none'}.",
-            )
-    values: dict[str, str] = {}
-    for name, spec in specs.items():
-        if name in arguments:
-            values[name] = arguments[name]
-        elif spec.required:
-            described = f" ({spec.description})" if spec.description else ""
-            raise ArgumentError(
-                f"Workflow {definition.name!r} needs the argument {name!r}{described}.", f"Give it as {name}:VALUE."
-            )
-        elif spec.default is not None:
-            values[name] = spec.default
-        if name in values and (name in arguments or values[name]):
-            _check_value(name, values[name], spec)
-    values.update({n: v for n, v in arguments.items() if n not in specs})
-    given = {**{n: v for n, v in values.items() if n in arguments}}
-    for name in specs:  # a default may name other arguments, those before it first
-        if name in values and name not in arguments:
-            values[name] = variables.substitute(values[name], {**values, **given})
-    return values
-
-
-def _check_value(name: str, value: str, spec: ArgumentSpec) -> None:
-    if spec.choices and value not in spec.choices:
-        raise ArgumentError(
-            f"The argument {name!r} cannot be {value!r}.{nearest(value, spec.choices)}",
-            f"It is one of: {', '.join(spec.choices)}.",
-        )
-    if "$" in value:
-        return
-    try:
-        if spec.type == "integer":
-            int(value)
-        elif spec.type == "number":
-            float(value)
-        elif spec.type == "boolean" and value.lower() not in ("true", "false", "yes", "no", "1", "0"):
-            raise ValueError
-    except ValueError:
-        article = "an" if spec.type == "integer" else "a"
-        raise ArgumentError(f"The argument {name!r} must be {article} {spec.type}, not {value!r}.") from None
-
-
-def _file_spec(values: Mapping[str, str]) -> FileSpec:
-    query = {"query": values["fileQueryDict"]} if values.get("fileQueryDict") else {}
-    return FileSpec(
-        path=values.get("filePath", ""),
-        paths=files.split_paths(values.get("filePathList", "")),
-        pattern=values.get("filePathPattern", ""),
-        query=query,
-    )
-
-
-def _check_files(plan: Plan, strict: bool) -> None:
-    if plan.files != FileSpec():
-        return
-    needing = [s.name for s in plan.stages if s.per_file and s.files is None]
-    if needing:
-        raise InputError(
-            f"Stage {needing[0]!r} runs once per file ($filePath), but no input file is given.",
-            "Give filePath:FILE, filePathList:A,B or filePathPattern:GLOB.",
-        )
-    if strict and not any(s.files for s in plan.stages):
-        raise InputError("Invalid input file specification.", "Give filePath:FILE; --strict always demands one.")
-
-
-def check_shell_text(plan: Plan) -> None:
-    """Refuse, before anything runs, values from outside that a command's shell would act on."""
+def unset_names(plan: Plan) -> tuple[str, ...]:
+    """Variables that some stage reads and nothing sets: the shell will make them empty. Sorted."""
+    known = set(plan.variables) | set(variables.AUTOMATIC)
     for stage in plan.stages:
-        if stage.kind is StageKind.COMMAND:
-            for name in variables.names(stage.command):
-                if name in plan.supplied and name in plan.variables:
-                    variables.check_supplied(name, plan.variables[name])
+        known.update(graph.captured(stage))
+    return tuple(sorted({name for stage in plan.stages for name in graph.used(stage)} - known))
 
 
-# ---------------------------------------------------------------------------------------------------------- order
+class _Compiler:
+    def __init__(self, directory: str, find_child: FindChild | None, strict: bool) -> None:
+        self.directory = os.path.abspath(directory)
+        self.find_child = find_child
+        self.strict = strict
 
-
-def arrange(definition: Definition) -> tuple[StagePlan, ...]:
-    """The stages with what each runs after, in an order that respects it."""
-    reader = Reader(definition)
-    stages = [reader.read(name) for name in definition.stages]
-    captured_by = capturing(stages)
-    arranged: dict[str, StagePlan] = {}
-    for position, stage in enumerate(stages):
-        raw = definition.stages[stage.name]
-        if "after" in raw or "inputs" in raw:
-            reasons = _reasons(stage, raw, stages, captured_by)
-        else:
-            reasons = {s.name: "comes before it in the sorted order" for s in stages[:position]}
-        arranged[stage.name] = replace(stage, after=tuple(reasons), because=tuple(reasons.values()))
-    return tuple(arranged[name] for name in _sorted(arranged, reader))
-
-
-def capturing(stages: list[StagePlan]) -> dict[str, list[str]]:
-    """name → stages that capture it."""
-    import re
-
-    found: dict[str, list[str]] = {}
-    for stage in stages:
-        for pattern in stage.captures:
-            for name in re.compile(pattern).groupindex:
-                found.setdefault(name, []).append(stage.name)
-    return found
-
-
-def used_names(stage: StagePlan) -> tuple[str, ...]:
-    """Every name this stage reads, wherever it stands."""
-    texts = [stage.command, stage.working_dir, stage.data_dir, stage.run_if, stage.user_account]
-    if stage.repeat:
-        texts.append(stage.repeat.until)
-    if stage.files:
-        texts += [stage.files.path, stage.files.pattern, *stage.files.paths]
-    texts += [e.path for e in stage.expect]
-    return tuple(dict.fromkeys([*variables.names_in(texts), *variables.names_in(stage.arguments)]))
-
-
-def _reasons(
-    stage: StagePlan, raw: Mapping[str, object], stages: list[StagePlan], capturing: Mapping[str, list[str]]
-) -> dict[str, str]:
-    reasons: dict[str, str] = {}
-    for name in raw.get("after") or ():  # type: ignore[attr-defined]
-        reasons[name] = "named in its 'after'"
-    for other in stages:
-        for path in stage.inputs:
-            if other.name != stage.name and path in other.outputs:
-                reasons.setdefault(other.name, f"writes its input {path}")
-    for name in used_names(stage):
-        for other_name in capturing.get(name, ()):
-            if other_name != stage.name and other_name < stage.name:
-                reasons.setdefault(other_name, f"captures ${name}, which it uses")
-    return reasons
-
-
-def _sorted(arranged: Mapping[str, StagePlan], reader: Reader) -> list[str]:
-    """A topological order, sorted where there is a choice. Raises DefinitionError that spells out a cycle."""
-    order: list[str] = []
-    left = dict(arranged)
-    while left:
-        ready = [name for name in left if not set(left[name].after) & left.keys()]
-        if not ready:
-            cycle = _cycle(left)
-            raise reader.refuse(f"Stages wait for each other: {' → '.join(cycle)}.", cycle[0], "after")
-        order.append(ready[0])
-        del left[ready[0]]
-    return order
-
-
-def _cycle(left: Mapping[str, StagePlan]) -> list[str]:
-    path = [next(iter(left))]
-    while True:
-        following = next(a for a in left[path[-1]].after if a in left)
-        if following in path:
-            return [*path[path.index(following) :], following]
-        path.append(following)
-
-
-# ---------------------------------------------------------------------------------------------------------- calls
-
-
-def _check_calls(definition: Definition, stages: tuple[StagePlan, ...]) -> None:
-    """Kernels and their arguments must exist before the run begins."""
-    from kernels import registry
-
-    reader = Reader(definition)
-    for stage in stages:
-        if stage.kind is StageKind.FUNCTION and not _importable(stage.call):
-            raise reader.refuse(
-                f"A function is named like 'package.module:name', not {stage.call!r}.", stage.name, "function"
-            )
-        if stage.kind is not StageKind.KERNEL:
-            continue
-        if stage.call not in registry.names():
-            near = nearest(stage.call, registry.names())
-            raise reader.refuse(f"There is no kernel {stage.call!r}.{near}", stage.name, "kernel", "`beamway kernels`")
-        known = registry.get(stage.call).arguments
-        for name in stage.arguments:
-            if name not in known:
-                near = nearest(name, known) or f" It has {', '.join(known)}."
-                raise reader.refuse(
-                    f"The kernel {stage.call!r} has no argument {name!r}.{near}", stage.name, "arguments"
-                )
-        for name, argument in known.items():
-            if argument.required and name not in stage.arguments:
-                raise reader.refuse(f"The kernel {stage.call!r} needs the argument {name!r}.", stage.name, "arguments")
-
-
-def _importable(call: str) -> bool:
-    module, colon, name = call.partition(":")
-    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
-def _children(
-    definition: Definition, stages: tuple[StagePlan, ...], find_child: FindChild | None, above: tuple[str, ...]
-) -> dict[str, Plan]:
-    """The plans of the workflows that WORKFLOW stages start, their arguments still open."""
-    children: dict[str, Plan] = {}
-    for stage in stages:
-        if stage.kind is not StageKind.WORKFLOW or stage.call in children:
-            continue
-        reader = Reader(definition)
-        if find_child is None:
-            raise reader.refuse("Workflows within workflows need to be looked up by name.", stage.name, "workflow")
-        if len(above) >= MOST_CHILDREN or stage.call in above:
-            chain = " → ".join((*above, stage.call))
-            raise reader.refuse(f"Workflows start each other without end: {chain}.", stage.name, "workflow")
-        child = find_child(stage.call)
-        if child.arguments is not None:
-            for name in stage.arguments:
-                if name not in {*child.arguments, *FILE_ARGUMENTS, *DIRECTORY_ARGUMENTS}:
-                    near = nearest(name, child.arguments)
-                    sentence = f"The workflow {stage.call!r} has no argument {name!r}.{near}"
-                    raise reader.refuse(sentence, stage.name, "arguments")
-        inner = arrange(child)
-        _check_calls(child, inner)
-        children[stage.call] = Plan(
-            child.name,
-            child.owner,
-            inner,
-            definition=child.raw,
-            user_account=str(child.raw.get("userAccount") or ""),
-            children=_children(child, inner, find_child, (*above, stage.call)),
+    def compile(
+        self,
+        definition: Definition,
+        arguments: Mapping[str, str],
+        parents: tuple[str, ...],
+        *,
+        open_names: bool,
+    ) -> Plan:
+        """`open_names`: a child, whose arguments may still hold the `$names` of its parent."""
+        place = Place(definition.source, definition.lines)
+        given = args.supplied(arguments)
+        args.check(given, definition.arguments, workflow=definition.name, open_names=open_names)
+        values = args.fill(given, definition.arguments, self.directory)
+        files = _files(given, values, place)
+        account = str(definition.raw.get("userAccount") or "")
+        planned = [
+            self._stage(stages.read(name, body, place, None if open_names else values), account)
+            for name, body in definition.stages.items()
+        ]
+        planned = graph.connect(planned, definition.stages, place)
+        self._check_files(planned, files, place)
+        _check_kernels(planned, place)
+        if not open_names:
+            _check_shell(planned, given, definition)
+        return Plan(
+            workflow=definition.name,
+            owner=definition.owner,
+            stages=tuple(planned),
+            variables=values,
+            supplied=tuple(sorted(given)),
+            files=files,
+            user_account=account,
+            definition=definition.raw,
+            directory=self.directory,
+            children=self._children(planned, (*parents, definition.name), place),
         )
-    return children
+
+    def _stage(self, stage: StagePlan, account: str) -> StagePlan:
+        return replace(
+            stage,
+            working_dir=args.absolute(stage.working_dir, self.directory),
+            data_dir=args.absolute(stage.data_dir, self.directory),
+            user_account=stage.user_account or account,
+        )
+
+    def _check_files(self, planned: list[StagePlan], files: FileSpec, place: Place) -> None:
+        if files != FileSpec():
+            return
+        has_own = [s for s in planned if s.files]
+        if self.strict and not has_own:
+            raise InputError("Invalid input file specification.", "Pass filePath, filePathList or filePathPattern.")
+        captured = {name for s in planned for name in graph.captured(s)}
+        for stage in planned:
+            if stage.per_file and not stage.files and "filePath" not in captured:
+                raise InputError(
+                    f"Stage {stage.name!r} runs once per file, and the run has no input files.",
+                    "Pass filePath, filePathList or filePathPattern.",
+                )
+
+    def _children(self, planned: list[StagePlan], parents: tuple[str, ...], place: Place) -> dict[str, Plan]:
+        children: dict[str, Plan] = {}
+        for stage in planned:
+            if stage.kind is not StageKind.WORKFLOW:
+                continue
+            spot = place.at(stage=stage.name, key="workflow")
+            if variables.names(stage.call):
+                raise spot.error("The child workflow must be named outright, without $names.")
+            if self.find_child is None:
+                raise spot.error(f"The child workflow {stage.call!r} cannot be looked up here.")
+            child = self.find_child(stage.call)
+            if child.name in parents:
+                circle = " → ".join([*parents[parents.index(child.name) :], child.name])
+                raise spot.error(f"Workflows start each other in a circle: {circle}.")
+            if len(parents) >= MAX_CHILDREN_DEEP:
+                raise spot.error(f"Workflows start each other more than {MAX_CHILDREN_DEEP} deep.")
+            texts: dict[str, str] = {
+                name: str(value) if isinstance(value, str | int | float) else json.dumps(value)
+                for name, value in stage.arguments.items()
+                if value is not None
+            }
+            try:
+                children[stage.call] = self.compile(child, texts, parents, open_names=True)
+            except (ArgumentError, InputError) as e:
+                raise spot.at(key="arguments").error(e.sentence, e.hint) from None
+        return children
 
 
-def child_plan(parent: Plan, call: str, arguments: Mapping[str, str], directory: str) -> Plan:
-    """The plan of a child run, now that its arguments are known. Raises ArgumentError, InputError."""
-    from orchestrator.definition import loader
+def _files(given: Mapping[str, str], values: Mapping[str, str], place: Place) -> FileSpec:
+    """The run's own file specification. A value that itself holds a dollar is kept as the name of its
+    argument, since the specification is substituted when it is resolved and a file name must come through as
+    it is."""
+    spec: dict[str, Any] = {}
+    for name in variables.FILE_ARGUMENTS:
+        if text := values.get(name, ""):
+            spec[name] = f"${name}" if "$" in text and name in given else text
+    if query := spec.get("fileQueryDict"):
+        try:
+            spec["fileQueryDict"] = json.loads(query)
+        except (ValueError, RecursionError):
+            raise ArgumentError("The value of 'fileQueryDict' must be a dict written as JSON.") from None
+        if not isinstance(spec["fileQueryDict"], dict):
+            raise ArgumentError("The value of 'fileQueryDict' must be a dict written as JSON.")
+    return stages.read_files(spec, place) or FileSpec()
 
-    child = parent.children[call]
-    values = bind(loader.load(child.definition), arguments)
-    plan = replace(child, variables=values, supplied=tuple(arguments), files=_file_spec(values), directory=directory)
-    _check_files(plan, strict=False)
-    check_shell_text(plan)
-    return plan
+
+def _check_kernels(planned: list[StagePlan], place: Place) -> None:
+    calls = [s for s in planned if s.kind is StageKind.KERNEL]
+    known = registry.kernels() if calls else None
+    for stage in calls:
+        for sentence in registry.problems(stage.call, stage.arguments, known):
+            raise place.at(stage=stage.name, key="kernel").error(sentence)
 
 
-def unset_names(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """stage → names it uses that nothing sets: neither an argument, nor an earlier capture, nor Beamway itself."""
-    captured = capturing(list(plan.stages))
-    known = {*plan.variables, *variables.AUTOMATIC, *captured}
-    found = {s.name: tuple(n for n in used_names(s) if n not in known) for s in plan.stages}
-    return {name: names for name, names in found.items() if names}
+def _check_shell(planned: list[StagePlan], given: Mapping[str, str], definition: Definition) -> None:
+    """Refuse supplied values that a shell would read as commands, where a command uses them."""
+    for stage in planned:
+        if stage.kind is not StageKind.COMMAND:
+            continue
+        in_command = set(variables.names(stage.command))
+        if stage.per_file:
+            in_command.update(n for n in ("filePath", "filePathList") if n in given)
+        for name in sorted(in_command):
+            for source in sorted(args.sources(name, given, definition.arguments)):
+                try:
+                    variables.check_supplied(source, given[source])
+                except ArgumentError as e:
+                    raise ArgumentError(f"{e.sentence} (used by stage {stage.name!r})", e.hint) from None
+
+
+__all__ = ["bind", "compile_plan", "unset_names"]

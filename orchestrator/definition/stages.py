@@ -1,227 +1,274 @@
-"""One stage of a definition → `StagePlan`: defaults filled in, our extensions read, everything typed."""
+"""One stage dict, checked and normalised. The loader uses it to refuse, the compiler to plan: one meaning,
+one place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.definition import expressions, units, variables
+from orchestrator.definition import expressions, extensions, variables
+from orchestrator.definition.extensions import Values
+from orchestrator.definition.place import Place
 from orchestrator.errors import DefinitionError, nearest
-from orchestrator.model import (
-    Definition,
-    Expectation,
-    FailureClass,
-    FileSpec,
-    Repeat,
-    Resources,
-    RetryRule,
-    StageKind,
-    StagePlan,
-)
+from orchestrator.model import FileSpec, Repeat, StageKind, StagePlan
 
-_RETRY_NAMES = {f.value: f for f in FailureClass if f not in (FailureClass.CANCELLED,)}
-_RETRY_KEYS = ("most", "delay", "factor", "delayMax", "exitCodes")
-_RESOURCE_KEYS = ("nodes", "ranksPerNode", "gpusPerRank", "coresPerRank", "memory", "walltime")
-_EXPECT_KEYS = ("path", "opens", "dataset", "shape", "dtype", "finite", "minSize", "newer", "nonconstant")
-_OPENS = ("hdf5", "zarr", "png", "npy", "json", "tiff")
-_NO = ("false", "no", "0", "off")
+REPEAT = ("repeatPeriod", "repeatUntil", "maxRepeats")
+LEGACY = ("execOutFormat", "monitorCmd")
+FILES = ("filePath", "filePathList", "filePathPattern", "fileQueryDict")
 
-LOST = RetryRule(FailureClass.LOST, 3)
-_KERNEL_RETRIES = (RetryRule(FailureClass.TRANSIENT, 2, delay_s=5.0), RetryRule(FailureClass.BAD_OUTPUT, 1))
-
-
-class Reader:
-    """Reads the stages of one definition; every complaint says where it is."""
-
-    def __init__(self, definition: Definition) -> None:
-        self._definition = definition
-
-    def refuse(self, sentence: str, stage: str, key: str = "", hint: str = "") -> DefinitionError:
-        lines = self._definition.lines
-        line = lines.get((stage, key)) or lines.get((stage, ""), 0)
-        return DefinitionError(sentence, hint, file=self._definition.source, line=line, stage=stage, key=key)
-
-    def read(self, name: str) -> StagePlan:
-        """Everything of the stage but what it runs after."""
-        raw = self._definition.stages[name]
-        kind = next(k for k in StageKind if k.value in raw)
-        arguments = dict(raw.get("arguments") or {})
-        if kind is StageKind.TRANSFER:
-            arguments = self._transfer(name, raw["transfer"])
-        command = raw["command"] if kind is StageKind.COMMAND else ""
-        return StagePlan(
-            name,
-            kind,
-            command=command,
-            call=raw[kind.value] if kind in (StageKind.KERNEL, StageKind.FUNCTION, StageKind.WORKFLOW) else "",
-            arguments=arguments,
-            working_dir=raw.get("workingDir") or ".",
-            data_dir=raw.get("dataDir") or "$workingDir",
-            files=_files(raw),
-            captures=tuple(raw.get("outputVariableRegexList") or ()),
-            run_if=self._condition(name, "runIf", raw.get("runIf")),
-            repeat=self._repeat(name, raw),
-            per_file="filePath" in (*variables.names(command), *variables.names_in(arguments)),
-            parallel=str(raw.get("parallelExec", True)).lower() not in _NO,
-            site=raw.get("site") or "",
-            user_account=raw.get("userAccount") or "",
-            resources=self._resources(name, raw.get("resources") or {}),
-            retries=self._retries(name, raw.get("retries"), kind),
-            timeout_s=self._quantity(name, "timeout", units.seconds, raw.get("timeout") or 0),
-            expect=self._expect(name, raw, newer=kind is not StageKind.TRANSFER),
-            inputs=tuple(raw.get("inputs") or ()),
-            outputs=tuple(raw.get("outputs") or ()),
-        )
-
-    def _quantity(self, stage: str, key: str, read: Any, value: Any) -> Any:
-        try:
-            return read(value)
-        except ValueError as error:
-            raise self.refuse(str(error), stage, key) from None
-
-    def _known(self, stage: str, key: str, given: Any, known: Iterable[str], what: str) -> None:
-        """Inside our own extensions an unknown key is a mistake, not somebody else's."""
-        known = tuple(known)
-        if not isinstance(given, Mapping):
-            raise self.refuse(f"{what} is a dict, not {given!r}.", stage, key)
-        for name in given:
-            if name not in known:
-                hint = nearest(name, known) or f" It knows {', '.join(known)}."
-                raise self.refuse(f"{what} has no {name!r}.{hint}", stage, key)
-
-    def _condition(self, stage: str, key: str, value: Any) -> str:
-        if value is None or value is True or value == "":
-            return ""
-        text = "False" if value is False else value
-        try:
-            expressions.parse(text)
-        except DefinitionError as error:
-            raise self.refuse(error.sentence, stage, key, error.hint) from None
-        return str(text)
-
-    def _repeat(self, stage: str, raw: Mapping[str, Any]) -> Repeat | None:
-        if raw.get("repeatUntil") is None:
-            return None
-        until = self._condition(stage, "repeatUntil", raw["repeatUntil"]) or "True"
-        period_s = float(raw["repeatPeriod"])
-        if not 0 <= period_s < 1e9:
-            raise self.refuse("It must be a number of seconds.", stage, "repeatPeriod")
-        return Repeat(period_s, until, int(raw["maxRepeats"]))
-
-    def _transfer(self, stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        self._known(stage, "transfer", given, ("from", "to", "checks"), "A transfer")
-        for key in ("from", "to"):
-            if not isinstance(given.get(key), str) or not given[key]:
-                raise self.refuse(f"A transfer needs {key!r}, a path.", stage, "transfer")
-        return dict(given)
-
-    def _resources(self, stage: str, given: Mapping[str, Any]) -> Resources:
-        self._known(stage, "resources", given, _RESOURCE_KEYS, "The resources")
-        counts = {}
-        for key, default, least in (
-            ("nodes", 1, 1),
-            ("ranksPerNode", 1, 1),
-            ("gpusPerRank", 0, 0),
-            ("coresPerRank", 1, 1),
-        ):
-            value = given.get(key, default)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1_000_000:
-                raise self.refuse(
-                    f"{key} must be a whole number of at least {least}, not {value!r}.", stage, "resources"
-                )
-            counts[key] = value
-        return Resources(
-            nodes=counts["nodes"],
-            ranks_per_node=counts["ranksPerNode"],
-            gpus_per_rank=counts["gpusPerRank"],
-            cores_per_rank=counts["coresPerRank"],
-            memory_bytes=self._quantity(stage, "resources", units.size_bytes, given.get("memory", 0)),
-            walltime_s=self._quantity(stage, "resources", units.seconds, given.get("walltime", 0)),
-        )
-
-    def _retries(self, stage: str, given: Any, kind: StageKind) -> tuple[RetryRule, ...]:
-        rules = {LOST.failure: LOST}
-        if kind in (StageKind.KERNEL, StageKind.TRANSFER):
-            rules.update({r.failure: r for r in _KERNEL_RETRIES})
-        if isinstance(given, int):
-            given = {FailureClass.TRANSIENT.value: given}
-        self._known(stage, "retries", given or {}, _RETRY_NAMES, "The retries")
-        for name, value in (given or {}).items():
-            rule = {"most": value} if isinstance(value, int) else value
-            self._known(stage, "retries", rule, _RETRY_KEYS, f"The retries for {name!r}")
-            most = rule.get("most", 1)
-            codes = rule.get("exitCodes", [])
-            if isinstance(most, bool) or not isinstance(most, int) or not 0 <= most <= 1000:
-                raise self.refuse(f"'most' for {name!r} must be a whole number, not {most!r}.", stage, "retries")
-            if not isinstance(codes, list) or not all(isinstance(c, int) for c in codes):
-                raise self.refuse(f"'exitCodes' for {name!r} must be a list of numbers.", stage, "retries")
-            failure = _RETRY_NAMES[name]
-            rules[failure] = RetryRule(
-                failure,
-                most,
-                delay_s=self._quantity(stage, "retries", units.seconds, rule.get("delay", 1)),
-                factor=self._quantity(stage, "retries", units.seconds, rule.get("factor", 2)),
-                delay_max_s=self._quantity(stage, "retries", units.seconds, rule.get("delayMax", 300)),
-                exit_codes=tuple(codes),
-            )
-        return tuple(rules.values())
-
-    def _expect(self, stage: str, raw: Mapping[str, Any], *, newer: bool) -> tuple[Expectation, ...]:
-        """{path: checks}, [path, …] or [{path, checks}, …]; an output without checks must at least exist."""
-        given = raw.get("expect") or {}
-        entries: list[tuple[str, Any]] = []
-        for entry in given.items() if isinstance(given, dict) else given:
-            if isinstance(entry, str):
-                entries.append((entry, {}))
-            elif isinstance(entry, dict):
-                path = entry.get("path")
-                if not isinstance(path, str):
-                    raise self.refuse("Each entry of the list needs a 'path'.", stage, "expect")
-                entries.append((path, entry))
-            else:
-                entries.append(entry)
-        described = {path for path, _ in entries}
-        entries += [(path, {}) for path in raw.get("outputs") or () if path not in described]
-        return tuple(self._expectation(stage, path, checks or {}, newer) for path, checks in entries)
-
-    def _expectation(self, stage: str, path: str, given: Any, newer: bool) -> Expectation:
-        what = f"The check of {path!r}"
-        self._known(stage, "expect", given, _EXPECT_KEYS, what)
-        opens = given.get("opens", "")
-        if opens and opens not in _OPENS:
-            raise self.refuse(f"{what}: 'opens' is one of {', '.join(_OPENS)}, not {opens!r}.", stage, "expect")
-        shape = given.get("shape")
-        if shape is not None and (
-            not isinstance(shape, list) or not all(n is None or (isinstance(n, int) and n >= 0) for n in shape)
-        ):
-            raise self.refuse(f"{what}: 'shape' is a list of lengths, None for any.", stage, "expect")
-        finite = given.get("finite")
-        if finite is not None and (not isinstance(finite, int | float) or not 0 <= finite <= 1):
-            raise self.refuse(f"{what}: 'finite' is a fraction between 0 and 1.", stage, "expect")
-        for key in ("newer", "nonconstant"):
-            if not isinstance(given.get(key, True), bool):
-                raise self.refuse(f"{what}: {key!r} is true or false.", stage, "expect")
-        return Expectation(
-            path,
-            opens=opens,
-            dataset=str(given.get("dataset", "")),
-            shape=None if shape is None else tuple(shape),
-            dtype=str(given.get("dtype", "")),
-            finite=None if finite is None else float(finite),
-            min_bytes=self._quantity(stage, "expect", units.size_bytes, given.get("minSize", 1)),
-            newer=given.get("newer", newer),
-            nonconstant=given.get("nonconstant", False),
-        )
+_TEXT, _LIST, _DICT, _FLAG, _ANY = "text", "a list of texts", "a dict", "True or False", ""
+KEYS = {
+    **{kind.value: _DICT if kind is StageKind.TRANSFER else _TEXT for kind in StageKind},
+    "arguments": _DICT,
+    "workingDir": _TEXT,
+    "dataDir": _TEXT,
+    "outputVariableRegexList": _LIST,
+    "parallelExec": _FLAG,
+    "filePath": _TEXT,
+    "filePathList": "text or a list of texts",
+    "filePathPattern": _TEXT,
+    "fileQueryDict": _DICT,
+    "runIf": "text or True or False",
+    "repeatPeriod": "a number",
+    "repeatUntil": "text or True or False",
+    "maxRepeats": "a number",
+    "execOutFormat": _ANY,
+    "monitorCmd": _ANY,
+    "description": _TEXT,
+    "userAccount": _TEXT,
+    "site": _TEXT,
+    "resources": _DICT,
+    "retries": "a number or a dict",
+    "reservation": _TEXT,
+    "after": "text or a list of texts",
+    "inputs": "text or a list of texts",
+    "outputs": "text or a list of texts",
+    "expect": "a dict or a list",
+    "timeout": "text or a number",
+}
+_TRANSFER = ("from", "to", "checks")
+_CHECKS = ("checksum", "size")
 
 
-def _files(raw: Mapping[str, Any]) -> FileSpec | None:
-    from orchestrator.definition.files import split_paths
-
-    paths = raw.get("filePathList") or ()
-    spec = FileSpec(
-        path=raw.get("filePath") or "",
-        paths=split_paths(paths) if isinstance(paths, str) else tuple(str(p) for p in paths),
-        pattern=raw.get("filePathPattern") or "",
-        query=raw.get("fileQueryDict") or {},
+def _fits(value: Any, kind: str) -> bool:
+    """Whether `value` is one of the kinds named in `kind`. A flag may be text or 0 and 1, as DM users write
+    it."""
+    if not kind:
+        return True
+    if kind == _FLAG:
+        return str(value).lower() in ("true", "false", "0", "1") and not isinstance(value, float)
+    if isinstance(value, list) and kind.endswith("or a list"):
+        return True
+    is_list = isinstance(value, list) and all(isinstance(x, str) for x in value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (
+        (isinstance(value, str) and (kind.startswith("text") or kind == "a number"))
+        or (is_list and kind.endswith("a list of texts"))
+        or (isinstance(value, dict) and "a dict" in kind)
+        or (is_number and "a number" in kind)
+        or (isinstance(value, bool) and "True or False" in kind)
     )
-    return None if spec == FileSpec() else spec
+
+
+class Stage:
+    """A stage dict with typed access. A known key whose value is None counts as absent, as APIs send it."""
+
+    def __init__(self, name: str, raw: Mapping[str, Any], place: Place) -> None:
+        self.place = place.at(stage=name)
+        self.name = name
+        self.values = {k: v for k, v in raw.items() if v is not None or k not in KEYS}
+        for key, kind in KEYS.items():
+            if key in self.values and not _fits(self.values[key], kind):
+                raise self.at(key).error(f"The value must be {kind}, not {_article(self.values[key])}.")
+
+    def at(self, key: str) -> Place:
+        return self.place.at(key=key)
+
+    def text(self, key: str, default: str = "") -> str:
+        return str(self.values.get(key, default))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.values.get(key, [])
+        texts = (value,) if isinstance(value, str) else tuple(value)
+        if any(not t.strip() for t in texts):
+            raise self.at(key).error("An empty text stands in the list.")
+        return texts
+
+    def flag(self, key: str, default: bool) -> bool:
+        return str(self.values.get(key, default)).lower() in ("true", "1")
+
+    def condition(self, key: str) -> str:
+        text = self.text(key)
+        if key in self.values:
+            try:
+                expressions.parse(text)
+            except DefinitionError as e:
+                raise self.at(key).again(e) from None
+        return text
+
+
+def _article(value: Any) -> str:
+    words = {
+        str: "text",
+        int: "a number",
+        float: "a number",
+        bool: str(value),
+        dict: "a dict",
+        list: "such a list",
+    }
+    return words.get(type(value), "this")
+
+
+def read(name: str, raw: Mapping[str, Any], place: Place, values: Values = None) -> StagePlan:
+    """The stage as the plan holds it, but for what it waits for. Raises DefinitionError at the first thing
+    wrong."""
+    stage = Stage(name, raw, place)
+    kind = _kind(stage)
+    call = "" if kind in (StageKind.COMMAND, StageKind.TRANSFER) else stage.text(kind)
+    if kind is not StageKind.TRANSFER and not stage.text(kind).strip():
+        raise stage.at(kind).error(f"The {kind} is empty.")
+    if kind is StageKind.FUNCTION and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", call):
+        raise stage.at("function").error(f"{call!r} names no function.", "Write 'package.module:name'.")
+    arguments = _transfer(stage) if kind is StageKind.TRANSFER else {}
+    if kind in (StageKind.KERNEL, StageKind.FUNCTION, StageKind.WORKFLOW):
+        arguments = stage.values.get("arguments", {})
+    command = stage.text("command")
+    outputs = stage.texts("outputs")
+    expect = extensions.read_expect(stage.values.get("expect"), outputs, values, stage.at("expect"))
+    iterates = command if kind is StageKind.COMMAND else arguments
+    site = variables.substitute(stage.text("site", "local"), values or {})
+    if not site.strip():
+        raise stage.at("site").error("The site is empty.", "Write a site's name, or 'auto'.")
+    timeout = stage.values.get("timeout")
+    return StagePlan(
+        name=name,
+        kind=kind,
+        command=command,
+        call=call,
+        arguments=arguments,
+        working_dir=stage.text("workingDir", ".") or ".",
+        data_dir=stage.text("dataDir", "$workingDir") or "$workingDir",
+        files=read_files(stage.values, stage.place),
+        captures=_captures(stage),
+        run_if=stage.condition("runIf"),
+        repeat=_repeat(stage),
+        per_file="filePath" in variables.names_in(iterates),
+        parallel=stage.flag("parallelExec", True),
+        site=site,
+        user_account=check_account(stage.text("userAccount"), stage.at("userAccount")),
+        resources=extensions.read_resources(stage.values.get("resources", {}), values, stage.at("resources")),
+        retries=extensions.read_retries(stage.values.get("retries"), kind, stage.at("retries")),
+        timeout_s=0.0 if timeout is None else extensions.read_timeout(timeout, values, stage.at("timeout")),
+        expect=expect,
+        inputs=stage.texts("inputs"),
+        outputs=tuple(dict.fromkeys((*outputs, *(e.path for e in expect)))),
+    )
+
+
+def _kind(stage: Stage) -> StageKind:
+    kinds = [kind for kind in StageKind if kind.value in stage.values]
+    if len(kinds) == 1:
+        return kinds[0]
+    known = ", ".join(StageKind)
+    if kinds:
+        both = " and ".join(repr(str(k)) for k in kinds)
+        raise stage.at(kinds[1]).error(f"A stage is of one kind, and this one has {both}.", "Make two stages of it.")
+    close = [n for key in stage.values if key not in KEYS and (n := nearest(key, [k.value for k in StageKind]))]
+    raise stage.place.error(
+        f"The stage does not say what to run.{close[0] if close else ''}", f"It needs one of: {known}."
+    )
+
+
+def _transfer(stage: Stage) -> dict[str, Any]:
+    place = stage.at("transfer")
+    transfer: dict[str, Any] = stage.values["transfer"]
+    extensions.known_keys(transfer, _TRANSFER, place, "'transfer'")
+    for key in ("from", "to"):
+        value = transfer.get(key)
+        texts = value if isinstance(value, list) and key == "from" else [value]
+        if not texts or not all(isinstance(t, str) and t.strip() for t in texts):
+            wanted = "a path or a list of paths" if key == "from" else "one path"
+            raise place.error(f"'transfer' needs {key!r}: {wanted}.")
+    check = transfer.get("checks", "checksum")
+    if check not in _CHECKS:
+        raise place.error(
+            f"{check!r} is not a check of a transfer.{nearest(str(check), _CHECKS)}", "Known: checksum, size."
+        )
+    return transfer
+
+
+def read_files(values: Mapping[str, Any], place: Place) -> FileSpec | None:
+    """DM's input specification from the keys of a stage or the arguments of a run; None when there is
+    none."""
+    if not any(values.get(key) for key in FILES):
+        return None
+    listed = values.get("filePathList") or ()
+    query = values.get("fileQueryDict") or {}
+    if not isinstance(query, dict):
+        raise place.at(key="fileQueryDict").error("The value must be a dict.")
+    return FileSpec(
+        path=str(values.get("filePath") or ""),
+        paths=split_list(listed) if isinstance(listed, str) else tuple(listed),
+        pattern=str(values.get("filePathPattern") or ""),
+        query=query,
+    )
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """A list of files written as one text: at commas if there is one, else at white space."""
+    parts = text.split(",") if "," in text else text.split()
+    return tuple(p.strip() for p in parts if p.strip())
+
+
+def _captures(stage: Stage) -> tuple[str, ...]:
+    patterns: list[str] = stage.values.get("outputVariableRegexList", [])
+    for number, pattern in enumerate(patterns, 1):
+        place = stage.at("outputVariableRegexList")
+        if len(pattern) > 5_000:
+            raise place.error(f"Regex {number} is longer than 5,000 characters.")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # sets like [[a] only warn
+                re.compile(pattern)
+        except re.error as e:
+            at = f" at position {e.pos}" if e.pos is not None else ""
+            raise place.error(f"Regex {number} is wrong{at}: {e.msg}: {pattern}") from None
+        except (RecursionError, OverflowError, MemoryError):
+            raise place.error(f"Regex {number} is nested too deeply.") from None
+    return tuple(patterns)
+
+
+def _repeat(stage: Stage) -> Repeat | None:
+    present = [key for key in REPEAT if key in stage.values]
+    if not present:
+        return None
+    missing = [key for key in REPEAT if key not in stage.values]
+    if missing:
+        have = " and ".join(repr(k) for k in present)
+        verb = "is" if len(present) == 1 else "are"
+        lacks = " and ".join(repr(k) for k in missing)
+        raise stage.at(present[0]).error(
+            f"{have} {verb} there, but {lacks} {'is' if len(missing) == 1 else 'are'} missing.",
+            "A repeated stage needs repeatPeriod, repeatUntil and maxRepeats.",
+        )
+    try:
+        period = float(stage.values["repeatPeriod"])
+        if not 0 <= period < 1e8:
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise stage.at("repeatPeriod").error("It must be a number of seconds, 0 or more.") from None
+    try:
+        most = float(stage.values["maxRepeats"])
+        if not (1 <= most < 1e9 and most.is_integer()):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise stage.at("maxRepeats").error("It must be a whole number, 1 or more.") from None
+    return Repeat(period_s=period, until=stage.condition("repeatUntil"), most=int(most))
+
+
+def check_account(account: str, place: Place) -> str:
+    if account and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", account):
+        raise place.error(f"{account!r} cannot be the name of an OS account.")
+    return account

@@ -20,19 +20,19 @@ GOOD = {"name": "w", "owner": "o", "stages": {"1": {"command": "echo $filePath"}
 
 DEFINITIONS: dict[str, tuple[str, str]] = {
     "not a dict": ("[1, 2]", "dict"),
-    "code": ("__import__('os').system('touch canary')", "Call"),
+    "code": ("__import__('os').system('touch canary')", "function call"),
     "no owner": ("{'name': 'w', 'stages': {'1': {'command': 'true'}}}", "'owner'"),
-    "no stages": ("{'name': 'w', 'owner': 'o', 'stages': {}}", "at least one stage"),
+    "no stages": ("{'name': 'w', 'owner': 'o', 'stages': {}}", "no stage"),
     "no kind": ("{'name': 'w', 'owner': 'o', 'stages': {'1': {'comand': 'true'}}}", "'command'"),
     "two kinds": ("{'name': 'w', 'owner': 'o', 'stages': {'1': {'command': 'true', 'kernel': 'k'}}}", "one kind"),
     "cycle": (
         "{'name': 'w', 'owner': 'o', 'stages': {'1': {'command': 'a', 'after': ['2']},"
         " '2': {'command': 'b', 'after': ['1']}}}",
-        "→",
+        "wait for each other",
     ),
     "bad regex": (
         "{'name': 'w', 'owner': 'o', 'stages': {'1': {'command': 'a', 'outputVariableRegexList': ['(?P<x']}}}",
-        "regular expression",
+        "Regex",
     ),
     "half a repeat": (
         "{'name': 'w', 'owner': 'o', 'stages': {'1': {'command': 'a', 'repeatPeriod': 3}}}",
@@ -94,7 +94,7 @@ def test_a_hostile_file_name_in_a_command_is_refused(warm: Path, tmp_path: Path,
     (tmp_path / name).write_text("x")
     result = beamway(warm, "run", str(safe), f"filePath:{tmp_path / name}", "--wait", cwd=tmp_path)
     assert result.returncode == 2
-    assert "a shell would act on" in result.stderr
+    assert "which a shell would read" in result.stderr
     assert not (tmp_path / "canary").exists()
 
 
@@ -105,7 +105,7 @@ def test_a_hostile_file_name_found_by_a_pattern_is_refused_too(warm: Path, tmp_p
     (tmp_path / "a`touch canary`.h5").write_text("x")
     result = beamway(warm, "run", str(safe), f"filePathPattern:{pattern}", "--wait", cwd=tmp_path)
     assert result.returncode in (1, 2)
-    assert "a shell would act on" in result.stderr + result.stdout
+    assert "which a shell would read" in result.stderr + result.stdout
     assert not (tmp_path / "canary").exists()
 
 
@@ -125,7 +125,7 @@ def test_an_odd_but_harmless_name_is_no_obstacle(warm: Path, tmp_path: Path, nam
         ("status:x", "job record"),
         ("id:x", "job record"),
         ("nocolon", "nocolon"),
-        ("filePath:/no/such/file.h5", "No such file"),
+        ("filePath:/no/such/file.h5", "There is no input file"),
     ],
 )
 def test_a_wrong_argument(warm: Path, tmp_path: Path, argument: str, expected: str) -> None:
