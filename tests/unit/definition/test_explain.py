@@ -42,7 +42,7 @@ def test_side_by_side_stages_reasons_checks_sudo_and_moves(tmp_path: Path) -> No
         "after    1: it writes a.h5, read here",
         "moves to /far/a.h5",
         "checks   a.h5: is there, is not empty, is newer than the start",
-        "needs    2 nodes, 1 rank each, 1 GPUs per rank",
+        "needs    2 nodes, 1 rank each, 1 GPU per rank",
         "ends     after 60 s at the latest",
         "trouble  There is no input file",
     ):
