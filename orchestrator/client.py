@@ -84,9 +84,16 @@ class Client:
             directory=os.path.abspath(directory or os.getcwd()),
             find_child=self.definition,
             strict=strict,
+            shell_text=self._allows_shell_text,
         )
         self._check_sites(plan)
         return plan
+
+    def _allows_shell_text(self, site: str) -> bool:
+        from sites import loader
+
+        name = self.settings.site if site in ("", "auto") else site
+        return loader.load(name, self.site_directories()).policies.allow_shell_text
 
     def _check_sites(self, plan: Plan) -> None:
         """Every site a stage names must exist and be one that runs can go to."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 
-from orchestrator.definition import variables
+from orchestrator.definition import stages, variables
 from orchestrator.errors import ArgumentError
 from orchestrator.model import Plan, StagePlan
 
 SUDO = "/usr/bin/sudo -u {} -- "
-_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 
 
 def command_line(plan: Plan, stage: StagePlan, values: Mapping[str, str]) -> str:
@@ -20,7 +18,7 @@ def command_line(plan: Plan, stage: StagePlan, values: Mapping[str, str]) -> str
     account = variables.substitute(stage.user_account or plan.user_account, values)
     if not account:
         return command
-    if not _ACCOUNT.fullmatch(account):
+    if not stages.ACCOUNT.fullmatch(account):
         raise ArgumentError(f"userAccount {account!r} is not the name of an account.")
     return SUDO.format(account) + command
 

@@ -19,6 +19,11 @@ from orchestrator.model import Definition, FileSpec, Plan, StageKind, StagePlan
 MAX_CHILDREN_DEEP = 8
 
 FindChild = Callable[[str], Definition]
+AllowsShellText = Callable[[str], bool]  # site -> whether its profile allows shell text in supplied values
+
+
+def _never(site: str) -> bool:
+    return False
 
 
 def compile_plan(
@@ -28,19 +33,22 @@ def compile_plan(
     directory: str,
     find_child: FindChild | None = None,
     strict: bool = False,
+    shell_text: AllowsShellText = _never,
 ) -> Plan:
     """The plan of one run, or the first thing that forbids it.
 
     `find_child` gives the definition of a `workflow` stage's target. `strict` demands an input file
-    specification always, as DM does.
+    specification always, as DM does. `shell_text` says for a site whether shell text is allowed there.
 
     Raises ArgumentError for the arguments, InputError for a missing file specification, DefinitionError for
     the rest.
     """
-    return _Compiler(directory, find_child, strict).compile(definition, arguments, (), open_names=False)
+    return _Compiler(directory, find_child, strict, shell_text).compile(definition, arguments, (), open_names=False)
 
 
-def bind(plan: Plan, arguments: Mapping[str, str], *, directory: str = "") -> Plan:
+def bind(
+    plan: Plan, arguments: Mapping[str, str], *, directory: str = "", shell_text: AllowsShellText = _never
+) -> Plan:
     """A child plan again, now with the values its parent's stage passes: all checks that a submission gets
     are made."""
     definition = loader.load(plan.definition)
@@ -48,7 +56,8 @@ def bind(plan: Plan, arguments: Mapping[str, str], *, directory: str = "") -> Pl
     def find_child(call: str) -> Definition:
         return loader.load(plan.children[call].definition)
 
-    return compile_plan(definition, arguments, directory=directory or plan.directory, find_child=find_child)
+    where = directory or plan.directory
+    return compile_plan(definition, arguments, directory=where, find_child=find_child, shell_text=shell_text)
 
 
 def unset_names(plan: Plan) -> tuple[str, ...]:
@@ -60,7 +69,8 @@ def unset_names(plan: Plan) -> tuple[str, ...]:
 
 
 class _Compiler:
-    def __init__(self, directory: str, find_child: FindChild | None, strict: bool) -> None:
+    def __init__(self, directory: str, find_child: FindChild | None, strict: bool, shell_text: AllowsShellText) -> None:
+        self.shell_text = shell_text
         self.directory = os.path.abspath(directory)
         self.find_child = find_child
         self.strict = strict
@@ -88,7 +98,7 @@ class _Compiler:
         self._check_files(planned, files, place)
         _check_kernels(planned, place)
         if not open_names:
-            _check_shell(planned, given, definition)
+            _check_shell([s for s in planned if not self.shell_text(s.site)], given, definition)
         return Plan(
             workflow=definition.name,
             owner=definition.owner,

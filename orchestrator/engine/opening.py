@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -73,10 +73,10 @@ def files_at_submission(plan: Plan) -> tuple[str, ...]:
     return files.resolve(plan.files, plan.variables, commands.data_directory(plan))
 
 
-def child_plan(run: Run, task: Task) -> Plan:
+def child_plan(run: Run, task: Task, *, shell_text: Callable[[str], bool] = lambda site: False) -> Plan:
     """The plan of the run that a task of a WORKFLOW stage starts. Raises ArgumentError, InputError."""
     arguments = {name: "" if v is None else str(v) for name, v in task.arguments.items()}
-    return plans.bind(run.plan.children[task.call], arguments, directory=task.working_dir)
+    return plans.bind(run.plan.children[task.call], arguments, directory=task.working_dir, shell_text=shell_text)
 
 
 def _files(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, ...]:
