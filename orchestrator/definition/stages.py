@@ -84,7 +84,7 @@ class Stage:
                 raise self.at(key).error(f"The value must be {kind}, not {_article(self.values[key])}.")
 
     def at(self, key: str) -> Place:
-        return self.place.at(key=key)
+        return self.place.at(key=str(key))
 
     def text(self, key: str, default: str = "") -> str:
         return str(self.values.get(key, default))
