@@ -84,15 +84,16 @@ class Client:
             directory=os.path.abspath(directory or os.getcwd()),
             find_child=self.definition,
             strict=strict,
-            shell_text=self._shell_text(),
+            shell_text=self._allows_shell_text,
         )
         self._check_sites(plan)
         return plan
 
-    def _shell_text(self) -> bool:
+    def _allows_shell_text(self, site: str) -> bool:
         from sites import loader
 
-        return loader.load(self.settings.site, self.site_directories()).policies.allow_shell_text
+        name = self.settings.site if site in ("", "auto") else site
+        return loader.load(name, self.site_directories()).policies.allow_shell_text
 
     def _check_sites(self, plan: Plan) -> None:
         """Every site a stage names must exist, be one that runs can go to, and have what the stage asks for."""

@@ -1,1 +1,1 @@
-"""Slurm: client, job templates, a one-machine cluster. Empty until runs go to schedulers; today they run on the host."""
+"""Slurm: client, job templates, a one-machine cluster. Empty as yet: runs go to the agent's own host."""

@@ -210,14 +210,19 @@ def _call_transfer(order: Order) -> Outcome:
     from orchestrator.transfer import base, local
 
     begun = time.time()
-    source, destination = order.arguments["from"], order.arguments["to"]
-    try:
-        report = local.copy(source, destination, checks=order.arguments.get("checks", ("checksum",)))
-    except BeamwayError as error:
-        return Outcome(base.failure_of(error), str(error))
-    print(f"copied {report.files} files, {report.bytes} bytes", flush=True)
-    product = Product(report.destination, report.bytes, f"copy of {source}")
-    return Outcome(products=(product,), transfer_s=time.time() - begun)
+    given, destination = order.arguments["from"], order.arguments["to"]
+    sources = [given] if isinstance(given, str) else given
+    if not isinstance(given, str):
+        destination = os.path.join(destination, "")  # several go into a folder
+    products: list[Product] = []
+    for source in sources:
+        try:
+            report = local.copy(source, destination, checks=order.arguments.get("checks", ("checksum",)))
+        except BeamwayError as error:
+            return Outcome(base.failure_of(error), str(error), products=tuple(products))
+        print(f"copied {report.files} files, {report.bytes} bytes", flush=True)
+        products.append(Product(report.destination, report.bytes, f"copy of {source}"))
+    return Outcome(products=tuple(products), transfer_s=time.time() - begun)
 
 
 _CALLS: dict[StageKind, Callable[[Order], Outcome]] = {

@@ -160,6 +160,10 @@ def supplied(given: Mapping[str, Any]) -> dict[str, str]:
             raise ArgumentError(f"The value of {name!r} must be text or a number.")
         if "\0" in str(value):
             raise ArgumentError(f"The value of {name!r} holds a NUL character.")
+        try:
+            str(value).encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise ArgumentError(f"The value of {name!r} holds half a character (a lone surrogate).") from None
         result[name] = str(value)
     return result
 

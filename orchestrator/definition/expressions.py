@@ -12,8 +12,8 @@ None, or else text.
 * Two texts are equal when they are the same text ("1" is not "1.0", as in DM).
 * A number and a text that reads as a number compare as numbers: `"$count" == 3` holds for count 3 or 3.0. So
   do two bare variables. A number never equals other text.
-* `<`, `<=`, `>`, `>=` compare as numbers when both sides read as numbers ("9" < "10"), two texts by alphabet,
-  and are false for anything else.
+* `<`, `<=`, `>`, `>=` compare as numbers when both sides read as numbers ("9" < "10"), by alphabet when they
+  are two texts and neither does, and are false for anything else: "failed" is not more than "0.9".
 * `in` looks for a text in a text, or for a value in a list.
 * A variable that was never set does not raise. It stays as the text `$name`, as in commands, equals None and
   nothing else, is in nothing, is false by itself, and `<` and its kin are false.
@@ -355,7 +355,7 @@ def _ordered(left: Any, operator: str, right: Any) -> bool:
         return False
     a, b = _as_number(left), _as_number(right)
     if a is None or b is None:
-        if not (isinstance(left, str) and isinstance(right, str)):
+        if not (isinstance(left, str) and isinstance(right, str)) or a is not b:
             return False
         a, b = str(left), str(right)  # type: ignore[assignment]
     match operator:

@@ -19,6 +19,11 @@ from orchestrator.model import Definition, FileSpec, Plan, StageKind, StagePlan
 MAX_CHILDREN_DEEP = 8
 
 FindChild = Callable[[str], Definition]
+AllowsShellText = Callable[[str], bool]  # site -> whether its profile allows shell text in supplied values
+
+
+def _never(site: str) -> bool:
+    return False
 
 
 def compile_plan(
@@ -28,21 +33,22 @@ def compile_plan(
     directory: str,
     find_child: FindChild | None = None,
     strict: bool = False,
-    shell_text: bool = False,
+    shell_text: AllowsShellText = _never,
 ) -> Plan:
     """The plan of one run, or the first thing that forbids it.
 
     `find_child` gives the definition of a `workflow` stage's target. `strict` demands an input file
-    specification always, as DM does. `shell_text`: the site lets supplied values reach a shell as they are.
+    specification always, as DM does. `shell_text` says for a site whether shell text is allowed there.
 
     Raises ArgumentError for the arguments, InputError for a missing file specification, DefinitionError for
     the rest.
     """
-    compiler = _Compiler(directory, find_child, strict, shell_text)
-    return compiler.compile(definition, arguments, (), open_names=False)
+    return _Compiler(directory, find_child, strict, shell_text).compile(definition, arguments, (), open_names=False)
 
 
-def bind(plan: Plan, arguments: Mapping[str, str], *, directory: str = "", shell_text: bool = False) -> Plan:
+def bind(
+    plan: Plan, arguments: Mapping[str, str], *, directory: str = "", shell_text: AllowsShellText = _never
+) -> Plan:
     """A child plan again, now with the values its parent's stage passes: all checks that a submission gets
     are made."""
     definition = loader.load(plan.definition)
@@ -50,13 +56,8 @@ def bind(plan: Plan, arguments: Mapping[str, str], *, directory: str = "", shell
     def find_child(call: str) -> Definition:
         return loader.load(plan.children[call].definition)
 
-    return compile_plan(
-        definition,
-        arguments,
-        directory=directory or plan.directory,
-        find_child=find_child,
-        shell_text=shell_text,
-    )
+    where = directory or plan.directory
+    return compile_plan(definition, arguments, directory=where, find_child=find_child, shell_text=shell_text)
 
 
 def unset_names(plan: Plan) -> tuple[str, ...]:
@@ -68,7 +69,8 @@ def unset_names(plan: Plan) -> tuple[str, ...]:
 
 
 class _Compiler:
-    def __init__(self, directory: str, find_child: FindChild | None, strict: bool, shell_text: bool) -> None:
+    def __init__(self, directory: str, find_child: FindChild | None, strict: bool, shell_text: AllowsShellText) -> None:
+        self.shell_text = shell_text
         self.directory = os.path.abspath(directory)
         self.find_child = find_child
         self.strict = strict
@@ -96,8 +98,8 @@ class _Compiler:
         planned = graph.connect(planned, definition.stages, place)
         self._check_files(planned, files, place)
         _check_kernels(planned, place)
-        if not open_names and not self.shell_text:
-            _check_shell(planned, given, definition)
+        if not open_names:
+            _check_shell([s for s in planned if not self.shell_text(s.site)], given, definition)
         return Plan(
             workflow=definition.name,
             owner=definition.owner,

@@ -73,6 +73,8 @@ class _Cleaner:
         if isinstance(value, str):
             if "\0" in value:
                 raise self.place.error("A text holds a NUL character.", "Remove it.")
+            if not _writable(value):
+                raise self.place.error("A text holds half a character (a lone surrogate).", "Remove it.")
             return str(value)
         if isinstance(value, int):
             if abs(value) >= 2**63:
@@ -95,6 +97,15 @@ class _Cleaner:
             f"A value of type {type(value).__name__} cannot stand in a definition.",
             "Use text, numbers, True, False, None, lists and dicts.",
         )
+
+
+def _writable(text: str) -> bool:
+    """Whether a program can be given `text`: the bytes of a file name that is not UTF-8 count, other halves do not."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _TOO_DEEP = f"The definition is nested more than {MAX_DEPTH} levels deep."

@@ -84,7 +84,7 @@ class Stage:
                 raise self.at(key).error(f"The value must be {kind}, not {_article(self.values[key])}.")
 
     def at(self, key: str) -> Place:
-        return self.place.at(key=key)
+        return self.place.at(key=str(key))
 
     def text(self, key: str, default: str = "") -> str:
         return str(self.values.get(key, default))
@@ -101,6 +101,8 @@ class Stage:
 
     def condition(self, key: str) -> str:
         text = self.text(key)
+        if key == "runIf" and not text.strip():
+            return ""
         if key in self.values:
             try:
                 expressions.parse(text)
@@ -268,7 +270,10 @@ def _repeat(stage: Stage) -> Repeat | None:
     return Repeat(period_s=period, until=stage.condition("repeatUntil"), most=int(most))
 
 
+ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+
+
 def check_account(account: str, place: Place) -> str:
-    if account and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", account):
+    if account and not ACCOUNT.fullmatch(account):
         raise place.error(f"{account!r} cannot be the name of an OS account.")
     return account

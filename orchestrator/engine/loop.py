@@ -279,8 +279,7 @@ class Engine:
             return
         at = self._clock()
         try:
-            site = self._site(states.stage_plan(run, task.stage).site)
-            plan = opening.child_plan(run, task, shell_text=self._shell_text(site))
+            plan = opening.child_plan(run, task, shell_text=lambda site: self._shell_text(self._site(site)))
             files = opening.files_at_submission(plan)
         except BeamwayError as error:
             outcome = Outcome(FailureClass.USER, f"child workflow {task.call!r}: {error}")

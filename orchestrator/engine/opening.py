@@ -7,13 +7,12 @@ with an event, and looks at the file system only to find input files.
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from orchestrator.definition import expressions, files, variables
+from orchestrator.definition import commands, expressions, files, variables
 from orchestrator.definition import plan as plans
 from orchestrator.errors import ArgumentError, BeamwayError
 from orchestrator.model import Expectation, FileSpec, Plan, Run, StageKind, StagePlan, Task
@@ -28,9 +27,6 @@ from orchestrator.states import (
     TaskDraft,
     stage_plan,
 )
-
-SUDO = "/usr/bin/sudo -u {} -- "
-_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 
 
 def answer(run: Run, command: OpenStage | DecideRepeat, at: float, *, shell_text: bool = False) -> Event:
@@ -74,25 +70,19 @@ def files_at_submission(plan: Plan) -> tuple[str, ...]:
     """The files that a run's own specification names, looked up before it is accepted. Raises InputError."""
     if plan.files == FileSpec() or not any(s.per_file and s.files is None for s in plan.stages):
         return ()
-    return files.resolve(plan.files, plan.variables, data_directory(plan))
+    return files.resolve(plan.files, plan.variables, commands.data_directory(plan))
 
 
-def data_directory(plan: Plan) -> str:
-    """What the run's file names are relative to: the argument `dataDir`, else where it was submitted."""
-    return os.path.join(plan.directory, plan.variables.get("dataDir", ""))
-
-
-def child_plan(run: Run, task: Task, *, shell_text: bool = False) -> Plan:
+def child_plan(run: Run, task: Task, *, shell_text: Callable[[str], bool] = lambda site: False) -> Plan:
     """The plan of the run that a task of a WORKFLOW stage starts. Raises ArgumentError, InputError."""
     arguments = {name: "" if v is None else str(v) for name, v in task.arguments.items()}
-    child = run.plan.children[task.call]
-    return plans.bind(child, arguments, directory=task.working_dir, shell_text=shell_text)
+    return plans.bind(run.plan.children[task.call], arguments, directory=task.working_dir, shell_text=shell_text)
 
 
 def _files(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, ...]:
     """The stage's own specification, else the run's; looked up again when a capture has changed it."""
     if plan.files is not None:
-        return files.resolve(plan.files, values, directory(run, plan, values)[1])
+        return files.resolve(plan.files, values, commands.directories(run.plan, plan, values)[1])
     given, now = run.plan.variables, run.variables
     changed = any(now.get(n) != given.get(n) for n in variables.FILE_ARGUMENTS)
     if not changed and run.files:
@@ -104,28 +94,16 @@ def _files(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, .
             paths=("$filePathList",) if now.get("filePathList") else (),
             pattern="$filePathPattern" if now.get("filePathPattern") else "",
         )
-    return files.resolve(spec, values, data_directory(run.plan))
-
-
-def directory(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, str]:
-    """(working directory, data directory) of a stage, absolute."""
-    working = os.path.join(run.plan.directory, variables.substitute(plan.working_dir, values))
-    data = os.path.join(working, variables.substitute(plan.data_dir, {**values, "workingDir": working}))
-    return os.path.normpath(working), os.path.normpath(data)
+    return files.resolve(spec, values, commands.data_directory(run.plan))
 
 
 def _draft(run: Run, plan: StagePlan, item: str | None, values: dict[str, str], shell_text: bool) -> TaskDraft:
-    working, data = directory(run, plan, values)
+    working, data = commands.directories(run.plan, plan, values)
     command = ""
     if plan.kind is StageKind.COMMAND:
         if not shell_text:
             _refuse_shell_text(run, plan, item, values)
-        command = variables.substitute(plan.command, values)
-        account = variables.substitute(plan.user_account or run.plan.user_account, values)
-        if account:
-            if not _ACCOUNT.fullmatch(account):
-                raise ArgumentError(f"userAccount {account!r} is not the name of an account.")
-            command = SUDO.format(account) + command
+        command = commands.command_line(run.plan, plan, values)
         if "\0" in command:
             raise ArgumentError("The command holds a NUL character.")
     return TaskDraft(

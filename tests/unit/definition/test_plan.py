@@ -116,6 +116,22 @@ def test_shell_text_is_refused_when_a_command_uses_it(command: str) -> None:
         compiled({"1": {"command": command}}, {"a": "x; rm y"}, arguments=schema)
 
 
+def test_shell_text_is_fine_where_the_site_allows_it() -> None:
+    d = load({"1": {"command": "echo $a", "site": "open"}})
+    p = plan.compile_plan(d, {"a": "x; y"}, directory="/data", shell_text=lambda site: site == "open")
+    assert p.variables == {"a": "x; y"}
+    with pytest.raises(ArgumentError, match="semicolon"):
+        plan.compile_plan(d, {"a": "x; y"}, directory="/data", shell_text=lambda site: site == "other")
+
+
+def test_half_a_character_is_refused_and_bytes_of_a_file_name_are_not() -> None:
+    with pytest.raises(ArgumentError, match="half a character"):
+        compiled({"1": {"command": "echo $a"}}, {"a": "\ud800"})
+    assert compiled({"1": {"command": "echo $a"}}, {"a": "caf\udce9"}).variables == {"a": "caf\udce9"}
+    with pytest.raises(DefinitionError, match="half a character"):
+        compiled({"1": {"command": "echo \ud800"}})
+
+
 def test_shell_text_is_fine_where_no_shell_sees_it(kernels: Kernels) -> None:
     calls = {"kernel": "tomography.reconstruct", "arguments": {"input": "$a", "output": "o"}}
     assert compiled({"1": calls}, {"a": "x; rm y"}).variables["a"] == "x; rm y"
