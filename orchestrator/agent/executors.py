@@ -9,6 +9,7 @@ its first lost block), encryption on (other users of the host reach its ports).
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -22,7 +23,7 @@ from parsl.jobs.states import JobStatus
 from parsl.launchers import SimpleLauncher
 from parsl.providers import LocalProvider
 
-from orchestrator.agent import wrapper
+from orchestrator.agent import leash, wrapper
 
 COMMANDS = "commands"
 HEARTBEAT_S, HEARTBEATS_LOST_S = 2, 30  # the pool looks for dead workers once a heartbeat
@@ -84,6 +85,7 @@ class Executors:
             heartbeat_period=HEARTBEAT_S,
             heartbeat_threshold=HEARTBEATS_LOST_S,
             block_error_handler=_no_handler,
+            interchange_launch_cmd=[sys.executable, "-m", leash.__name__, str(os.getpid()), "interchange.py"],
             encrypted=True,
         )
         self._kernel.add_executors([pilot])

@@ -116,6 +116,26 @@ def test_a_killed_worker_is_replaced_and_the_attempt_repeated(client: Client, tm
     assert run.tasks[0].attempt == 2
 
 
+def test_a_killed_agent_leaves_no_process_behind(client: Client, tmp_path: Path) -> None:
+    """But the commands, which the next agent adopts."""
+    call = {"function": "tests.chaos.calls:mark", "arguments": {"directory": str(tmp_path), "name": "x"}}
+    wait(client, submit(client, workflow(s01=call)))
+    home = client.settings.home
+    agent = locks.holder(locks.agent_lock(home, "local"))
+    session = [p for p in psutil.pids() if session_of(p) == agent]
+    assert any("interchange" in " ".join(psutil.Process(p).cmdline()) for p in session)
+    kill(client, "agent")
+    until(lambda: locks.holder(locks.agent_lock(home, "local")) not in (0, agent), "the next agent")
+    until(lambda: not any(running(p) for p in session), "the end of what the killed agent had started")
+
+
+def session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
 def test_a_stopped_service_is_resumed(client: Client, tmp_path: Path) -> None:
     run_id = submit(client, three_stages(tmp_path))
     until((tmp_path / "middle").exists, "the middle stage")
