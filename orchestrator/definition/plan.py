@@ -62,7 +62,8 @@ def bind(
 
 def unset_names(plan: Plan) -> tuple[str, ...]:
     """Variables that some stage reads and nothing sets: the shell will make them empty. Sorted."""
-    known = set(plan.variables) | set(variables.AUTOMATIC)
+    # nobody but an argument sets the experiment, and a run that runs has no end
+    known = set(plan.variables) | set(variables.AUTOMATIC) - {"experimentName", "endTime"}
     for stage in plan.stages:
         known.update(graph.captured(stage))
     return tuple(sorted({name for stage in plan.stages for name in graph.used(stage)} - known))
