@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator import locks, protocol
-from orchestrator.errors import BeamwayError, Conflict, NotFound, Unavailable
+from orchestrator.errors import BeamwayError, Conflict, NotFound, Unavailable, UserError
 from orchestrator.model import RUN_ENDED, Definition, Plan, Run
 from orchestrator.settings import Settings, ensure_home
 from orchestrator.store import runs as store
@@ -96,12 +96,23 @@ class Client:
         return loader.load(name, self.site_directories()).policies.allow_shell_text
 
     def _check_sites(self, plan: Plan) -> None:
-        """Every site a stage names must exist and be one that runs can go to."""
+        """Every site a stage names must exist, be one that runs can go to, and have what the stage asks for."""
         from sites import loader
 
         for stage in plan.stages:
             name = self.settings.site if stage.site in ("", "auto") else stage.site
-            loader.load(name, self.site_directories())
+            node = loader.load(name, self.site_directories()).node
+            asked = stage.resources
+            for what, wanted, there in (
+                ("nodes", asked.nodes, 1),
+                ("GPUs", asked.gpus_per_rank * asked.ranks_per_node, node.gpus),
+                ("bytes of memory", asked.memory_bytes, node.memory_bytes_here()),
+            ):
+                if wanted > there:
+                    raise UserError(
+                        f"Stage {stage.name!r} asks for {wanted} {what}, and the site {name!r} has {there}.",
+                        "Ask for less in its 'resources', or run it at another site.",
+                    )
             if name != self.settings.site:
                 raise Conflict(
                     f"Stage {stage.name!r} names the site {name!r}, but only {self.settings.site!r} has an agent here.",
@@ -191,13 +202,13 @@ class Client:
         seen = -1
         asked_at = yielded_at = 0.0
         while True:
-            events = self.events(run_id, max(seen, 0))
-            if events or seen < 0:
-                seen = events[-1].seq if events else 0
+            newest = store.last_event(self._database, run_id)
+            if newest != seen:
+                seen = newest
                 run = self.run(run_id)
                 yielded_at = time.monotonic()
                 yield run
-                if run.status in RUN_ENDED and not self.events(run_id, seen):
+                if run.status in RUN_ENDED and store.last_event(self._database, run_id) == seen:
                     return
             elif beat_s and time.monotonic() - yielded_at > beat_s:
                 yielded_at = time.monotonic()

@@ -22,7 +22,6 @@ class Settings:
     database: str = ""  # SQLAlchemy URL; empty: SQLite in the home directory
     site: str = "local"  # site of stages that name none
     idle_exit_s: float = 300.0  # a service that a command started by itself ends after so long without work
-    log_cap_bytes: int = 10_000_000  # kept of each stdout and stderr
     workflows: tuple[str, ...] = field(default=())  # directories searched for definitions before the standard ones
 
     @property
@@ -62,7 +61,6 @@ _KINDS: dict[str, type] = {
     "database": str,
     "site": str,
     "idle_exit_s": float,
-    "log_cap_bytes": int,
     "workflows": tuple,
 }
 

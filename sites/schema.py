@@ -99,7 +99,7 @@ class Policies(Part):
 
 class Limits(Part):
     log_cap_bytes: int = Field(
-        default=64 << 20, ge=4096, description="Output kept of one attempt, each of stdout and stderr."
+        default=16_000_000, ge=4096, description="Output kept of one attempt, each of stdout and stderr."
     )
 
 

@@ -37,9 +37,9 @@ def main(site: str) -> int:
         commands=profile.policies.commands or 4 * cores,
         worker_init=profile.environment.worker_init,
     )
-    shell = Shell(environment, log_cap_bytes=settings.log_cap_bytes)
+    shell = Shell(environment, log_cap_bytes=profile.limits.log_cap_bytes)
     pool.pilot(1)
-    agent.Agent(settings.home, site, pool, shell, log_cap_bytes=settings.log_cap_bytes).run()
+    agent.Agent(settings.home, site, pool, shell, log_cap_bytes=profile.limits.log_cap_bytes).run()
     return 0
 
 

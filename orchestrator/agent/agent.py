@@ -177,6 +177,13 @@ class Agent:
         if order.token in self._active:
             return
         active = self._active[order.token] = _Active(order)
+        try:
+            self._hand_on(order, active)
+        except Exception as error:  # Parsl's own trouble, of any kind: this attempt is lost, the agent goes on
+            log.exception("order.failed", token=order.token)
+            self._arrive(order.token, Outcome(FailureClass.LOST, f"the agent could not begin it: {error}"))
+
+    def _hand_on(self, order: Order, active: _Active) -> None:
         if order.kind is StageKind.COMMAND:
             future = self._pool.submit(executors.COMMANDS, self._shell.run, order)
             future.add_done_callback(partial(self._ended, order.token))

@@ -142,7 +142,7 @@ def _attempt(order: Order, started_at: float) -> Outcome:
     before = os.getcwd()
     os.chdir(order.working_dir)
     try:
-        outcome = _CALLS[order.kind](order)
+        outcome = _call(order)
         if outcome.failure is None:
             begun = time.time()
             outcome = _checked(order, outcome, since=started_at)
@@ -166,6 +166,17 @@ def _checked(order: Order, outcome: Outcome, *, since: float) -> Outcome:
     return msgspec.structs.replace(outcome, findings=findings, products=outcome.products + products)
 
 
+def _call(order: Order) -> Outcome:
+    """Whatever a kernel or a user's function raises is the outcome of the attempt, with the traceback in its stderr."""
+    try:
+        return _CALLS[order.kind](order)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - this is where it ends
+        import traceback
+
+        traceback.print_exc()
+        return Outcome(FailureClass.USER, f"{type(error).__name__}: {error}")
+
+
 def _call_kernel(order: Order) -> Outcome:
     from kernels import contract
 
@@ -186,13 +197,7 @@ def _call_function(order: Order) -> Outcome:
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         return Outcome(FailureClass.USER, f"the function {order.call!r} cannot be imported: {error}")
-    try:
-        value = function(**order.arguments)
-    except Exception as error:  # noqa: BLE001 - whatever a user's function raises is the outcome
-        import traceback
-
-        traceback.print_exc()
-        return Outcome(FailureClass.USER, f"{type(error).__name__}: {error}")
+    value = function(**order.arguments)
     metrics = value if isinstance(value, dict) else {} if value is None else {"value": value}
     try:
         return Outcome(metrics=codec.loads(codec.dumps(metrics), dict))

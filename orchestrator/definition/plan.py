@@ -75,6 +75,7 @@ class _Compiler:
         self.directory = os.path.abspath(directory)
         self.find_child = find_child
         self.strict = strict
+        self.shell_text = shell_text
 
     def compile(
         self,

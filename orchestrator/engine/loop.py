@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
 from immutables import Map
 from msgspec import Struct
 
@@ -33,6 +34,8 @@ from orchestrator.model import (
 )
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
+
+log = structlog.get_logger()
 
 CHILDREN = uuid.UUID("6f4a4d0e-6c0b-4f6a-9d52-0d6f2f1c7a10")  # namespace of the ids of child runs
 
@@ -113,6 +116,10 @@ class Engine:
         self.runs[run_id] = self._stored[run_id] = run
         self._queue.append((run_id, states.RetryAsked(self._clock(), stage)))
 
+    def active(self, run_id: str) -> bool:
+        """Is this a run that is not over?"""
+        return run_id in self.runs or run_id in self._submitted
+
     def due(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             _, run_id, number = heapq.heappop(self._timers)
@@ -137,7 +144,11 @@ class Engine:
             run = self.runs.get(run_id)
             if run is None:
                 continue
-            run, commands, touched = states.advance(run, event)
+            try:
+                run, commands, touched = states.advance(run, event)
+            except Exception:  # one run's trouble must not stop the others, nor the service at each start
+                log.exception("engine.event_failed", run=run_id, event_kind=type(event).__name__)
+                continue
             self.runs[run_id] = run
             self._touched.setdefault(run_id, set()).update(touched)
             self._note(run, event)
@@ -178,8 +189,13 @@ class Engine:
 
     def _answer(self, run_id: str, command: states.OpenStage | states.DecideRepeat) -> states.Event:
         run = self.runs[run_id]
-        site = states.stage_plan(run, command.stage).site
-        return opening.answer(run, command, self._clock(), shell_text=self._shell_text(self._site(site)))
+        at = self._clock()
+        try:
+            site = self._site(states.stage_plan(run, command.stage).site)
+            return opening.answer(run, command, at, shell_text=self._shell_text(site))
+        except Exception as error:
+            log.exception("engine.opening_failed", run=run_id, stage=command.stage)
+            return states.StageRefused(at, command.stage, f"internal error: {type(error).__name__}: {error}")
 
     def _site(self, site: str) -> str:
         return self._default_site if site in ("", "auto") else site
@@ -321,6 +337,10 @@ def new_run(
 def _event_row(run: Run, event: states.Event) -> store.EventRow | None:
     """The line of the run's history that this event makes; None for those that tell a reader nothing."""
     match event:
+        case states.TaskStarted():
+            task = run.tasks.get(event.number)
+            stage = task.stage if task else ""
+            return store.EventRow(run.id, event.at, "task started", stage, event.number, event.attempt)
         case states.TaskEnded():
             task = run.tasks.get(event.number)
             text = event.outcome.reason

@@ -7,6 +7,7 @@ is answered before it is on the disk.
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import signal
 import socket
@@ -17,7 +18,7 @@ import structlog
 
 from orchestrator import protocol, states
 from orchestrator.engine.loop import Effects, Engine, new_run
-from orchestrator.errors import BeamwayError, Unavailable
+from orchestrator.errors import BeamwayError, Conflict, Unavailable
 from orchestrator.locks import lock, service_lock
 from orchestrator.model import FailureClass, Outcome, Run, split_token
 from orchestrator.service.agents import Site
@@ -27,6 +28,7 @@ from orchestrator.store.database import Database
 
 BEAT_S = 0.5  # the longest the loop sleeps: agents are tended and idleness is noticed at least this often
 VERSION = "1"
+RUN_ID = re.compile(r"[A-Za-z0-9-]{1,64}")  # it names a directory
 
 log = structlog.get_logger()
 
@@ -217,19 +219,9 @@ class Server:
                 peer.site = self._site(message.site)
                 peer.site.attach(peer.key, lambda m: self._send(peer, m), message.holding)
             case protocol.Submit():
-                run = new_run(
-                    message.run_id,
-                    message.plan,
-                    time.time(),
-                    files=message.files,
-                    username=message.username,
-                    host=message.host,
-                )
-                self._engine.submit(run)
-                self._replies.append((peer, protocol.Accepted(run.id)))
+                self._replies.append((peer, self._submit(message)))
             case protocol.Cancel():
-                self._engine.feed(message.run_id, states.CancelAsked(time.time(), message.reason))
-                self._replies.append((peer, protocol.Accepted(message.run_id)))
+                self._replies.append((peer, self._cancel(message)))
             case protocol.Retry():
                 self._replies.append((peer, self._retry(message)))
             case protocol.Peek():
@@ -246,6 +238,26 @@ class Server:
     def _send(self, peer: Peer, message: protocol.Message) -> None:
         peer.send(message)
         self._watch(peer)
+
+    def _submit(self, message: protocol.Submit) -> protocol.Message:
+        if not RUN_ID.fullmatch(message.run_id):
+            return protocol.Refused(f"{message.run_id!r} cannot be the id of a run: letters, digits and dashes only.")
+        run = new_run(
+            message.run_id,
+            message.plan,
+            time.time(),
+            files=message.files,
+            username=message.username,
+            host=message.host,
+        )
+        self._engine.submit(run)
+        return protocol.Accepted(run.id)
+
+    def _cancel(self, message: protocol.Cancel) -> protocol.Message:
+        if not self._engine.active(message.run_id):
+            return protocol.Refused(f"Run {message.run_id} is over, or none.", "", Conflict.exit_code)
+        self._engine.feed(message.run_id, states.CancelAsked(time.time(), message.reason))
+        return protocol.Accepted(message.run_id)
 
     def _retry(self, message: protocol.Retry) -> protocol.Message:
         try:

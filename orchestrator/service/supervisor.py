@@ -36,13 +36,14 @@ class Supervisor:
             self._delay_s = FIRST_DELAY_S if steady or not self._delay_s else min(self._delay_s * 2, MOST_DELAY_S)
             self._not_before = now + self._delay_s
             self._process = None
-            log.warning("agent.died", site=self._site, status=status, again_in_s=self._delay_s)
+            words = _last_line(self._log_path())
+            log.warning("agent.died", site=self._site, status=status, again_in_s=self._delay_s, last_words=words)
         if now >= self._not_before and not locked(agent_lock(self._home, self._site)):
             self._start(now)
 
     def _start(self, now: float) -> None:
         self._started_at = now
-        path = self._home / "logs" / f"agent-{self._site}.log"
+        path = self._log_path()
         path.parent.mkdir(exist_ok=True, mode=0o700)
         with path.open("ab") as output:
             self._process = subprocess.Popen(
@@ -55,6 +56,9 @@ class Supervisor:
             )
         log.info("agent.started", site=self._site, pid=self._process.pid)
 
+    def _log_path(self) -> Path:
+        return self._home / "logs" / f"agent-{self._site}.log"
+
     def wait(self, timeout_s: float) -> None:
         """For the end of an agent that was told to end; it is killed when it does not."""
         if self._process is None:
@@ -64,3 +68,14 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _last_line(path: Path) -> str:
+    """The end of the agent's log, which says why it died."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
+            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1][:500] if lines else ""

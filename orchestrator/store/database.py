@@ -47,7 +47,7 @@ class Database:
         except DBAPIError as error:
             raise Unavailable(
                 f"The database {self._engine.url.render_as_string(hide_password=True)} failed: {error.orig}.",
-                "See `beamway why` and the free space of its disk; nothing that was accepted is lost.",
+                "Look at the free space and the rights of its disk; nothing that was accepted is lost.",
             ) from error
 
     def prepare(self, statement: Any, table: Table | None = None, without: Sequence[str] = ()) -> Prepared:

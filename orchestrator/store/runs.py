@@ -6,18 +6,23 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import msgspec
+import structlog
 from immutables import Map
 from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import NoResultFound
 
 from orchestrator import codec
 from orchestrator.errors import NotFound
 from orchestrator.model import RUN_ENDED, FileSpec, Plan, Run, RunStatus, StageState, Task, TaskStatus
 from orchestrator.store import schema
 from orchestrator.store.database import Database
+
+log = structlog.get_logger()
 
 
 class Request(Struct, frozen=True):
@@ -208,7 +213,13 @@ def load_unfinished(database: Database) -> list[Run]:
     ended = [s.value for s in RUN_ENDED]
     with database.read() as connection:
         query = select(schema.runs.c.id).where(schema.runs.c.status.not_in(ended)).order_by(schema.runs.c.created_at)
-        return [_load(connection, run_id) for run_id in connection.execute(query).scalars()]
+        found = []
+        for run_id in list(connection.execute(query).scalars()):
+            try:
+                found.append(_load(connection, run_id))
+            except (msgspec.MsgspecError, LookupError, ValueError, NoResultFound) as error:
+                log.error("store.run_unreadable", run=run_id, reason=str(error))
+        return found
 
 
 def _load(connection: Connection, run_id: str) -> Run:
@@ -268,6 +279,8 @@ def known(database: Database, ids: Collection[str]) -> set[str]:
 
 def find(database: Database, prefix: str) -> str:
     """The id of the one run whose id begins with `prefix`; `last` is the newest run."""
+    if not prefix:
+        raise NotFound("A run is named by its id, the beginning of one, or `last`.", "`beamway ls` lists the runs.")
     with database.read() as connection:
         if prefix == "last":
             query = select(schema.runs.c.id).order_by(schema.runs.c.created_at.desc()).limit(1)
@@ -329,6 +342,13 @@ def events_after(database: Database, run_id: str, seq: int = 0, limit: int = 100
     )
     with database.read() as connection:
         return [EventRow(**row) for row in connection.execute(query).mappings()]
+
+
+def last_event(database: Database, run_id: str) -> int:
+    """The number of the newest event of a run; it grows with every change that a reader may want to see."""
+    with database.read() as connection:
+        query = select(func.max(schema.events.c.seq)).where(schema.events.c.run_id == run_id)
+        return connection.execute(query).scalar() or 0
 
 
 def forget(database: Database, run_id: str) -> None:

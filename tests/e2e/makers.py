@@ -43,3 +43,7 @@ def echo(value: str) -> dict[str, str]:
 
 def size(path: str) -> dict[str, int]:
     return {"bytes": os.stat(path).st_size}
+
+
+def leave() -> None:
+    raise SystemExit(3)

@@ -191,3 +191,21 @@ def test_a_bad_scan_fails_in_a_sentence_and_leaves_nothing(warm: Path, tmp_path:
     assert expected in answer["error"]
     assert answer["outputs"] == []
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_resources_that_the_site_does_not_have(warm: Path, tmp_path: Path) -> None:
+    path = tmp_path / "w.json"
+    stages = {"1": {"kernel": "tomography.inspect", "arguments": {"input": "x"}, "resources": {"nodes": 2}}}
+    path.write_text(json.dumps({"name": "w", "owner": "o", "stages": stages}))
+    result = beamway(warm, "run", str(path), cwd=tmp_path)
+    assert result.returncode == 2
+    assert "asks for 2 nodes" in result.stderr
+
+
+def test_a_run_id_that_would_leave_the_home_is_refused(shared_client: Client, tmp_path: Path) -> None:
+    from orchestrator.definition import loader
+    from orchestrator.errors import BeamwayError
+
+    plan = shared_client.plan(loader.load({"name": "w", "owner": "o", "stages": {"1": {"command": "true"}}}), {})
+    with pytest.raises(BeamwayError, match="cannot be the id of a run"):
+        shared_client.submit(plan, run_id="../../../tmp/x")

@@ -141,6 +141,12 @@ def test_an_exception_of_a_function_is_the_reason(shared_client: Client) -> None
     assert "Traceback" in Path(run.tasks[0].outcome.stderr).read_text()
 
 
+def test_a_function_that_exits_is_a_failure_not_a_lost_worker(shared_client: Client) -> None:
+    run = wait(shared_client, submit(shared_client, workflow(s1={"function": f"{MAKE}:leave"})))
+    assert run.error == "stage '1': SystemExit: 3"
+    assert run.tasks[0].attempt == 1
+
+
 def test_a_child_run_per_file(shared_client: Client, tmp_path: Path) -> None:
     child = tmp_path / "child.py"
     child.write_text(

@@ -1,0 +1,170 @@
+"""The engine on a real store: what is handed out is on the disk, and trouble stays where it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import states
+from orchestrator.definition import loader
+from orchestrator.definition.plan import compile_plan
+from orchestrator.engine import loop, opening
+from orchestrator.engine.loop import Engine, new_run
+from orchestrator.errors import Conflict, NotFound, Unavailable
+from orchestrator.model import FailureClass, Outcome, Run, RunStatus, split_token
+from orchestrator.store import runs as store
+from orchestrator.store.database import Database
+from tests.conftest import workflow
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    made = Database(f"sqlite:///{tmp_path}/x.db")
+    made.upgrade()
+    return made
+
+
+def engine_on(database: Database, tmp_path: Path) -> Engine:
+    return Engine(database, tmp_path, clock=lambda: 100.0)
+
+
+def run_of(run_id: str, **stages: Any) -> Run:
+    plan = compile_plan(loader.load(workflow(**stages)), {}, directory="/")
+    return new_run(run_id, plan, 1.0)
+
+
+def end(engine: Engine, token: str, outcome: Outcome | None = None) -> None:
+    run_id, number, attempt = split_token(token)
+    engine.feed(run_id, states.TaskEnded(100.0, number, attempt, outcome or Outcome()))
+
+
+def test_what_is_handed_out_is_stored_first(database: Database, tmp_path: Path) -> None:
+    engine = engine_on(database, tmp_path)
+    engine.submit(run_of("r", s1={"command": "true"}, s2={"command": "echo $id"}))
+    ((site, order),) = engine.turn().launches
+    assert (site, order.token, order.command) == ("local", "r.0.1", "true")
+    assert store.load(database, "r").tasks[0].status == "pending"
+    end(engine, "r.0.1")
+    ((_, order),) = engine.turn().launches
+    assert order.command == "echo r"
+    end(engine, "r.1.1")
+    (finished,) = engine.turn().finished
+    assert finished.status is RunStatus.DONE
+    assert store.load(database, "r") == finished
+    assert engine.runs == {}
+
+
+def test_a_run_asked_for_twice_begins_once(database: Database, tmp_path: Path) -> None:
+    engine = engine_on(database, tmp_path)
+    for _ in range(2):
+        engine.submit(run_of("r", s1={"command": "true"}))
+    assert len(engine.turn().launches) == 1
+    engine.submit(run_of("r", s1={"command": "true"}))
+    assert engine.turn().launches == []
+
+
+def test_a_new_engine_says_again_what_is_outstanding(database: Database, tmp_path: Path) -> None:
+    engine = engine_on(database, tmp_path)
+    engine.submit(run_of("r", s1={"command": "true"}, s2={"command": "false"}))
+    engine.turn()
+    end(engine, "r.0.1")
+    engine.turn()
+    again = engine_on(database, tmp_path)
+    assert again.recover() == 1
+    ((_, order),) = again.turn().launches
+    assert (order.token, order.adopt) == ("r.1.1", True)
+
+
+def test_a_store_that_fails_loses_nothing(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_on(database, tmp_path)
+    engine.submit(run_of("r", s1={"command": "true"}, s2={"command": "true"}))
+    engine.turn()
+    save = store.Writer.save
+
+    def broken(*_: object) -> None:
+        raise Unavailable("The disk is full.")
+
+    monkeypatch.setattr(store.Writer, "save", broken)
+    end(engine, "r.0.1")
+    with pytest.raises(Unavailable):
+        engine.turn()
+    engine.forget_unsaved()
+    monkeypatch.setattr(store.Writer, "save", save)
+    ((_, order),) = engine.turn().launches
+    assert order.token == "r.1.1"
+    assert store.load(database, "r").tasks[0].status == "done"
+
+
+def test_a_run_that_could_not_be_stored_is_forgotten(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_on(database, tmp_path)
+    save = store.Writer.save
+
+    def broken(*_: object) -> None:
+        raise Unavailable("The disk is full.")
+
+    monkeypatch.setattr(store.Writer, "save", broken)
+    engine.submit(run_of("r", s1={"command": "true"}))
+    with pytest.raises(Unavailable):
+        engine.turn()
+    engine.forget_unsaved()
+    monkeypatch.setattr(store.Writer, "save", save)
+    assert engine.turn().launches == []
+    assert store.known(database, ["r"]) == set()
+
+
+def test_a_bug_met_by_one_run_fails_that_run_only(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_on(database, tmp_path)
+    answer = opening.answer
+
+    def buggy(run: Run, *rest: Any, **more: Any) -> states.Event:
+        if run.id == "bad":
+            raise ZeroDivisionError("a bug")
+        return answer(run, *rest, **more)
+
+    monkeypatch.setattr(loop.opening, "answer", buggy)
+    for run_id in ("bad", "good"):
+        engine.submit(run_of(run_id, s1={"command": "true"}))
+    effects = engine.turn()
+    assert [order.token for _, order in effects.launches] == ["good.0.1"]
+    assert [r.id for r in effects.finished] == ["bad"]
+    assert "internal error: ZeroDivisionError" in store.load(database, "bad").error
+
+
+def test_a_child_run_is_cancelled_with_its_parent(database: Database, tmp_path: Path) -> None:
+    child = tmp_path / "child.py"
+    child.write_text("{'name': 'c', 'owner': 'o', 'stages': {'1': {'command': 'sleep 9'}}}")
+    definition = loader.load(workflow(s1={"workflow": str(child)}))
+    plan = compile_plan(definition, {}, directory="/", find_child=loader.load)
+    engine = engine_on(database, tmp_path)
+    engine.submit(new_run("parent", plan, 1.0))
+    ((_, order),) = engine.turn().launches
+    child_id = split_token(order.token)[0]
+    engine.feed("parent", states.CancelAsked(100.0))
+    assert [token for _, token in engine.turn().kills] == [order.token]
+    end(engine, order.token, Outcome(FailureClass.CANCELLED, "cancelled"))
+    assert {r.id: r.status for r in engine.turn().finished} == {
+        child_id: RunStatus.ABORTED,
+        "parent": RunStatus.ABORTED,
+    }
+
+
+def test_what_cannot_be_tried_again(database: Database, tmp_path: Path) -> None:
+    engine = engine_on(database, tmp_path)
+    engine.submit(run_of("r", s1={"command": "true"}))
+    engine.turn()
+    with pytest.raises(Conflict, match="running"):
+        engine.retry("r", "")
+    with pytest.raises(NotFound):
+        engine.retry("absent", "")
+    end(engine, "r.0.1")
+    engine.turn()
+    with pytest.raises(Conflict, match="--from"):
+        engine.retry("r", "")
+    with pytest.raises(Conflict, match="no stage"):
+        engine.retry("r", "2")
