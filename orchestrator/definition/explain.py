@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from orchestrator.definition import commands, expressions, files, graph, variables
 from orchestrator.definition.plan import unset_names
@@ -236,7 +237,7 @@ def _names(stage: StagePlan, plan: Plan, captured: Mapping[str, list[str]]) -> t
     found: list[Name] = []
     for name in graph.used(stage):
         if name in captured:
-            stays = f", else it stays {plan.variables[name]}" if name in plan.variables else ""
+            stays = f", else it stays {plan.variables[name] or 'empty'}" if name in plan.variables else ""
             found.append(Name(name, "later", f"{' or '.join(captured[name])} captures it{stays}"))
         elif name in plan.variables or (name == "filePath" and stage.per_file):
             continue
@@ -273,8 +274,9 @@ def _retries(stage: StagePlan) -> tuple[str, ...]:
         codes = ""
         if rule.failure is FailureClass.TRANSIENT:
             codes = f" (exit code {', '.join(str(c) for c in dict.fromkeys((75, *rule.exit_codes)))})"
-        waits = f", after {rule.delay_s:g} s, then {rule.factor:g} times longer, at most {rule.delay_max_s:g} s"
-        told.append(f"{rule.failure.value}{codes} {rule.most}{waits if rule.most else ''}")
+        usual = replace(rule, delay_s=1.0, factor=2.0, delay_max_s=300.0)
+        waits = f" after {rule.delay_s:g} s, then {rule.factor:g} times longer, at most {rule.delay_max_s:g} s"
+        told.append(f"{rule.failure.value}{codes} {rule.most}{'' if rule == usual else waits}")
     return tuple(told)
 
 

@@ -64,8 +64,8 @@ def _details(s: StageExplanation) -> Iterator[str]:
         yield f"captures {', '.join('$' + n for n in s.captures)}"
     if s.resources:
         yield f"needs    {s.resources}"
-    for line in s.retries:
-        yield f"retries  {line}"
+    if s.retries:
+        yield f"retries  {', '.join(s.retries)}"
     if s.timeout_s:
         yield f"ends     after {s.timeout_s:g} s at the latest"
     for line in s.checks:

@@ -62,7 +62,8 @@ def bind(
 
 def unset_names(plan: Plan) -> tuple[str, ...]:
     """Variables that some stage reads and nothing sets: the shell will make them empty. Sorted."""
-    known = set(plan.variables) | set(variables.AUTOMATIC)
+    # nobody but an argument sets the experiment, and a run that runs has no end
+    known = set(plan.variables) | set(variables.AUTOMATIC) - {"experimentName", "endTime"}
     for stage in plan.stages:
         known.update(graph.captured(stage))
     return tuple(sorted({name for stage in plan.stages for name in graph.used(stage)} - known))
@@ -99,7 +100,9 @@ class _Compiler:
         self._check_files(planned, files, place)
         _check_kernels(planned, place)
         if not open_names:
-            _check_shell([s for s in planned if not self.shell_text(s.site)], given, definition)
+            in_shell = [s for s in planned if s.kind is StageKind.COMMAND and not self.shell_text(s.site)]
+            _check_shell(in_shell, given, definition)
+            _check_directory(in_shell, given, definition, self.directory)
         return Plan(
             workflow=definition.name,
             owner=definition.owner,
@@ -192,8 +195,6 @@ def _check_kernels(planned: list[StagePlan], place: Place) -> None:
 def _check_shell(planned: list[StagePlan], given: Mapping[str, str], definition: Definition) -> None:
     """Refuse supplied values that a shell would read as commands, where a command uses them."""
     for stage in planned:
-        if stage.kind is not StageKind.COMMAND:
-            continue
         in_command = set(variables.names(stage.command))
         if stage.per_file:
             in_command.update(n for n in ("filePath", "filePathList") if n in given)
@@ -203,6 +204,16 @@ def _check_shell(planned: list[StagePlan], given: Mapping[str, str], definition:
                     variables.check_supplied(source, given[source])
                 except ArgumentError as e:
                     raise ArgumentError(f"{e.sentence} (used by stage {stage.name!r})", e.hint) from None
+
+
+def _check_directory(
+    planned: list[StagePlan], given: Mapping[str, str], definition: Definition, directory: str
+) -> None:
+    """Refuse a run from a folder whose name is shell text, when a default that is a path puts it into a command."""
+    paths = {n for n, s in (definition.arguments or {}).items() if n not in given and s.type == "path" and s.default}
+    for stage in planned:
+        if paths & set(variables.names(stage.command)):
+            variables.check_supplied("the folder of the submission", directory)
 
 
 __all__ = ["bind", "compile_plan", "unset_names"]

@@ -150,6 +150,20 @@ def test_no_file_name_runs(tmp_path: Path, command: str, key: str) -> None:
     assert not list(scans.rglob("canary"))
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_folder_name_runs(tmp_path: Path, command: str) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    for index, payload in enumerate(PAYLOADS):
+        folder = tmp_path / str(index) / payload.replace("/", "_")
+        folder.mkdir(parents=True)
+        for kind in ({"default": "results"}, {"default": "."}, {"required": True}):
+            given = {"a": "results"} if "required" in kind else {}
+            for line in opened({"command": command}, given, folder, arguments={"a": {"type": "path", **kind}}):
+                bash(line, work)
+    assert list(work.iterdir()) == []
+
+
 @pytest.mark.parametrize("text", ['"$a" == "x"', "$a", "not $a", '"$a" in "$b"', "$a > 3 or '$a' == '$b'"])
 def test_no_value_of_a_condition_runs_or_changes_it(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
