@@ -60,9 +60,10 @@ class Supervisor:
         return self._home / "logs" / f"agent-{self._site}.log"
 
     def wait(self, timeout_s: float) -> None:
-        """For the end of an agent that was told to end; it is killed when it does not."""
+        """For the end of the agent, which is asked again (it may not have said hello yet), and killed in the end."""
         if self._process is None:
             return
+        self._process.terminate()
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
