@@ -19,170 +19,48 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from immutables import Map
-from msgspec import Struct
 from msgspec.structs import replace
 
+from orchestrator.events import (
+    Begun,
+    CancelAsked,
+    Command,
+    DecideRepeat,
+    Event,
+    Finished,
+    Kill,
+    Launch,
+    OpenStage,
+    Recovered,
+    RepeatDecided,
+    RetryAsked,
+    StageOpened,
+    StageRefused,
+    StageSkipped,
+    TaskDue,
+    TaskEnded,
+    TaskStarted,
+    Wake,
+)
 from orchestrator.model import (
     RUN_ENDED,
     STAGE_ENDED,
     STAGE_PASSED,
     TASK_ENDED,
-    Expectation,
     FailureClass,
     Outcome,
     RetryRule,
     Run,
     RunStatus,
-    StageKind,
     StagePlan,
     StageState,
     StageStatus,
     Task,
     TaskStatus,
 )
-
-# -------------------------------------------------------------------------------------------------------- events
-
-
-class Begun(Struct, frozen=True):
-    """The run is accepted and on disk."""
-
-    at: float
-
-
-class StageOpened(Struct, frozen=True):
-    """An answer to `OpenStage`: runIf holds and these tasks are to be done."""
-
-    at: float
-    stage: str
-    repetition: int
-    drafts: tuple[TaskDraft, ...]
-
-
-class StageSkipped(Struct, frozen=True):
-    """An answer to `OpenStage`: runIf is false."""
-
-    at: float
-    stage: str
-    reason: str
-
-
-class StageRefused(Struct, frozen=True):
-    """An answer to `OpenStage` or `DecideRepeat`: it cannot be carried out, and `reason` says why."""
-
-    at: float
-    stage: str
-    reason: str
-
-
-class RepeatDecided(Struct, frozen=True):
-    """An answer to `DecideRepeat`."""
-
-    at: float
-    stage: str
-    satisfied: bool
-
-
-class TaskStarted(Struct, frozen=True):
-    at: float
-    number: int
-    attempt: int
-
-
-class TaskEnded(Struct, frozen=True):
-    at: float
-    number: int
-    attempt: int
-    outcome: Outcome
-
-
-class TaskDue(Struct, frozen=True):
-    """The time a `Wake` asked for has come."""
-
-    at: float
-    number: int
-
-
-class CancelAsked(Struct, frozen=True):
-    at: float
-    reason: str = "cancelled by the user"
-
-
-class RetryAsked(Struct, frozen=True):
-    """Run again what did not pass; with `stage`, that stage and everything after it."""
-
-    at: float
-    stage: str = ""
-
-
-class Recovered(Struct, frozen=True):
-    """The engine was restarted and loaded this run: say again what is outstanding."""
-
-    at: float
-
-
-class TaskDraft(Struct, frozen=True):
-    """A task as the stage's opening works it out: every `$name` bound."""
-
-    item: str | None = None
-    command: str = ""
-    call: str = ""
-    arguments: dict[str, Any] = {}
-    working_dir: str = "."
-    expect: tuple[Expectation, ...] = ()
-
-
-Event: TypeAlias = (
-    Begun
-    | StageOpened
-    | StageSkipped
-    | StageRefused
-    | RepeatDecided
-    | TaskStarted
-    | TaskEnded
-    | TaskDue
-    | CancelAsked
-    | RetryAsked
-    | Recovered
-)
-
-# ------------------------------------------------------------------------------------------------------ commands
-
-
-class OpenStage(Struct, frozen=True):
-    stage: str
-    repetition: int
-
-
-class DecideRepeat(Struct, frozen=True):
-    stage: str
-
-
-class Launch(Struct, frozen=True):
-    """Hand this attempt to its agent. Idempotent by token; `adopt` when it may have been handed over before."""
-
-    number: int
-    adopt: bool = False
-
-
-class Kill(Struct, frozen=True):
-    number: int
-    attempt: int
-
-
-class Wake(Struct, frozen=True):
-    number: int
-    at: float
-
-
-class Finished(Struct, frozen=True):
-    status: RunStatus
-
-
-Command: TypeAlias = OpenStage | DecideRepeat | Launch | Kill | Wake | Finished
 
 
 class Step(NamedTuple):
@@ -571,8 +449,3 @@ class _Change:
                 self.commands.append(Kill(task.number, task.attempt))
             else:
                 self.commands.append(Launch(task.number, adopt=True))
-
-
-def is_external(plan: StagePlan) -> bool:
-    """True for stages that an agent carries out; a WORKFLOW stage is a child run, which the engine starts itself."""
-    return plan.kind is not StageKind.WORKFLOW

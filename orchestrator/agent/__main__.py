@@ -34,7 +34,7 @@ def main(site: str) -> int:
     pool = executors.Executors(
         settings.home / "agents" / site / "parsl",
         cores=cores,
-        commands=profile.policies.commands or 4 * cores,
+        commands=profile.commands_here(),
         worker_init=profile.environment.worker_init,
     )
     shell = Shell(environment, log_cap_bytes=profile.limits.log_cap_bytes)

@@ -16,7 +16,7 @@ import structlog
 from immutables import Map
 from msgspec import Struct
 
-from orchestrator import states
+from orchestrator import events, states
 from orchestrator.engine import opening
 from orchestrator.errors import BeamwayError, Conflict
 from orchestrator.model import (
@@ -66,13 +66,13 @@ class Engine:
         self._clock = clock
         self._shell_text = shell_text
         self._default_site = default_site
-        self._queue: deque[tuple[str, states.Event]] = deque()
+        self._queue: deque[tuple[str, events.Event]] = deque()
         self._timers: list[tuple[float, str, int]] = []
         self._stored: dict[str, Run] = {}  # as the store has them; the diff to `runs` is what a turn writes
         self._touched: dict[str, set[int]] = {}
         self._log: list[store.EventRow] = []
         self._submitted: dict[str, Run] = {}  # not yet compared with the store
-        self._outward: list[tuple[str, states.Launch | states.Kill]] = []
+        self._outward: list[tuple[str, events.Launch | events.Kill]] = []
         self._finished: list[Run] = []
         self.runs: dict[str, Run] = {}
 
@@ -82,7 +82,7 @@ class Engine:
         """Take up every unfinished run of the store; the number of them."""
         for run in store.load_unfinished(self._database):
             self.runs[run.id] = self._stored[run.id] = run
-            self._queue.append((run.id, states.Recovered(self._clock())))
+            self._queue.append((run.id, events.Recovered(self._clock())))
         return len(self.runs)
 
     def submit(self, run: Run) -> None:
@@ -90,7 +90,7 @@ class Engine:
         if run.id not in self.runs and run.id not in self._submitted:
             self._submitted[run.id] = run
 
-    def feed(self, run_id: str, event: states.Event) -> None:
+    def feed(self, run_id: str, event: events.Event) -> None:
         if run_id in self.runs:
             self._queue.append((run_id, event))
 
@@ -114,7 +114,7 @@ class Engine:
         if run.status is RunStatus.DONE and not stage:
             raise Conflict(f"Run {run_id} is done.", "Name a stage with --from to run it and all after it again.")
         self.runs[run_id] = self._stored[run_id] = run
-        self._queue.append((run_id, states.RetryAsked(self._clock(), stage)))
+        self._queue.append((run_id, events.RetryAsked(self._clock(), stage)))
 
     def active(self, run_id: str) -> bool:
         """Is this a run that is not over?"""
@@ -123,7 +123,7 @@ class Engine:
     def due(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             _, run_id, number = heapq.heappop(self._timers)
-            self.feed(run_id, states.TaskDue(now, number))
+            self.feed(run_id, events.TaskDue(now, number))
 
     @property
     def next_due(self) -> float | None:
@@ -154,15 +154,15 @@ class Engine:
             self._note(run, event)
             for command in commands:
                 match command:
-                    case states.OpenStage() | states.DecideRepeat():
+                    case events.OpenStage() | events.DecideRepeat():
                         self._queue.append((run_id, self._answer(run_id, command)))
-                    case states.Launch():
+                    case events.Launch():
                         self._launch(run, command)
-                    case states.Kill():
+                    case events.Kill():
                         self._kill(run, command)
-                    case states.Wake():
+                    case events.Wake():
                         heapq.heappush(self._timers, (command.at, run_id, command.number))
-                    case states.Finished():
+                    case events.Finished():
                         self._finished.append(run)
                         self._tell_parent(run)
         self._save()
@@ -184,10 +184,10 @@ class Engine:
             for run_id, run in self._submitted.items():
                 if run_id not in known:
                     self.runs[run_id] = run
-                    self._queue.append((run_id, states.Begun(self._clock())))
+                    self._queue.append((run_id, events.Begun(self._clock())))
             self._submitted = {}
 
-    def _answer(self, run_id: str, command: states.OpenStage | states.DecideRepeat) -> states.Event:
+    def _answer(self, run_id: str, command: events.OpenStage | events.DecideRepeat) -> events.Event:
         run = self.runs[run_id]
         at = self._clock()
         try:
@@ -195,7 +195,7 @@ class Engine:
             return opening.answer(run, command, at, shell_text=self._shell_text(site))
         except Exception as error:
             log.exception("engine.opening_failed", run=run_id, stage=command.stage)
-            return states.StageRefused(at, command.stage, f"internal error: {type(error).__name__}: {error}")
+            return events.StageRefused(at, command.stage, f"internal error: {type(error).__name__}: {error}")
 
     def _site(self, site: str) -> str:
         return self._default_site if site in ("", "auto") else site
@@ -217,12 +217,12 @@ class Engine:
 
     # ---- out
 
-    def _effect(self, run_id: str, command: states.Launch | states.Kill, effects: Effects) -> None:
+    def _effect(self, run_id: str, command: events.Launch | events.Kill, effects: Effects) -> None:
         run = self.runs[run_id]
         task = run.tasks[command.number]
         plan = states.stage_plan(run, task.stage)
         site = self._site(plan.site)
-        if isinstance(command, states.Kill):
+        if isinstance(command, events.Kill):
             effects.kills.append((site, token(run_id, command.number, command.attempt)))
             return
         codes = next((r.exit_codes for r in plan.retries if r.failure is FailureClass.TRANSIENT), ())
@@ -248,14 +248,14 @@ class Engine:
             )
         )
 
-    def _launch(self, run: Run, command: states.Launch) -> None:
+    def _launch(self, run: Run, command: events.Launch) -> None:
         task = run.tasks[command.number]
         if states.stage_plan(run, task.stage).kind is StageKind.WORKFLOW:
             self._launch_child(run, task)
         else:
             self._outward.append((run.id, command))
 
-    def _kill(self, run: Run, command: states.Kill) -> None:
+    def _kill(self, run: Run, command: events.Kill) -> None:
         task = run.tasks[command.number]
         if states.stage_plan(run, task.stage).kind is not StageKind.WORKFLOW:
             self._outward.append((run.id, command))
@@ -265,7 +265,7 @@ class Engine:
             self.cancel(child_id, f"its parent run {run.id} was cancelled")
         else:
             outcome = Outcome(FailureClass.CANCELLED, "cancelled before the child run began")
-            self.feed(run.id, states.TaskEnded(self._clock(), task.number, task.attempt, outcome))
+            self.feed(run.id, events.TaskEnded(self._clock(), task.number, task.attempt, outcome))
 
     # ---- child runs
 
@@ -283,9 +283,9 @@ class Engine:
             files = opening.files_at_submission(plan)
         except BeamwayError as error:
             outcome = Outcome(FailureClass.USER, f"child workflow {task.call!r}: {error}")
-            self._queue.append((run.id, states.TaskEnded(at, task.number, task.attempt, outcome)))
+            self._queue.append((run.id, events.TaskEnded(at, task.number, task.attempt, outcome)))
             return
-        self._queue.append((run.id, states.TaskStarted(at, task.number, task.attempt)))
+        self._queue.append((run.id, events.TaskStarted(at, task.number, task.attempt)))
         self.submit(new_run(child_id, plan, at, files=files, username=run.username, host=run.host, parent=mine))
 
     def _tell_parent(self, run: Run) -> None:
@@ -301,14 +301,14 @@ class Engine:
             started_at=run.started_at,
             ended_at=run.ended_at,
         )
-        self.feed(run_id, states.TaskEnded(self._clock(), number, attempt, outcome))
+        self.feed(run_id, events.TaskEnded(self._clock(), number, attempt, outcome))
 
     def cancel(self, run_id: str, reason: str) -> None:
-        self.feed(run_id, states.CancelAsked(self._clock(), reason))
+        self.feed(run_id, events.CancelAsked(self._clock(), reason))
 
     # ---- small things
 
-    def _note(self, run: Run, event: states.Event) -> None:
+    def _note(self, run: Run, event: events.Event) -> None:
         row = _event_row(run, event)
         if row is not None:
             self._log.append(row)
@@ -334,14 +334,14 @@ def new_run(
     )
 
 
-def _event_row(run: Run, event: states.Event) -> store.EventRow | None:
+def _event_row(run: Run, event: events.Event) -> store.EventRow | None:
     """The line of the run's history that this event makes; None for those that tell a reader nothing."""
     match event:
-        case states.TaskStarted():
+        case events.TaskStarted():
             task = run.tasks.get(event.number)
             stage = task.stage if task else ""
             return store.EventRow(run.id, event.at, "task started", stage, event.number, event.attempt)
-        case states.TaskEnded():
+        case events.TaskEnded():
             task = run.tasks.get(event.number)
             text = event.outcome.reason
             if task is not None and task.due_at and event.outcome.failure:
@@ -349,19 +349,19 @@ def _event_row(run: Run, event: states.Event) -> store.EventRow | None:
             stage = task.stage if task else ""
             kind = "task ended" if event.outcome.failure is None else f"task {event.outcome.failure.value}"
             return store.EventRow(run.id, event.at, kind, stage, event.number, event.attempt, text)
-        case states.StageOpened():
+        case events.StageOpened():
             text = f"{len(event.drafts)} task{'s' if len(event.drafts) != 1 else ''}"
             return store.EventRow(run.id, event.at, "stage opened", event.stage, text=text)
-        case states.StageSkipped() | states.StageRefused():
-            kind = "stage skipped" if isinstance(event, states.StageSkipped) else "stage refused"
+        case events.StageSkipped() | events.StageRefused():
+            kind = "stage skipped" if isinstance(event, events.StageSkipped) else "stage refused"
             return store.EventRow(run.id, event.at, kind, event.stage, text=event.reason)
-        case states.Begun():
+        case events.Begun():
             return store.EventRow(run.id, event.at, "run begun")
-        case states.CancelAsked():
+        case events.CancelAsked():
             return store.EventRow(run.id, event.at, "cancel asked", text=event.reason)
-        case states.RetryAsked():
+        case events.RetryAsked():
             return store.EventRow(run.id, event.at, "retry asked", event.stage)
-        case states.Recovered():
+        case events.Recovered():
             return store.EventRow(run.id, event.at, "engine restarted")
         case _:
             return None

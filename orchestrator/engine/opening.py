@@ -15,8 +15,7 @@ from msgspec.structs import replace
 from orchestrator.definition import commands, expressions, files, variables
 from orchestrator.definition import plan as plans
 from orchestrator.errors import ArgumentError, BeamwayError
-from orchestrator.model import Expectation, FileSpec, Plan, Run, StageKind, StagePlan, Task
-from orchestrator.states import (
+from orchestrator.events import (
     DecideRepeat,
     Event,
     OpenStage,
@@ -25,8 +24,9 @@ from orchestrator.states import (
     StageRefused,
     StageSkipped,
     TaskDraft,
-    stage_plan,
 )
+from orchestrator.model import Expectation, FileSpec, Plan, Run, StageKind, StagePlan, Task
+from orchestrator.states import stage_plan
 
 
 def answer(run: Run, command: OpenStage | DecideRepeat, at: float, *, shell_text: bool = False) -> Event:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import structlog
 
-from orchestrator import protocol, states
+from orchestrator import events, protocol
 from orchestrator.engine.loop import Effects, Engine, new_run
 from orchestrator.errors import BeamwayError, Conflict, Unavailable
 from orchestrator.locks import lock, service_lock
@@ -118,14 +118,14 @@ class Server:
         wait_s = BEAT_S
         if self._engine.next_due is not None:
             wait_s = min(wait_s, max(0.0, self._engine.next_due - time.time()))
-        for key, events in self._selector.select(wait_s):
+        for key, ready in self._selector.select(wait_s):
             peer = key.data
             if peer is None:
                 self._accept()
                 continue
-            if events & selectors.EVENT_WRITE:
+            if ready & selectors.EVENT_WRITE:
                 peer.flush()
-            if events & selectors.EVENT_READ:
+            if ready & selectors.EVENT_READ:
                 self._read(peer)
             self._watch(peer)
 
@@ -159,7 +159,7 @@ class Server:
             for never_left in self._site(name).kill([token]):
                 run_id, number, attempt = split_token(never_left)
                 outcome = Outcome(FailureClass.CANCELLED, "cancelled before it began")
-                self._engine.feed(run_id, states.TaskEnded(time.time(), number, attempt, outcome))
+                self._engine.feed(run_id, events.TaskEnded(time.time(), number, attempt, outcome))
         for site in touched:
             site.flush()
         for run in effects.finished:
@@ -256,7 +256,7 @@ class Server:
     def _cancel(self, message: protocol.Cancel) -> protocol.Message:
         if not self._engine.active(message.run_id):
             return protocol.Refused(f"Run {message.run_id} is over, or none.", "", Conflict.exit_code)
-        self._engine.feed(message.run_id, states.CancelAsked(time.time(), message.reason))
+        self._engine.feed(message.run_id, events.CancelAsked(time.time(), message.reason))
         return protocol.Accepted(message.run_id)
 
     def _retry(self, message: protocol.Retry) -> protocol.Message:
@@ -273,12 +273,12 @@ class Server:
                 continue
             run_id, number, attempt = split_token(event.token)
             if isinstance(event, protocol.Started):
-                self._engine.feed(run_id, states.TaskStarted(event.at, number, attempt))
+                self._engine.feed(run_id, events.TaskStarted(event.at, number, attempt))
             else:
                 self._progress.pop(event.token, None)
                 if peer.site is not None:
                     peer.site.ended(event.token)
-                self._engine.feed(run_id, states.TaskEnded(time.time(), number, attempt, event.outcome))
+                self._engine.feed(run_id, events.TaskEnded(time.time(), number, attempt, event.outcome))
         if peer.site is not None:
             peer.site.flush()
         self._replies.append((peer, protocol.Stored(report.number)))

@@ -11,7 +11,7 @@ import structlog
 from immutables import Map
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import NoResultFound
@@ -349,15 +349,3 @@ def last_event(database: Database, run_id: str) -> int:
     with database.read() as connection:
         query = select(func.max(schema.events.c.seq)).where(schema.events.c.run_id == run_id)
         return connection.execute(query).scalar() or 0
-
-
-def forget(database: Database, run_id: str) -> None:
-    """Remove a run that is over, with everything known of it."""
-    with database.write() as connection:
-        for table, column in (
-            (schema.events, schema.events.c.run_id),
-            (schema.tasks, schema.tasks.c.run_id),
-            (schema.stages, schema.stages.c.run_id),
-            (schema.runs, schema.runs.c.id),
-        ):
-            connection.execute(delete(table).where(column == run_id))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from immutables import Map
 
+from orchestrator import events as e
 from orchestrator import states as s
 from orchestrator.model import (
     RUN_ENDED,
@@ -44,13 +45,13 @@ class World:
     at: float = 0.0
     launched: list[tuple[int, int]] = field(default_factory=list)
     killed: list[int] = field(default_factory=list)
-    wakes: list[s.Wake] = field(default_factory=list)
+    wakes: list[e.Wake] = field(default_factory=list)
     opened: list[str] = field(default_factory=list)
     finished: list[RunStatus] = field(default_factory=list)
     items: int = 1
     satisfied_at: int = 1
 
-    def feed(self, event: s.Event) -> None:
+    def feed(self, event: e.Event) -> None:
         queue = [event]
         while queue:
             step = s.advance(self.run, queue.pop(0))
@@ -61,29 +62,29 @@ class World:
             self.check()
             for command in step.commands:
                 match command:
-                    case s.OpenStage():
+                    case e.OpenStage():
                         self.opened.append(command.stage)
                         per_file = s.stage_plan(self.run, command.stage).per_file
                         drafts = (
-                            tuple(s.TaskDraft(item=f"f{i}") for i in range(self.items))
+                            tuple(e.TaskDraft(item=f"f{i}") for i in range(self.items))
                             if per_file
-                            else (s.TaskDraft(),)
+                            else (e.TaskDraft(),)
                         )
-                        queue.append(s.StageOpened(self.at, command.stage, command.repetition, drafts))
-                    case s.DecideRepeat():
+                        queue.append(e.StageOpened(self.at, command.stage, command.repetition, drafts))
+                    case e.DecideRepeat():
                         done = self.run.stages[command.stage].repetition >= self.satisfied_at
-                        queue.append(s.RepeatDecided(self.at, command.stage, done))
-                    case s.Launch():
+                        queue.append(e.RepeatDecided(self.at, command.stage, done))
+                    case e.Launch():
                         task = self.run.tasks[command.number]
                         assert task.status is TaskStatus.PENDING or command.adopt
                         for before in s.stage_plan(self.run, task.stage).after:
                             assert self.run.stages[before].status in STAGE_PASSED
                         self.launched.append((task.number, task.attempt))
-                    case s.Kill():
+                    case e.Kill():
                         self.killed.append(command.number)
-                    case s.Wake():
+                    case e.Wake():
                         self.wakes.append(command)
-                    case s.Finished():
+                    case e.Finished():
                         self.finished.append(command.status)
 
     def check(self) -> None:
@@ -101,12 +102,12 @@ class World:
     def end(self, number: int, failure: FailureClass | None = None, **more: object) -> None:
         task = self.run.tasks[number]
         outcome = Outcome(failure, "why" if failure else "", **more)  # type: ignore[arg-type]
-        self.feed(s.TaskEnded(self.at, number, task.attempt, outcome))
+        self.feed(e.TaskEnded(self.at, number, task.attempt, outcome))
 
 
 def begun(*stages: StagePlan, **more: int) -> World:
     world = World(make_run(*stages), **more)
-    world.feed(s.Begun(0.0))
+    world.feed(e.Begun(0.0))
     return world
 
 
@@ -171,9 +172,9 @@ def test_each_failure_class_has_its_own_budget_and_the_delay_grows() -> None:
         assert world.run.tasks[0].status is TaskStatus.BACKOFF
         waits.append(world.wakes[-1].at - world.at)
         world.at = world.wakes[-1].at
-        world.feed(s.TaskDue(world.at - 0.5, 0))  # too early: nothing
+        world.feed(e.TaskDue(world.at - 0.5, 0))  # too early: nothing
         assert world.run.tasks[0].status is TaskStatus.BACKOFF
-        world.feed(s.TaskDue(world.at, 0))
+        world.feed(e.TaskDue(world.at, 0))
     assert world.launched == [(0, 1), (0, 2), (0, 3), (0, 4)]
     assert 8 <= waits[0] <= 12
     assert 0.8 <= waits[1] <= 1.2
@@ -185,15 +186,15 @@ def test_each_failure_class_has_its_own_budget_and_the_delay_grows() -> None:
 def test_repetitions_wait_their_period_and_end_at_the_condition() -> None:
     world = begun(stage("a", repeat=Repeat(10.0, "x", 5)), satisfied_at=3)
     world.end(0)
-    assert world.wakes == [s.Wake(1, 10.0)]
+    assert world.wakes == [e.Wake(1, 10.0)]
     assert world.launched == [(0, 1)]
     world.at = 10.0
-    world.feed(s.TaskDue(10.0, 1))
+    world.feed(e.TaskDue(10.0, 1))
     world.at = 12.0
     world.end(1)
-    assert world.wakes[-1] == s.Wake(2, 22.0)
+    assert world.wakes[-1] == e.Wake(2, 22.0)
     world.at = 22.0
-    world.feed(s.TaskDue(22.0, 2))
+    world.feed(e.TaskDue(22.0, 2))
     world.end(2)
     assert world.run.status is RunStatus.DONE
     assert world.run.stages["a"].repetition == 3
@@ -218,8 +219,8 @@ def test_captures_become_variables_of_the_run_and_of_the_file() -> None:
 def test_cancel_ends_what_runs_and_what_waits() -> None:
     world = begun(stage("a", per_file=True, retries=(RetryRule(FailureClass.TRANSIENT, 1),)), stage("b", "a"), items=3)
     world.end(0, FailureClass.TRANSIENT)  # waits for its next attempt
-    world.feed(s.TaskStarted(0.0, 1, 1))
-    world.feed(s.CancelAsked(0.0))
+    world.feed(e.TaskStarted(0.0, 1, 1))
+    world.feed(e.CancelAsked(0.0))
     assert world.run.status is RunStatus.ABORTING
     assert world.killed == [1, 2]
     world.end(1, FailureClass.CANCELLED)
@@ -231,7 +232,7 @@ def test_cancel_ends_what_runs_and_what_waits() -> None:
 def test_a_cancelled_run_with_nothing_running_is_over_at_once() -> None:
     world = begun(stage("a", retries=(RetryRule(FailureClass.TRANSIENT, 1),)))
     world.end(0, FailureClass.TRANSIENT)
-    world.feed(s.CancelAsked(0.0))
+    world.feed(e.CancelAsked(0.0))
     assert world.run.status is RunStatus.ABORTED
 
 
@@ -241,7 +242,7 @@ def test_retry_repeats_only_what_did_not_pass() -> None:
     world.end(1)
     world.end(2, FailureClass.USER)
     assert world.run.status is RunStatus.FAILED
-    world.feed(s.RetryAsked(1.0))
+    world.feed(e.RetryAsked(1.0))
     assert world.opened == ["a", "b", "b"]
     assert world.launched[-1] == (3, 1)
     assert world.run.tasks[3].item == "f1"
@@ -255,7 +256,7 @@ def test_retry_from_a_stage_repeats_it_and_all_after_it() -> None:
     for number in range(4):
         world.end(number)
     assert world.run.status is RunStatus.DONE
-    world.feed(s.RetryAsked(1.0, "b"))
+    world.feed(e.RetryAsked(1.0, "b"))
     assert world.opened == ["a", "b", "c", "b"]
     world.end(4)
     world.end(5)
@@ -268,7 +269,7 @@ def test_after_a_restart_everything_outstanding_is_said_again() -> None:
     world = begun(stage("a", per_file=True), items=2)
     world.end(0)
     world.launched.clear()
-    world.feed(s.Recovered(5.0))
+    world.feed(e.Recovered(5.0))
     assert world.launched == [(1, 1)]
 
 
@@ -299,30 +300,30 @@ def test_every_history_ends_and_keeps_the_rules(stages: tuple[StagePlan, ...], s
     """Random outcomes, duplicates, stale and early events, restarts, a cancel: the run always comes to an end."""
     dice = random.Random(seed)
     world = World(make_run(*stages), items=items, satisfied_at=dice.randint(1, 4))
-    world.feed(s.Begun(0.0))
-    past: list[s.Event] = [s.Begun(0.0)]
+    world.feed(e.Begun(0.0))
+    past: list[e.Event] = [e.Begun(0.0)]
     for _ in range(600):
         if world.run.status in RUN_ENDED:
             break
         world.at += 1.0
         open_tasks = [t for t in world.run.tasks.values() if t.status not in TASK_ENDED and not t.held]
-        event: s.Event
+        event: e.Event
         roll = dice.random()
         if roll < 0.15 and past:
             event = dice.choice(past)  # again, and late
         elif roll < 0.2:
-            event = s.Recovered(world.at)
+            event = e.Recovered(world.at)
         elif roll < 0.21:
-            event = s.CancelAsked(world.at)
+            event = e.CancelAsked(world.at)
         elif open_tasks:
             task = dice.choice(open_tasks)
             if task.due_at and dice.random() < 0.8:
-                event = s.TaskDue(world.at + 1000.0, task.number)
+                event = e.TaskDue(world.at + 1000.0, task.number)
             elif dice.random() < 0.3:
-                event = s.TaskStarted(world.at, task.number, task.attempt)
+                event = e.TaskStarted(world.at, task.number, task.attempt)
             else:
                 failure = dice.choice(FAILURES)
-                event = s.TaskEnded(world.at, task.number, task.attempt, Outcome(failure, "x"))
+                event = e.TaskEnded(world.at, task.number, task.attempt, Outcome(failure, "x"))
         else:
             continue
         past.append(event)

@@ -20,8 +20,8 @@ from immutables import Map
 from orchestrator.definition import compat, expressions, loader, plan
 from orchestrator.engine import opening
 from orchestrator.errors import BeamwayError, DefinitionError
+from orchestrator.events import OpenStage, StageOpened, StageRefused, StageSkipped
 from orchestrator.model import Run
-from orchestrator.states import OpenStage, StageOpened, StageRefused, StageSkipped
 
 PAYLOADS = [
     "$(touch canary)",

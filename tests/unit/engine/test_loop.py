@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import states
+from orchestrator import events
 from orchestrator.definition import loader
 from orchestrator.definition.plan import compile_plan
 from orchestrator.engine import loop, opening
@@ -37,7 +37,7 @@ def run_of(run_id: str, **stages: Any) -> Run:
 
 def end(engine: Engine, token: str, outcome: Outcome | None = None) -> None:
     run_id, number, attempt = split_token(token)
-    engine.feed(run_id, states.TaskEnded(100.0, number, attempt, outcome or Outcome()))
+    engine.feed(run_id, events.TaskEnded(100.0, number, attempt, outcome or Outcome()))
 
 
 def test_what_is_handed_out_is_stored_first(database: Database, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_bug_met_by_one_run_fails_that_run_only(
     engine = engine_on(database, tmp_path)
     answer = opening.answer
 
-    def buggy(run: Run, *rest: Any, **more: Any) -> states.Event:
+    def buggy(run: Run, *rest: Any, **more: Any) -> events.Event:
         if run.id == "bad":
             raise ZeroDivisionError("a bug")
         return answer(run, *rest, **more)
@@ -145,7 +145,7 @@ def test_a_child_run_is_cancelled_with_its_parent(database: Database, tmp_path: 
     engine.submit(new_run("parent", plan, 1.0))
     ((_, order),) = engine.turn().launches
     child_id = split_token(order.token)[0]
-    engine.feed("parent", states.CancelAsked(100.0))
+    engine.feed("parent", events.CancelAsked(100.0))
     assert [token for _, token in engine.turn().kills] == [order.token]
     end(engine, order.token, Outcome(FailureClass.CANCELLED, "cancelled"))
     assert {r.id: r.status for r in engine.turn().finished} == {

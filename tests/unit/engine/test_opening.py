@@ -14,8 +14,8 @@ from orchestrator.definition import explain, loader
 from orchestrator.definition import plan as plans
 from orchestrator.engine import opening
 from orchestrator.errors import ArgumentError, InputError
+from orchestrator.events import DecideRepeat, OpenStage, RepeatDecided, StageOpened, StageRefused, StageSkipped
 from orchestrator.model import Plan, Run, Task
-from orchestrator.states import DecideRepeat, OpenStage, RepeatDecided, StageOpened, StageRefused, StageSkipped
 
 AT = 1_763_700_000.0
 

@@ -121,14 +121,12 @@ def test_only_unfinished_runs_are_taken_up(database: Database) -> None:
     assert [r.id for r in store.load_unfinished(database)] == ["open"]
 
 
-def test_forget_leaves_nothing(database: Database) -> None:
-    run = run_of(stages=Map({"1": StageState("1")}), tasks=Map({0: Task(0, "1")}))
-    store.Writer(database).save([store.Changed(run, True, ("1",), (0,))], [store.EventRow("r1", 1.0, "run begun")])
-    assert store.last_event(database, "r1") == 1
-    store.forget(database, "r1")
-    with database.read() as connection:
-        for table in ("runs", "stages", "tasks", "events"):
-            assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar() == 0
+def test_events_are_numbered_as_they_come(database: Database) -> None:
+    events = [store.EventRow("r1", 1.0, "run begun"), store.EventRow("r1", 2.0, "stage opened", "1")]
+    store.Writer(database).save([store.Changed(run_of(), True, (), ())], events)
+    assert store.last_event(database, "r1") == 2
+    assert [e.kind for e in store.events_after(database, "r1", 1)] == ["stage opened"]
+    assert store.last_event(database, "absent") == 0
 
 
 def test_a_writer_waits_for_another_instead_of_failing(database: Database, tmp_path: Path) -> None:
