@@ -332,7 +332,7 @@ class _Change:
             self.commands.append(Launch(task.number))
 
     def close_task(self, task: Task, status: TaskStatus, at: float, outcome: Outcome | None) -> None:
-        started_at = task.started_at or (outcome.started_at if outcome else 0.0)
+        started_at = (outcome.started_at if outcome else 0.0) or task.started_at
         ended_at = (outcome.ended_at if outcome else 0.0) or at
         closed = replace(
             task,
