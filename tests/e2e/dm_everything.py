@@ -55,5 +55,21 @@
             'command': 'echo home is ~ | tr a-z A-Z > $outputDir/home.txt ; ' \
                        + 'echo done',
         },
+        '11-OWN-FILES': {
+            'command': 'echo own $(basename $filePath) >> own.txt',
+            'workingDir': '$outputDir',
+            'dataDir': '$workingDir/..',
+            'filePathPattern': '[b]*.h5',
+            'parallelExec': True,
+            'monitorCmd': 'true',
+        },
+        '12-OWN-LIST': {
+            'command': 'echo listed $(basename $filePath) >> own.txt',
+            'workingDir': '$outputDir',
+            'dataDir': '$workingDir/..',
+            'filePath': 'b.h5',
+            'filePathList': ['a.h5', 'b.h5'],
+            'parallelExec': False,
+        },
     },
 }

@@ -58,6 +58,18 @@ def test_each_file_sees_its_own_captures_and_the_run_the_last(ran: tuple[Run, Pa
     assert run.variables["baseName"] == "b.h5"
 
 
+def test_a_stage_may_name_its_own_files_relative_to_its_data_dir(ran: tuple[Run, Path]) -> None:
+    _, place = ran
+    assert (place / "out/own.txt").read_text().split("\n") == ["own b.h5", "listed b.h5", "listed a.h5", ""]
+
+
+def test_a_catalog_query_says_what_is_missing(shared_client: Client) -> None:
+    stages = workflow(s1={"command": "echo $filePath", "fileQueryDict": {"sample": "x"}})
+    run = wait(shared_client, submit(shared_client, stages))
+    assert run.status is RunStatus.FAILED
+    assert "catalog" in run.error
+
+
 def test_captured_text_stays_literal_inside_nested_quotes(ran: tuple[Run, Path]) -> None:
     _, place = ran
     assert (place / "out/ssh.txt").read_text() == "--label|a|b|"
