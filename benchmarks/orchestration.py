@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 STAGES = 3
 BAR_RATE, BAR_RATIO, BAR_LATENCY_MS = 150.0, 0.5, 5.0
@@ -39,7 +40,7 @@ def noop(previous: object = None) -> tuple[float, float]:
 
 
 @contextmanager
-def parsl_apps(directory: Path) -> Iterator[object]:
+def parsl_apps(directory: Path) -> Iterator[Any]:
     from parsl import Config, python_app
     from parsl.dataflow.dflow import DataFlowKernel
     from parsl.executors import HighThroughputExecutor
@@ -64,25 +65,25 @@ def parsl_apps(directory: Path) -> Iterator[object]:
         kernel.cleanup()
 
 
-def raw_rate(app: object, runs: int) -> float:
+def raw_rate(app: Any, runs: int) -> float:
     begun = time.perf_counter()
     last = []
     for _ in range(runs):
         future = None
         for _ in range(STAGES):
-            future = app(future)  # type: ignore[operator]
+            future = app(future)
         last.append(future)
     for future in last:
         future.result()
     return runs / (time.perf_counter() - begun)
 
 
-def raw_latency_ms(app: object, runs: int) -> list[float]:
+def raw_latency_ms(app: Any, runs: int) -> list[float]:
     gaps = []
     for _ in range(runs):
-        futures = [app()]  # type: ignore[operator]
+        futures = [app()]
         for _ in range(STAGES - 1):
-            futures.append(app(futures[-1]))  # type: ignore[operator]
+            futures.append(app(futures[-1]))
         times = [f.result() for f in futures]
         gaps += [(b[0] - a[1]) * 1e3 for a, b in itertools.pairwise(times)]
     return gaps
@@ -92,7 +93,7 @@ def raw_latency_ms(app: object, runs: int) -> list[float]:
 
 
 @contextmanager
-def beamway(home: Path) -> Iterator[object]:
+def beamway(home: Path) -> Iterator[Any]:
     from orchestrator.client import Client
     from orchestrator.settings import Settings
 
@@ -106,42 +107,42 @@ def beamway(home: Path) -> Iterator[object]:
             client.stop_service()
 
 
-def plan(client: object) -> object:
+def plan(client: Any) -> Any:
     stages = {f"{i:02d}-noop": {"function": "builtins:dict"} for i in range(STAGES)}
     definition = {"name": "noop", "owner": "benchmark", "stages": stages}
     from orchestrator.definition import loader
 
-    return client.plan(loader.load(definition), {})  # type: ignore[attr-defined]
+    return client.plan(loader.load(definition), {})
 
 
-def finish(client: object, ids: list[str]) -> None:
+def finish(client: Any, ids: list[str]) -> None:
     """Wait until the store says that each of these runs is done."""
     left = set(ids)
     while left:
-        left -= client.ended(left)  # type: ignore[attr-defined]
+        left -= client.ended(left)
         if left:
             time.sleep(0.05)
 
 
-def our_rate(client: object, runs: int) -> float:
+def our_rate(client: Any, runs: int) -> float:
     """From the first definition to the last run done; each run is compiled and accepted on its own."""
     begun = time.perf_counter()
-    ids = client.submit_all(plan(client) for _ in range(runs))  # type: ignore[attr-defined]
+    ids = client.submit_all(plan(client) for _ in range(runs))
     finish(client, ids)
     seconds = time.perf_counter() - begun
     for run_id in (ids[0], ids[-1]):
-        run = client.run(run_id)  # type: ignore[attr-defined]
+        run = client.run(run_id)
         assert run.status == "done", run.error
         assert len(run.tasks) == STAGES
     return runs / seconds
 
 
-def our_latency_ms(client: object, runs: int) -> list[float]:
+def our_latency_ms(client: Any, runs: int) -> list[float]:
     gaps = []
     for _ in range(runs):
-        run_id = client.submit(plan(client))  # type: ignore[attr-defined]
+        run_id = client.submit(plan(client))
         finish(client, [run_id])
-        tasks = sorted(client.run(run_id).tasks.values(), key=lambda t: t.number)  # type: ignore[attr-defined]
+        tasks = sorted(client.run(run_id).tasks.values(), key=lambda t: t.number)
         gaps += [(b.started_at - a.ended_at) * 1e3 for a, b in itertools.pairwise(tasks)]
     return gaps
 

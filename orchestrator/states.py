@@ -355,21 +355,22 @@ class _Change:
         )
         self.put_stage(stage)
         if status is not TaskStatus.ABORTED and stage.open:
-            self.release_next(task.stage, status, at)
+            self.release_next(closed, at)
         elif not stage.open and stage.status is StageStatus.RUNNING:
             self.tasks_over(task.stage, at)
 
-    def release_next(self, name: str, status: TaskStatus, at: float) -> None:
-        """One by one: after a success start the next file, after a failure start none."""
-        if stage_plan(self.run, name).parallel:
+    def release_next(self, task: Task, at: float) -> None:
+        """One by one: after a success start the next file (they are numbered in order), after a failure start none."""
+        if stage_plan(self.run, task.stage).parallel:
             return
-        held = sorted((t for t in self.tasks_of(name) if t.held), key=lambda t: t.number)
-        if status is not TaskStatus.DONE:
-            for task in held:
-                self.close_task(task, TaskStatus.ABORTED, at, None)
-        elif held:
-            self.put_task(replace(held[0], held=False))
-            self.commands.append(Launch(held[0].number))
+        if task.status is not TaskStatus.DONE:
+            for waiting in [t for t in self.tasks_of(task.stage) if t.held]:
+                self.close_task(waiting, TaskStatus.ABORTED, at, None)
+            return
+        following = self.run.tasks.get(task.number + 1)
+        if following is not None and following.held and following.stage == task.stage:
+            self.put_task(replace(following, held=False))
+            self.commands.append(Launch(following.number))
 
     def keep_captures(self, task: Task, captures: dict[str, str]) -> None:
         run = self.run
@@ -422,7 +423,7 @@ class _Change:
         tasks = run.tasks
         for task in run.tasks.values():
             if task.stage in whole and task.status is TaskStatus.DONE:
-                tasks = tasks.set(task.number, replace(task, item=task.item, status=TaskStatus.ABORTED))
+                tasks = tasks.set(task.number, replace(task, status=TaskStatus.ABORTED))
                 self.touched.add(task.number)
         stages = run.stages.update({name: StageState(name) for name in again})
         self.run = replace(run, tasks=tasks, stages=stages, status=RunStatus.RUNNING, error="", ended_at=0.0)

@@ -159,7 +159,7 @@ class Agent:
             for event in self._unstored.pop(known).events:
                 if isinstance(event, protocol.Ended):
                     active = self._active.pop(event.token, None)
-                    if active is not None and (active.started_at or active.asked or event.outcome.failure):
+                    if active is not None and _left_files(active, event.outcome):
                         output.tidy(active.paths)
 
     def _send_events(self) -> None:
@@ -243,9 +243,13 @@ class Agent:
                 ),
             )
 
-        label = self._pool.pilot(1)
-        future = self._pool.submit(label, executors.CHECK, codec.dumps(order), outcome.started_at)
-        future.add_done_callback(checked)
+        try:
+            label = self._pool.pilot(1)
+            future = self._pool.submit(label, executors.CHECK, codec.dumps(order), outcome.started_at)
+            future.add_done_callback(checked)
+        except Exception as error:  # as in `_begin`
+            log.exception("check.failed", token=order.token)
+            self._arrive(order.token, Outcome(FailureClass.LOST, f"its outputs could not be checked: {error}"))
 
     def _end(self, token: str, why: FailureClass) -> None:
         active = self._active.get(token)
@@ -352,9 +356,16 @@ def _outcome(future: Future[Any]) -> Outcome:
     return Outcome(FailureClass.LOST, f"the worker was lost: {type(error).__name__}: {error}", ended_at=time.time())
 
 
+def _left_files(active: _Active, outcome: Outcome) -> bool:
+    """May there be files of this attempt to tidy up? A short call that was never seen busy leaves none."""
+    lasted_s = outcome.ended_at - outcome.started_at
+    seen = active.started_at or active.asked or outcome.failure or lasted_s > wrapper.WORTH_KEEPING_S
+    return active.order.kind is StageKind.COMMAND or bool(seen)
+
+
 def _as_asked(active: _Active, outcome: Outcome) -> Outcome:
     """The outcome of an attempt that was asked to end is that it did, unless it had ended well before."""
-    if active.asked is None or outcome.failure is None:
+    if active.asked is None or outcome.failure in (None, active.asked):
         return outcome
     if active.asked is FailureClass.TIMEOUT:
         reason = f"ended after its timeout of {active.order.timeout_s:g} s"

@@ -44,18 +44,24 @@ def end(processes: Iterable[psutil.Process], grace_s: float = GRACE_S) -> int:
     return len(found)
 
 
-def end_group(group: int, grace_s: float = GRACE_S) -> None:
-    """End a process group: SIGTERM, then SIGKILL once `grace_s` is over. Returns when no process of it is left."""
+def end_group(group: int, grace_s: float = GRACE_S) -> bool:
+    """End a process group: SIGTERM, then SIGKILL once `grace_s` is over. True when no process of it is left.
+
+    False when something of it belongs to another account (sudo) and may not be signalled by ours.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(group, number)
         except ProcessLookupError:
-            return
+            return True
+        except PermissionError:
+            return False
         over = time.monotonic() + grace_s
         while time.monotonic() < over:
             if not group_alive(group):
-                return
+                return True
             time.sleep(0.02)
+    return False
 
 
 def group_alive(group: int) -> bool:

@@ -22,6 +22,7 @@ from orchestrator.model import FailureClass, Order, Outcome
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")  # of the agent's environment
 TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h: try again later
 _AROUND = '"$1" -c "$2"; s=$?; printf "%s" "$s" >"$3.part" && mv -f "$3.part" "$3"; exit "$s"'
+LEFT = "; processes of another account could not be ended and may still run"
 _POLL_S = 0.1
 
 
@@ -100,9 +101,13 @@ class Shell:
             ended = order.token in self._ending
         if ended:  # asked for while it was being started
             processes.end_group(process.pid)
-        return self._wait(order, process, paths, started_at), started_at, ""
+        status, left = self._wait(order, process, paths, started_at)
+        return status, started_at, LEFT if left else ""
 
-    def _wait(self, order: Order, process: subprocess.Popen[bytes], paths: output.Paths, started_at: float) -> int:
+    def _wait(
+        self, order: Order, process: subprocess.Popen[bytes], paths: output.Paths, started_at: float
+    ) -> tuple[int, bool]:
+        """(exit status, was something of a group that was to end left alive)"""
         while True:
             left_s = _POLL_S * 100
             if order.timeout_s:
@@ -119,9 +124,7 @@ class Shell:
                 output.cut(paths.stderr, 2 * self._cap)
         with self._lock:
             ended = order.token in self._ending
-        if ended:
-            processes.end_group(process.pid)
-        return status
+        return status, ended and not processes.end_group(process.pid)
 
     def _adopted(self, order: Order, paths: output.Paths) -> tuple[int | None, float, str] | None:
         """What became of an attempt that an earlier agent started; None when it never started."""
@@ -170,11 +173,11 @@ def _judge(
     order: Order, status: int | None, asked: FailureClass | None, trouble: str
 ) -> tuple[FailureClass | None, str]:
     if asked is FailureClass.TIMEOUT:
-        return asked, f"ended after its timeout of {order.timeout_s:g} s"
+        return asked, f"ended after its timeout of {order.timeout_s:g} s{trouble}"
     if asked is FailureClass.CANCELLED:
-        return asked, "cancelled"
+        return asked, f"cancelled{trouble}"
     if asked is not None or status is None:
-        return FailureClass.LOST, trouble or "the agent was stopped under it"
+        return FailureClass.LOST, trouble.removeprefix("; ") or "the agent was stopped under it"
     if trouble:
         return FailureClass.USER, trouble
     if status == 0:

@@ -95,9 +95,9 @@ class Engine:
             self._queue.append((run_id, event))
 
     def forget_unsaved(self) -> None:
-        """Drop the runs that never reached the store: whoever asked for them is told so."""
-        self._submitted.clear()
-        for run_id in [r for r in self.runs if r not in self._stored]:
+        """Drop the runs that never reached the store: whoever asked for them is told so. Child runs stay: we asked."""
+        self._submitted = {i: r for i, r in self._submitted.items() if r.parent}
+        for run_id in [i for i, r in self.runs.items() if i not in self._stored and not r.parent]:
             del self.runs[run_id]
             self._touched.pop(run_id, None)
             self._outward = [(r, c) for r, c in self._outward if r != run_id]

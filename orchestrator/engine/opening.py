@@ -42,15 +42,11 @@ def answer(run: Run, command: OpenStage | DecideRepeat, at: float, *, shell_text
         return StageRefused(at, plan.name, str(error))
 
 
-def values_of(run: Run, item: str | None = None) -> dict[str, str]:
-    """Every name known to a command of this run; for one file, that file's own captures first."""
+def values_of(run: Run) -> dict[str, str]:
+    """Every name known to the commands of this run."""
     started = time.strftime("%Y/%m/%d %H:%M:%S %Z", time.localtime(run.started_at))
-    values = {"id": run.id, "username": run.username, "execHost": run.host, "startTime": started}
-    values.update(run.variables)
-    if item is not None:
-        values.update({name: value for (owner, name), value in run.item_variables.items() if owner == item})
-        values["filePath"] = item
-    return values
+    own = {"id": run.id, "username": run.username, "execHost": run.host, "startTime": started}
+    return {**own, **run.variables}
 
 
 def _open(run: Run, plan: StagePlan, repetition: int, at: float, shell_text: bool) -> Event:
@@ -59,11 +55,14 @@ def _open(run: Run, plan: StagePlan, repetition: int, at: float, shell_text: boo
         return StageSkipped(at, plan.name, f"runIf is false: {plan.run_if}")
     if not plan.per_file:
         return StageOpened(at, plan.name, repetition, (_draft(run, plan, None, values, shell_text),))
-    per_file = []
-    for item in _files(run, plan, values):
-        own = values_of(run, item) if run.item_variables else {**values, "filePath": item}
-        per_file.append(_draft(run, plan, item, own, shell_text))
-    return StageOpened(at, plan.name, repetition, tuple(per_file))
+    captured: dict[str, dict[str, str]] = {}
+    for (item, name), value in run.item_variables.items():
+        captured.setdefault(item, {})[name] = value
+    drafts = (
+        _draft(run, plan, item, {**values, **captured.get(item, {}), "filePath": item}, shell_text)
+        for item in _files(run, plan, values)
+    )
+    return StageOpened(at, plan.name, repetition, tuple(drafts))
 
 
 def files_at_submission(plan: Plan) -> tuple[str, ...]:

@@ -147,6 +147,16 @@ def test_a_function_that_exits_is_a_failure_not_a_lost_worker(shared_client: Cli
     assert run.tasks[0].attempt == 1
 
 
+def test_a_short_silent_command_leaves_no_files(shared_client: Client) -> None:
+    run_id = submit(shared_client, workflow(s1={"command": "true"}))
+    wait(shared_client, run_id)
+    logs = shared_client.settings.home / "runs" / run_id / "logs"
+    over = time.monotonic() + 5
+    while list(logs.iterdir()):
+        assert time.monotonic() < over, list(logs.iterdir())
+        time.sleep(0.02)
+
+
 def test_a_child_run_per_file(shared_client: Client, tmp_path: Path) -> None:
     child = tmp_path / "child.py"
     child.write_text(

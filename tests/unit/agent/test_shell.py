@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -90,6 +91,22 @@ def test_cancel_ends_even_a_group_that_ignores_the_polite_signal(
     thread.join(20)
     assert outcomes[0].failure is FailureClass.CANCELLED
     assert not running(child)
+
+
+def test_a_group_of_another_account_is_said_to_be_left(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What sudo starts may not be signalled by us; only the shell around it ends."""
+
+    def only_ours(group: int, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(group, number)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "killpg", only_ours)
+    outcome = shell.run(order(tmp_path, "sleep 3", timeout_s=0.3))
+    assert outcome.failure is FailureClass.TIMEOUT
+    assert "another account" in outcome.reason
 
 
 def test_cancel_before_the_beginning_means_it_never_begins(shell: Shell, tmp_path: Path) -> None:

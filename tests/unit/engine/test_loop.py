@@ -116,6 +116,32 @@ def test_a_run_that_could_not_be_stored_is_forgotten(
     assert store.known(database, ["r"]) == set()
 
 
+def test_a_child_run_that_could_not_be_stored_is_not_forgotten(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = tmp_path / "child.py"
+    child.write_text("{'name': 'c', 'owner': 'o', 'stages': {'1': {'command': 'true'}}}")
+    definition = loader.load(workflow(s1={"command": "true"}, s2={"workflow": str(child)}))
+    plan = compile_plan(definition, {}, directory="/", find_child=loader.load)
+    engine = engine_on(database, tmp_path)
+    engine.submit(new_run("parent", plan, 1.0))
+    engine.turn()
+    save = store.Writer.save
+
+    def broken(*_: object) -> None:
+        raise Unavailable("The disk is full.")
+
+    monkeypatch.setattr(store.Writer, "save", broken)
+    end(engine, "parent.0.1")
+    with pytest.raises(Unavailable):
+        engine.turn()
+    engine.forget_unsaved()
+    monkeypatch.setattr(store.Writer, "save", save)
+    ((_, order),) = engine.turn().launches
+    end(engine, order.token)
+    assert {r.id: r.status for r in engine.turn().finished}["parent"] is RunStatus.DONE
+
+
 def test_a_bug_met_by_one_run_fails_that_run_only(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
