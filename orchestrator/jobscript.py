@@ -1,0 +1,103 @@
+r"""The text of a batch script, the same for every scheduler: claim the token, prepare, run, leave a record.
+
+The record is written by rename at the very end, whatever ended the script short of SIGKILL: `key=value` lines (`job`,
+`host`, `started`, `ended`, `signal`, `status`, `step`). A job without one did not end by itself. Of two jobs of one
+token only the one that claims it first runs; the other ends at once, so nothing is ever computed twice.
+
+SIGTERM, SIGUSR1 and SIGUSR2 are what schedulers send before they kill (before the walltime is over, at preemption, at a
+cancel): they are handed to the payload as SIGTERM, which gets the time that is left to end in order.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+JOB_ID = "${SLURM_JOB_ID:-${PBS_JOBID:-${JOB_ID:-$$}}}"
+DUPLICATE = 0  # exit status of a job whose token is claimed: it has nothing to say
+
+
+class Record(Struct, frozen=True):
+    """What a script said of its own end. `step` is `init` when the environment could not be prepared, else `run`."""
+
+    job: str = ""
+    host: str = ""
+    started: float = 0.0
+    ended: float = 0.0
+    signal: str = ""  # the signal that asked it to end, empty when it ended by itself
+    status: int | None = None
+    step: str = ""
+
+
+def body(
+    argv: Sequence[str],
+    *,
+    record: str,
+    init: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """The script that runs `argv` and leaves `record` (and `record`.claim) behind.
+
+    `init` are lines of the site's profile (`module load …`), run in the script's own shell; the first that fails ends
+    it, with `step` `init`. Everything else is quoted: no argument is ever read as shell text.
+    """
+    lines = [
+        f"record={shlex.quote(record)}",
+        f'job="{JOB_ID}"',
+        'started="$(date +%s)"; signal=; child=; step=init',
+        'if ! mkdir "$record.claim" 2>/dev/null; then',
+        '  if [ "$(cat "$record.claim/job" 2>/dev/null)" != "$job" ]; then',
+        '    echo "beamway: this token is claimed by job $(cat "$record.claim/job" 2>/dev/null); nothing to do" >&2',
+        f"    exit {DUPLICATE}",
+        "  fi",
+        "fi",
+        'printf "%s" "$job" >"$record.claim/job"',
+        "leave() {",
+        "  status=$?",
+        "  trap '' TERM USR1 USR2",
+        '  printf "job=%s\\nhost=%s\\nstarted=%s\\nended=%s\\nsignal=%s\\nstep=%s\\nstatus=%s\\n" "$job" \\',
+        '    "$(hostname)" "$started" "$(date +%s)" "$signal" "$step" "$status" >"$record.part.$$"',
+        '  mv -f "$record.part.$$" "$record"',
+        "}",
+        "trap leave EXIT",
+        'asked() { signal="$1"; if [ -n "$child" ]; then kill -TERM "$child" 2>/dev/null; else exit 143; fi; }',
+        "trap 'asked TERM' TERM; trap 'asked USR1' USR1; trap 'asked USR2' USR2",
+    ]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted((environment or {}).items())]
+    lines += [f"{{ {line}\n}} || exit" for line in init]
+    lines += [
+        "step=run",
+        f"{shlex.join(argv)} &",
+        "child=$!",
+        'wait "$child"; status=$?',
+        'while kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done',  # a signal ends `wait`, not the child
+        'exit "$status"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def read(path: str) -> Record | None:
+    """The record at `path`; None when there is none or it is not whole."""
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None
+    values = dict(line.partition("=")[::2] for line in text.splitlines())
+    if "status" not in values:
+        return None
+    return Record(
+        values.get("job", ""),
+        values.get("host", ""),
+        _number(values.get("started", "")),
+        _number(values.get("ended", "")),
+        values.get("signal", ""),
+        int(values["status"]) if values["status"].isdecimal() else None,
+        values.get("step", ""),
+    )
+
+
+def _number(text: str) -> float:
+    return float(text) if text.isdecimal() else 0.0

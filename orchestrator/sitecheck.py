@@ -1,0 +1,1 @@
+"""Is a site as its profile says? Filled by `beamway site check`."""
