@@ -96,27 +96,19 @@ class Client:
         return loader.load(name, self.site_directories()).policies.allow_shell_text
 
     def _check_sites(self, plan: Plan) -> None:
-        """Every site a stage names must exist, be one that runs can go to, and have what the stage asks for."""
+        """Every site a stage names must exist, and have what the stage asks for."""
         from sites import loader
 
         for stage in plan.stages:
-            name = self.settings.site if stage.site in ("", "auto") else stage.site
-            node = loader.load(name, self.site_directories()).node
-            asked = stage.resources
-            for what, wanted, there in (
-                ("nodes", asked.nodes, 1),
-                ("GPUs", asked.gpus_per_rank * asked.ranks_per_node, node.gpus),
-                ("bytes of memory", asked.memory_bytes, node.memory_bytes_here()),
-            ):
-                if wanted > there:
-                    raise UserError(
-                        f"Stage {stage.name!r} asks for {wanted} {what}, and the site {name!r} has {there}.",
-                        "Ask for less in its 'resources', or run it at another site.",
-                    )
-            if name != self.settings.site:
-                raise Conflict(
-                    f"Stage {stage.name!r} names the site {name!r}, but only {self.settings.site!r} has an agent here.",
-                    "Leave the site out, or set it to 'auto'.",
+            name = stage.placing.site or self.settings.site
+            if name == "auto" or stage.kind is StageKind.WORKFLOW:
+                continue
+            profile = loader.load(name, self.site_directories())
+            sentence = limits.forbidden(profile, stage.resources, stage.placing)
+            if sentence:
+                raise UserError(
+                    f"Stage {stage.name!r} cannot run at site {name!r}: {sentence}.",
+                    "Ask for less in its 'resources', or run it at another site.",
                 )
 
     # ---- wishes
@@ -179,12 +171,12 @@ class Client:
     def events(self, run_id: str, after: int = 0) -> list[EventRow]:
         return store.events_after(self._database, run_id, after)
 
-    def live(self, run_id: str) -> dict[str, tuple[float, str]]:
-        """token → (fraction, text) of what runs at this moment; empty when no service answers."""
+    def live(self, run_id: str) -> protocol.Live:
+        """Progress and waits at this moment; empty when no service answers."""
         try:
-            return self._ask(protocol.Peek(run_id), protocol.Live, start=False).progress
+            return self._ask(protocol.Peek(run_id), protocol.Live, start=False)
         except Unavailable:
-            return {}
+            return protocol.Live({}, {}, ())
 
     def counts(self) -> dict[str, int]:
         """How many runs are in each state."""

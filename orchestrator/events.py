@@ -30,6 +30,15 @@ class StageOpened(Struct, frozen=True):
     drafts: tuple[TaskDraft, ...]
 
 
+class StagePlaced(Struct, frozen=True):
+    """An answer to `Place`: its tasks go to `site`, and `sentence` says why."""
+
+    at: float
+    stage: str
+    site: str
+    sentence: str = ""
+
+
 class StageSkipped(Struct, frozen=True):
     """An answer to `OpenStage`: runIf is false."""
 
@@ -106,6 +115,7 @@ class TaskDraft(Struct, frozen=True):
 Event: TypeAlias = (
     Begun
     | StageOpened
+    | StagePlaced
     | StageSkipped
     | StageRefused
     | RepeatDecided
@@ -123,6 +133,13 @@ Event: TypeAlias = (
 class OpenStage(Struct, frozen=True):
     stage: str
     repetition: int
+
+
+class Place(Struct, frozen=True):
+    """Choose a site for this stage, other than those that have just failed it."""
+
+    stage: str
+    but: tuple[str, ...] = ()
 
 
 class DecideRepeat(Struct, frozen=True):
@@ -150,4 +167,4 @@ class Finished(Struct, frozen=True):
     status: RunStatus
 
 
-Command: TypeAlias = OpenStage | DecideRepeat | Launch | Kill | Wake | Finished
+Command: TypeAlias = OpenStage | Place | DecideRepeat | Launch | Kill | Wake | Finished

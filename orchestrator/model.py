@@ -67,6 +67,15 @@ class FailureClass(StrEnum):
     BAD_INPUT = "bad input"  # an input file is missing, truncated or not what it should be
     TRANSIENT = "transient"  # exit code 75, or a code the definition lists
     LOST = "lost worker"  # the worker or agent died under it: not the user's fault, not counted against them
+    NODE = "node failure"  # a node under its job died
+    PREEMPTED = "preempted"  # its job was ended to make room for another
+    WALLTIME = (
+        "walltime"  # its job was over before the work was; repeated once with more time, within the queue's limit
+    )
+    MEMORY = "out of memory"  # its job used more memory than it had
+    RESERVATION = "reservation"  # the reservation it counted on is gone or full; the site's policy says what is next
+    SITE = "site"  # the scheduler refuses such jobs, or no worker comes up there
+    OUTSIDE = "cancelled outside"  # somebody ended its job with the scheduler's own command
     TIMEOUT = "timeout"  # ran longer than its `timeout`
     CANCELLED = "cancelled"
 
@@ -113,6 +122,18 @@ class Resources(Struct, frozen=True):
     cores_per_rank: int = 1
     memory_bytes: int = 0  # 0: not stated
     walltime_s: float = 0.0  # 0: the queue's default
+    longer: float = 1.0  # this attempt gets so many times the walltime: an earlier one had too little
+    larger: float = 1.0  # the same for the memory
+
+
+class Placing(Struct, frozen=True):
+    """Where and how a task runs; an empty field leaves it to the site's profile."""
+
+    site: str = ""  # a site's name, `auto`, or empty for the default
+    queue: str = ""  # a queue's name or a use (`realtime`, `demand`, `regular`, `debug`)
+    account: str = ""
+    reservation: str = ""
+    mode: str = ""  # `pilot` or `batch`
 
 
 class RetryRule(Struct, frozen=True):
@@ -170,7 +191,7 @@ class StagePlan(Struct, frozen=True):
     repeat: Repeat | None = None
     per_file: bool = False  # names `$filePath`: one task per file
     parallel: bool = True  # parallelExec
-    site: str = "local"
+    placing: Placing = Placing()
     user_account: str = ""
     resources: Resources = Resources()
     retries: tuple[RetryRule, ...] = ()
@@ -195,6 +216,7 @@ class Plan(Struct, frozen=True):
     definition: dict[str, Any] = {}  # as written, for the DM record
     directory: str = ""  # directory the run was submitted from: relative paths are resolved against it
     children: dict[str, Plan] = {}  # plans of WORKFLOW stages' targets, by `call`, compiled with the parent
+    placing: Placing = Placing()  # asked for with the run: holds for what the stages leave open, and for child runs
 
 
 # ----------------------------------------------------------------------------------------------------------- run
@@ -223,6 +245,8 @@ class Outcome(Struct, frozen=True):
     failure: FailureClass | None = None  # None: success
     reason: str = ""
     exit_status: int | None = None
+    job: str = ""  # id of the batch job that carried it, where there was one
+    elsewhere: str = ""  # SITE, RESERVATION: the site that the profile's policy names for the next attempt
     captures: dict[str, str] = {}
     findings: tuple[Finding, ...] = ()
     products: tuple[Product, ...] = ()
@@ -231,6 +255,7 @@ class Outcome(Struct, frozen=True):
     ended_at: float = 0.0
     transfer_s: float = 0.0
     checks_s: float = 0.0
+    queue_s: float = 0.0  # from the order to the start of the work
     stdout: str = ""  # path of the kept output, or empty when there was none
     stderr: str = ""
 
@@ -252,6 +277,7 @@ class Task(Struct, frozen=True):
     submitted_at: float = 0.0
     started_at: float = 0.0
     ended_at: float = 0.0
+    site: str = ""  # that has this attempt
     due_at: float = 0.0  # BACKOFF: next attempt; PENDING of a later repetition: its start
     held: bool = False  # waits for an earlier task of its stage (parallelExec false)
     used: dict[str, int] = {}  # failure class -> retries used
@@ -265,6 +291,8 @@ class StageState(Struct, frozen=True):
     started_at: float = 0.0
     ended_at: float = 0.0
     reason: str = ""
+    site: str = ""  # where its tasks go; for `auto` empty until a site was chosen
+    placed: str = ""  # why there, in a sentence
     open: int = 0  # tasks not ended
     done: int = 0
     failed: int = 0
@@ -309,6 +337,8 @@ class Order(Struct, frozen=True):
     transient_codes: tuple[int, ...] = ()
     timeout_s: float = 0.0
     resources: Resources = Resources()
+    placing: Placing = Placing()
+    experiment: str = ""
     log_dir: str = ""
     adopt: bool = False  # this attempt may already run or have run: look for it first
 

@@ -18,7 +18,8 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from orchestrator import codec
-from orchestrator.model import Order, Outcome, Plan
+from orchestrator.jobs import Queue, Reservation
+from orchestrator.model import Order, Outcome, Plan, Resources
 
 MOST_BYTES = 256 * 2**20  # of one frame: a larger one is not ours
 
@@ -69,6 +70,7 @@ class Peek(Message, frozen=True):
 
 class Live(Message, frozen=True):
     progress: dict[str, tuple[float, str]]  # token -> fraction, text
+    waits: dict[str, tuple[float, str]]  # token -> since when, what it waits for; run:stage while a site is chosen
     agents: tuple[str, ...]  # sites whose agent is connected
 
 
@@ -91,6 +93,17 @@ class Refused(Message, frozen=True):
 # agent → service
 
 
+class SiteView(Struct, frozen=True):
+    """What a site's scheduler says at the moment. Times are epoch seconds (UTC)."""
+
+    at: float = 0.0
+    silent_since: float = 0.0  # the scheduler has given no answer since then; 0: it answers
+    queues: tuple[Queue, ...] = ()
+    starts_in_s: dict[str, float] = {}  # queue -> until such work would start, by the scheduler's own estimate
+    reservations: tuple[Reservation, ...] = ()
+    warm: tuple[str, ...] = ()  # queues and reservations with a free worker that fits
+
+
 class Hello(Message, frozen=True):
     site: str
     pid: int
@@ -110,6 +123,14 @@ class Progress(Struct, frozen=True, tag=True):
     text: str
 
 
+class Waits(Struct, frozen=True, tag=True):
+    """What an attempt that has not begun waits for; shown, never stored. An empty text: for nothing any more."""
+
+    token: str
+    since: float
+    text: str
+
+
 class Ended(Struct, frozen=True, tag=True):
     token: str
     outcome: Outcome
@@ -117,10 +138,25 @@ class Ended(Struct, frozen=True, tag=True):
 
 class Report(Message, frozen=True):
     number: int
-    events: tuple[Started | Progress | Ended, ...]
+    events: tuple[Started | Progress | Waits | Ended, ...]
+
+
+class Estimated(Message, frozen=True):
+    """An answer to `Estimate`."""
+
+    number: int
+    view: SiteView
 
 
 # service → agent
+
+
+class Estimate(Message, frozen=True):
+    """How does the site look for work of this size?"""
+
+    number: int
+    resources: Resources
+    queues: tuple[str, ...]  # whose start is to be estimated
 
 
 class Orders(Message, frozen=True):
@@ -154,6 +190,8 @@ AnyMessage: TypeAlias = (
     | Refused  # clients
     | Hello
     | Report
+    | Estimated
+    | Estimate
     | Orders
     | Kills
     | Stored

@@ -13,6 +13,8 @@ Rules decided here and nowhere else:
 * A failed attempt is repeated as long as the stage's rule for that failure class has budget; each class has its own.
 * A repetition (`repeat*`) opens as soon as the one before ended, starts `repeatPeriod` seconds after, and reaching
   `maxRepeats` without the condition fails the stage.
+* A stage whose site is `auto` is placed before it opens, and again, elsewhere, when the site refused it. An attempt
+  stays with the site that it was given.
 """
 
 from __future__ import annotations
@@ -34,10 +36,12 @@ from orchestrator.events import (
     Kill,
     Launch,
     OpenStage,
+    Place,
     Recovered,
     RepeatDecided,
     RetryAsked,
     StageOpened,
+    StagePlaced,
     StageRefused,
     StageSkipped,
     TaskDue,
@@ -55,12 +59,15 @@ from orchestrator.model import (
     RetryRule,
     Run,
     RunStatus,
+    StageKind,
     StagePlan,
     StageState,
     StageStatus,
     Task,
     TaskStatus,
 )
+
+AUTO = "auto"
 
 
 class Step(NamedTuple):
@@ -81,6 +88,8 @@ def advance(run: Run, event: Event) -> Step:
             change.task_started(event)
         case StageOpened():
             change.stage_opened(event)
+        case StagePlaced():
+            change.stage_placed(event)
         case StageSkipped():
             if change.opening(event.stage):
                 change.end_stage(event.stage, StageStatus.SKIPPED, event.at, event.reason)
@@ -161,8 +170,26 @@ class _Change:
                 ):
                     self.put_stage(replace(states[plan.name], status=StageStatus.OPENING, repetition=1))
                     self.run = replace(self.run, stage=plan.name)
-                    self.commands.append(OpenStage(plan.name, 1))
+                    self.open_or_place(plan)
         self.end_if_over(at, failing)
+
+    def open_or_place(self, plan: StagePlan) -> None:
+        stage = self.run.stages[plan.name]
+        if plan.placing.site == AUTO and plan.kind is not StageKind.WORKFLOW and not stage.site:
+            self.commands.append(Place(plan.name))
+            return
+        if not stage.site:
+            self.put_stage(replace(stage, site=plan.placing.site))
+        self.commands.append(OpenStage(plan.name, stage.repetition))
+
+    def stage_placed(self, event: StagePlaced) -> None:
+        stage = self.run.stages.get(event.stage)
+        if stage is None or stage.status not in (StageStatus.OPENING, StageStatus.RUNNING):
+            return
+        first = stage.status is StageStatus.OPENING and not stage.site
+        self.put_stage(replace(stage, site=event.site, placed=event.sentence))
+        if first:
+            self.commands.append(OpenStage(event.stage, stage.repetition))
 
     def end_if_over(self, at: float, failing: bool) -> None:
         states = self.run.stages.values()
@@ -212,6 +239,7 @@ class _Change:
                 working_dir=draft.working_dir,
                 expect=draft.expect,
                 submitted_at=event.at,
+                site=stage.site,
                 due_at=due_at,
                 held=held,
             )
@@ -309,7 +337,17 @@ class _Change:
             )
         )
         self.commands.append(Wake(task.number, due_at))
+        if failure in (FailureClass.SITE, FailureClass.RESERVATION):
+            self.move(task.stage, event.outcome)
         return True
+
+    def move(self, name: str, outcome: Outcome) -> None:
+        """The site would not have it: on to the one its policy names, or for `auto` to the next best."""
+        stage = self.run.stages[name]
+        if outcome.elsewhere:
+            self.put_stage(replace(stage, site=outcome.elsewhere, placed=outcome.reason))
+        elif outcome.failure is FailureClass.SITE and stage_plan(self.run, name).placing.site == AUTO:
+            self.commands.append(Place(name, but=(stage.site,)))
 
     def task_due(self, event: TaskDue) -> None:
         task = self.run.tasks.get(event.number)
@@ -324,6 +362,7 @@ class _Change:
                     due_at=0.0,
                     started_at=0.0,
                     submitted_at=event.at,
+                    site=self.run.stages[task.stage].site,
                 )
             )
             self.commands.append(Launch(task.number))
@@ -438,7 +477,7 @@ class _Change:
             return
         for stage in run.stages.values():
             if stage.status is StageStatus.OPENING:
-                self.commands.append(OpenStage(stage.name, stage.repetition))
+                self.open_or_place(stage_plan(run, stage.name))
             elif stage.status is StageStatus.RUNNING and not stage.open:
                 self.commands.append(DecideRepeat(stage.name))
         for task in run.tasks.values():

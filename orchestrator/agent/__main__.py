@@ -12,6 +12,8 @@ from orchestrator import locks, logs
 from orchestrator import settings as settings_module
 from orchestrator.errors import BeamwayError
 
+CARRIED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")  # of the agent's environment, into every job
+
 
 def main(site: str) -> int:
     logs.configure()
@@ -22,7 +24,7 @@ def main(site: str) -> int:
         return 0
     environment = dict(os.environ)
 
-    from orchestrator.agent import agent, executors, processes
+    from orchestrator.agent import agent, around, executors, processes
     from orchestrator.agent.shell import Shell
     from sites import loader
 
@@ -30,16 +32,33 @@ def main(site: str) -> int:
     os.environ[processes.AGENT] = f"{settings.home}:{site}"
     executors.environment_for_parsl(str(Path(sys.executable).parent))
     agent.clear(settings.home, site)
-    cores = profile.node.cores or agent.cores_here()
+    directory = settings.home / "agents" / site
+    surroundings = around.of(profile, str(directory / "slots"))
     pool = executors.Executors(
-        settings.home / "agents" / site / "parsl",
-        cores=cores,
-        commands=profile.commands_here(),
+        directory / "parsl",
+        surroundings,
+        cores=profile.node.cores or agent.cores_here(),
+        commands=profile.commands_here() if profile.local else 1,
         worker_init=profile.environment.worker_init,
     )
-    shell = Shell(environment, log_cap_bytes=profile.limits.log_cap_bytes)
-    pool.pilot(1)
-    agent.Agent(settings.home, site, pool, shell, log_cap_bytes=profile.limits.log_cap_bytes).run()
+    me = agent.Agent(settings.home, site, pool, Shell(environment, log_cap_bytes=profile.limits.log_cap_bytes))
+    if profile.local:
+        pool.pilot(1)
+    else:
+        from orchestrator import schedulers
+        from orchestrator.agent.cluster import Cluster
+
+        me.cluster = Cluster(
+            profile,
+            schedulers.of(profile),
+            pool.kernel,
+            home=settings.home,
+            directory=directory,
+            environment={name: os.environ[name] for name in CARRIED if name in os.environ},
+            arrive=me.arrive,
+            told=me.told,
+        )
+    me.run()
     return 0
 
 

@@ -13,6 +13,7 @@ import queue
 import selectors
 import signal
 import socket
+import threading
 import time
 from concurrent.futures import Future
 from functools import partial
@@ -24,7 +25,9 @@ from msgspec.structs import replace
 
 from orchestrator import codec, protocol
 from orchestrator.agent import executors, output, processes, wrapper
+from orchestrator.agent.cluster import Cluster
 from orchestrator.agent.shell import Shell
+from orchestrator.jobs import JobState
 from orchestrator.model import FailureClass, Order, Outcome, StageKind
 
 BEAT_S = 0.25  # how often starts, progress and time-outs are looked at
@@ -44,19 +47,23 @@ class _Active:
         self.asked: FailureClass | None = None  # it was asked to end, for this reason
         self.asked_at = 0.0
         self.progress: tuple[float, str] | None = None
+        self.waits = ""
 
 
 class Agent:
-    def __init__(self, home: Path, site: str, pool: executors.Executors, shell: Shell, *, log_cap_bytes: int) -> None:
+    def __init__(self, home: Path, site: str, pool: executors.Executors, shell: Shell) -> None:
         self._home, self._site = home, site
-        self._pool, self._shell, self._cap = pool, shell, log_cap_bytes
+        self._pool, self._shell = pool, shell
+        self.cluster: Cluster | None = None  # set where work goes to a scheduler
         self._slots = home / "agents" / site / "slots"
         self._active: dict[str, _Active] = {}
         self._arrived: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
+        self._told: queue.SimpleQueue[tuple[str, float, str]] = queue.SimpleQueue()
+        self._views: queue.SimpleQueue[protocol.Estimated] = queue.SimpleQueue()
         self._waking, self._woken = socket.socketpair()
         self._waking.setblocking(False)
         self._woken.setblocking(False)
-        self._events: list[protocol.Started | protocol.Progress | protocol.Ended] = []
+        self._events: list[protocol.Started | protocol.Progress | protocol.Waits | protocol.Ended] = []
         self._unstored: dict[int, protocol.Report] = {}
         self._report_number = 0
         self._service: socket.socket | None = None
@@ -89,7 +96,7 @@ class Agent:
             if time.monotonic() - looked_at > BEAT_S:
                 looked_at = time.monotonic()
                 self._look()
-                trouble = self._pool.tend()
+                trouble = self._pool.tend() if self.cluster is None else self.cluster.trouble()
                 if trouble:
                     log.error("agent.pool_lost", reason=trouble)
                     self._stopping = True
@@ -148,6 +155,8 @@ class Agent:
                         self._end(token, FailureClass.CANCELLED)
                 case protocol.Stored():
                     self._forget(message.number)
+                case protocol.Estimate():
+                    self._estimate(message)
                 case protocol.Bye():
                     self._stopping = True
                 case _:
@@ -160,9 +169,17 @@ class Agent:
                 if isinstance(event, protocol.Ended):
                     active = self._active.pop(event.token, None)
                     if active is not None and _left_files(active, event.outcome):
-                        output.tidy(active.paths)
+                        output.tidy(active.paths, well=event.outcome.failure is None)
 
     def _send_events(self) -> None:
+        while not self._views.empty():
+            self._say(self._views.get())
+        while not self._told.empty():
+            token, since, text = self._told.get()
+            active = self._active.get(token)
+            if active is not None and not active.started_at and active.waits != text:
+                active.waits = text
+                self._events.append(protocol.Waits(token, since, text))
         if not self._events:
             return
         self._report_number += 1
@@ -181,9 +198,12 @@ class Agent:
             self._hand_on(order, active)
         except Exception as error:  # Parsl's own trouble, of any kind: this attempt is lost, the agent goes on
             log.exception("order.failed", token=order.token)
-            self._arrive(order.token, Outcome(FailureClass.LOST, f"the agent could not begin it: {error}"))
+            self.arrive(order.token, Outcome(FailureClass.LOST, f"the agent could not begin it: {error}"))
 
     def _hand_on(self, order: Order, active: _Active) -> None:
+        if self.cluster is not None:
+            self.cluster.begin(order)
+            return
         if order.kind is StageKind.COMMAND:
             future = self._pool.submit(executors.COMMANDS, self._shell.run, order)
             future.add_done_callback(partial(self._ended, order.token))
@@ -191,20 +211,34 @@ class Agent:
         if order.adopt:
             known = _known_end(active.paths)
             if known is not None:
-                self._arrive(order.token, known)
+                self.arrive(order.token, known)
                 return
-        label = self._pool.pilot(order.resources.cores_per_rank * order.resources.ranks_per_node)
-        text = codec.dumps(order)
-        future = self._pool.submit(label, executors.RUN, text, str(self._slots), self._cap)
-        future.add_done_callback(partial(self._ended, order.token))
+        self._pool.call(order).add_done_callback(partial(self._ended, order.token))
 
     def _ended(self, token: str, future: Future[Any]) -> None:
         """In Parsl's thread."""
-        self._arrive(token, _outcome(future))
+        self.arrive(token, _outcome(future))
 
-    def _arrive(self, token: str, outcome: Outcome) -> None:
+    def told(self, token: str, since: float, text: str) -> None:
+        """What an attempt waits for. From any thread."""
+        self._told.put((token, since, text))
+
+    def arrive(self, token: str, outcome: Outcome) -> None:
+        """What came of an attempt. From any thread."""
         self._arrived.put((token, outcome))
         self._wake()
+
+    def _estimate(self, asked: protocol.Estimate) -> None:
+        """Asking the scheduler takes a while: not in this thread."""
+
+        def answer() -> None:
+            view = protocol.SiteView(time.time())
+            if self.cluster is not None:
+                view = self.cluster.view(asked.resources, asked.queues)
+            self._views.put(protocol.Estimated(asked.number, view))
+            self._wake()
+
+        threading.Thread(target=answer, daemon=True).start()
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -220,7 +254,9 @@ class Agent:
             if active is None:
                 continue
             order = active.order
-            if order.kind is StageKind.COMMAND and order.expect and outcome.failure is None and not outcome.findings:
+            if self.cluster is not None:
+                self.cluster.forget(token)
+            elif order.kind is StageKind.COMMAND and order.expect and outcome.failure is None and not outcome.findings:
                 self._check(order, outcome)
                 continue
             self._events.append(protocol.Ended(token, _as_asked(active, outcome)))
@@ -230,7 +266,7 @@ class Agent:
 
         def checked(future: Future[Any]) -> None:
             seen = _outcome(future)
-            self._arrive(
+            self.arrive(
                 order.token,
                 replace(
                     outcome,
@@ -245,22 +281,25 @@ class Agent:
 
         try:
             label = self._pool.pilot(1)
-            future = self._pool.submit(label, executors.CHECK, codec.dumps(order), outcome.started_at)
+            future = self._pool.submit(label, wrapper.check, codec.dumps(order), outcome.started_at)
             future.add_done_callback(checked)
         except Exception as error:  # as in `_begin`
             log.exception("check.failed", token=order.token)
-            self._arrive(order.token, Outcome(FailureClass.LOST, f"its outputs could not be checked: {error}"))
+            self.arrive(order.token, Outcome(FailureClass.LOST, f"its outputs could not be checked: {error}"))
 
     def _end(self, token: str, why: FailureClass) -> None:
         active = self._active.get(token)
         if active is None:
+            if self.cluster is not None:
+                self.cluster.end_unknown(token)
+                return
             found = list(processes.with_environment(processes.TOKEN, token))
             processes.end(found)
             self._events.append(protocol.Ended(token, Outcome(FailureClass.CANCELLED, "cancelled")))
             return
         if active.asked is None:
             active.asked, active.asked_at = why, time.monotonic()
-        if active.order.kind is StageKind.COMMAND:
+        if self.cluster is None and active.order.kind is StageKind.COMMAND:
             begun = self._shell.end(token, why)
         else:
             begun = self._end_call(active)
@@ -269,9 +308,9 @@ class Agent:
 
     def _end_call(self, active: _Active) -> bool:
         """False when no worker has begun it; the mark keeps one from beginning it later."""
-        with contextlib.suppress(OSError):
-            os.makedirs(active.order.log_dir, mode=0o700, exist_ok=True)
-            Path(active.paths.cancelled).touch()
+        output.mark(active.paths)
+        if self.cluster is not None:
+            return self.cluster.end(active.order.token)
         pids = [slot.pid for slot in self._busy_slots() if slot.token == active.order.token]
         for pid in pids:
             _signal_group(pid, signal.SIGTERM)
@@ -281,27 +320,30 @@ class Agent:
 
     def _look(self) -> None:
         """Starts, progress, time-outs, and workers that do not end when asked."""
+        if self.cluster is not None:
+            self.cluster.look()
         busy = {slot.token: slot for slot in self._busy_slots()}
         now = time.monotonic()
         for token, active in self._active.items():
-            if active.order.kind is StageKind.COMMAND:
+            if self.cluster is None and active.order.kind is StageKind.COMMAND:
                 if not active.started_at and os.path.exists(active.paths.stdout):
                     self._started(active, time.time())
                 continue
             slot = busy.get(token)
             if slot is None:
+                if self.cluster is not None:
+                    self._look_at_job(active)
                 continue
             if not active.started_at:
                 self._started(active, slot.started_at)
                 self._show_output(active, slot)
-            progress = output.last_progress(active.paths.stdout)
-            if progress is not None and progress != active.progress:
-                active.progress = progress
-                self._events.append(protocol.Progress(token, *progress))
+                if self.cluster is not None:
+                    self.cluster.begun(token)
+            self._progressed(active)
             timeout_s = active.order.timeout_s
             if active.asked is None and timeout_s and time.time() > slot.started_at + timeout_s:
                 self._end(token, FailureClass.TIMEOUT)
-            elif active.asked is not None:
+            elif active.asked is not None and not slot.host:
                 over = now - active.asked_at > GRACE_S
                 _signal_group(slot.pid, signal.SIGKILL if over else signal.SIGTERM)
 
@@ -310,12 +352,27 @@ class Agent:
         os.makedirs(active.order.log_dir, mode=0o700, exist_ok=True)
         for name, final in (("out", active.paths.stdout), ("err", active.paths.stderr)):
             with contextlib.suppress(OSError):
-                os.link(self._slots / f"{slot.pid}.{name}", final)
+                os.link(self._slots / f"{wrapper.slot_name(slot.pid, slot.host)}.{name}", final)
         if active.order.token not in {s.token for s in self._busy_slots()}:  # ended in between: these are not its files
             for final in (active.paths.stdout, active.paths.stderr):
                 with contextlib.suppress(OSError):
                     if os.stat(final).st_nlink > 1:
                         os.unlink(final)
+
+    def _look_at_job(self, active: _Active) -> None:
+        """An attempt in a job of its own: what the scheduler and its output say."""
+        assert self.cluster is not None
+        job = self.cluster.in_batch(active.order.token)
+        if not active.started_at and job is not None and job.state is JobState.RUNNING:
+            self._started(active, job.started_at or time.time())
+        if active.started_at:
+            self._progressed(active)
+
+    def _progressed(self, active: _Active) -> None:
+        progress = output.last_progress(active.paths.stdout)
+        if progress is not None and progress != active.progress:
+            active.progress = progress
+            self._events.append(protocol.Progress(active.order.token, *progress))
 
     def _started(self, active: _Active, at: float) -> None:
         active.started_at = at
@@ -323,7 +380,8 @@ class Agent:
 
     def _busy_slots(self) -> list[wrapper.Slot]:
         slots = []
-        if any(a.order.kind is not StageKind.COMMAND for a in self._active.values()):
+        calls = (a for a in self._active.values() if self.cluster is not None or a.order.kind is not StageKind.COMMAND)
+        if next(calls, None) is not None:
             with contextlib.suppress(OSError):
                 for entry in os.scandir(self._slots):
                     if "." in entry.name:
@@ -339,10 +397,13 @@ class Agent:
         log.info("agent.stopping", active=len(self._active))
         self._shell.end_all()
         for slot in self._busy_slots():
-            _signal_group(slot.pid, signal.SIGKILL)
+            if not slot.host:
+                _signal_group(slot.pid, signal.SIGKILL)
         with contextlib.suppress(OSError):
             if self._service is not None:
                 self._service.close()
+        if self.cluster is not None:
+            self.cluster.close()
         self._pool.close()
         clear(self._home, self._site)
 

@@ -1,4 +1,4 @@
-"""Parsl for one site: one DataFlowKernel, one executor per resource shape.
+"""Parsl for one site: one DataFlowKernel; where work runs on this host, one executor per resource shape.
 
 Parsl starts and feeds the workers; success, retries and time-outs are ours. What was seen of it decides the settings:
 no retries (they come at once and are not written down), no strategy thread (a block is wanted when the executor is
@@ -23,7 +23,10 @@ from parsl.jobs.states import JobStatus
 from parsl.launchers import SimpleLauncher
 from parsl.providers import LocalProvider
 
+from orchestrator import codec
 from orchestrator.agent import leash, wrapper
+from orchestrator.agent.around import Around
+from orchestrator.model import Order
 
 COMMANDS = "commands"
 HEARTBEAT_S, HEARTBEATS_LOST_S = 2, 30  # the pool looks for dead workers once a heartbeat
@@ -34,11 +37,11 @@ log = structlog.get_logger()
 class Executors:
     """The DataFlowKernel of the agent. Used from one thread."""
 
-    def __init__(self, run_dir: Path, *, cores: int, commands: int, worker_init: str = "") -> None:
+    def __init__(self, run_dir: Path, around: Around, *, cores: int, commands: int, worker_init: str = "") -> None:
         self._cores, self._worker_init = cores, worker_init
-        self._run_dir = run_dir
+        self._around = codec.dumps(around)
         threads = ThreadPoolExecutor(label=COMMANDS, max_threads=commands)
-        self._kernel = DataFlowKernel(
+        self.kernel = DataFlowKernel(
             Config(
                 executors=[threads],
                 run_dir=str(run_dir),
@@ -55,9 +58,14 @@ class Executors:
         """Call an importable function on an executor. Its future never has to be cancelled: Parsl cannot."""
         app = self._apps.get((label, function))
         if app is None:
-            app = python_app(function, data_flow_kernel=self._kernel, executors=[label])
+            app = python_app(function, data_flow_kernel=self.kernel, executors=[label])
             self._apps[label, function] = app
         return app(*arguments)
+
+    def call(self, order: Order) -> Future[Any]:
+        """A kernel, function or transfer in a warm worker of this host."""
+        label = self.pilot(order.resources.cores_per_rank * order.resources.ranks_per_node)
+        return self.submit(label, wrapper.run, codec.dumps(order), self._around)
 
     def pilot(self, cores: int) -> str:
         """The label of the executor whose workers have `cores` cores each; it is started at the first call."""
@@ -88,7 +96,7 @@ class Executors:
             interchange_launch_cmd=[sys.executable, "-m", leash.__name__, str(os.getpid()), "interchange.py"],
             encrypted=True,
         )
-        self._kernel.add_executors([pilot])
+        self.kernel.add_executors([pilot])
         pilot.scale_out_facade(1)
         log.info("pilot.started", label=pilot.label, workers=pilot.max_workers_per_node)
         return pilot
@@ -108,7 +116,7 @@ class Executors:
         return ""
 
     def close(self) -> None:
-        self._kernel.cleanup()
+        self.kernel.cleanup()
 
 
 def _no_handler(_executor: object, _status: object) -> None:
@@ -118,6 +126,3 @@ def _no_handler(_executor: object, _status: object) -> None:
 def environment_for_parsl(bin_dir: str) -> None:
     """Parsl finds its own programs on the PATH."""
     os.environ["PATH"] = os.pathsep.join([bin_dir, os.environ.get("PATH", os.defpath)])
-
-
-RUN, CHECK = wrapper.run, wrapper.check

@@ -21,10 +21,13 @@ class Paths:
 
     def __init__(self, order: Order) -> None:
         _, number, attempt = split_token(order.token)
-        stem = f"{order.log_dir}/{number}.{attempt}"
+        self.stem = stem = f"{order.log_dir}/{number}.{attempt}"
         self.stdout, self.stderr = f"{stem}.out", f"{stem}.err"
         self.cancelled = f"{stem}.cancelled"  # a mark: do not begin
         self.exit = f"{stem}.exit"  # written when the attempt has ended, so that a restarted agent knows how
+        self.job = f"{stem}.job"  # what the script of its batch job says of its own end
+        self.script = f"{stem}.sh"  # that script, for people
+        self.order = f"{stem}.order"  # what the job or the ranks are to do
 
     def open(self) -> tuple[int, int]:
         """Descriptors of stdout and stderr, for appending. A file that exists is a trace of an earlier start."""
@@ -78,15 +81,27 @@ def path_if_any(path: str) -> str:
         return ""
 
 
-def tidy(paths: Paths) -> None:
+def mark(paths: Paths) -> None:
+    """Say that this attempt is not to begin, and is to end where it has begun."""
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(paths.cancelled), mode=0o700, exist_ok=True)
+        Path(paths.cancelled).touch()
+
+
+def tidy(paths: Paths, *, well: bool) -> None:
     """Remove what an attempt needs no more once its outcome is stored. Not before: an empty stdout says "started"."""
     for path in (paths.stdout, paths.stderr):
         if not path_if_any(path):
             with contextlib.suppress(OSError):
                 os.unlink(path)
-    for path in (paths.exit, paths.cancelled):
+    spent = [paths.exit, paths.cancelled, f"{paths.job}.claim/job"]
+    if well:  # else they tell a person what was tried
+        spent += [paths.job, paths.script, paths.order]
+    for path in spent:
         with contextlib.suppress(OSError):
             os.unlink(path)
+    with contextlib.suppress(OSError):
+        os.rmdir(f"{paths.job}.claim")
 
 
 def captured(patterns: Iterable[str], text: str) -> tuple[dict[str, str], str]:
@@ -117,3 +132,9 @@ def last_progress(path: str) -> tuple[float, str] | None:
         return None
     fraction, text = found[-1]
     return min(1.0, float(fraction)), text.decode("utf-8", "replace")[:200]
+
+
+def last_line(path: str) -> str:
+    """The last line with something on it, as far as a sentence can hold it."""
+    lines = [line.strip() for line in read(path)[-4000:].splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""

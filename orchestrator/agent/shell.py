@@ -31,7 +31,7 @@ class Shell:
 
     def __init__(self, environment: dict[str, str], *, log_cap_bytes: int) -> None:
         self._environment = {k: v for k, v in environment.items() if k in KEPT}
-        self._shell = shutil.which("bash") or "/bin/sh"
+        self._shell = program()
         self._cap = log_cap_bytes
         self._groups: dict[str, int] = {}
         self._ending: dict[str, FailureClass] = {}
@@ -152,9 +152,9 @@ class Shell:
             asked = self._ending.pop(order.token, None)
         text = output.read(paths.stdout)
         captures, trouble = output.captured(order.captures, text) if status == 0 else ({}, "")
-        failure, why = _judge(order, status, asked, reason or trouble)
+        failure, why = judge(order, status, asked, reason or trouble)
         if failure is FailureClass.USER and not trouble:
-            why = f"{why}{_last_words(paths.stderr)}"
+            why = f"{why}{last_words(paths.stderr)}"
         output.cut(paths.stdout, self._cap)
         output.cut(paths.stderr, self._cap)
         return Outcome(
@@ -169,9 +169,15 @@ class Shell:
         )
 
 
-def _judge(
+def program() -> str:
+    """The shell that command lines are written for."""
+    return shutil.which("bash") or "/bin/sh"
+
+
+def judge(
     order: Order, status: int | None, asked: FailureClass | None, trouble: str
 ) -> tuple[FailureClass | None, str]:
+    """(the class of failure, why) of a command by its exit status, what was asked of it, and what went wrong else."""
     if asked is FailureClass.TIMEOUT:
         return asked, f"ended after its timeout of {order.timeout_s:g} s{trouble}"
     if asked is FailureClass.CANCELLED:
@@ -190,10 +196,10 @@ def _judge(
     return FailureClass.USER, f"exit status {status}"
 
 
-def _last_words(path: str) -> str:
+def last_words(path: str) -> str:
     """`: <last line of stderr>`, the sentence a person needs most."""
-    lines = [line.strip() for line in output.read(path).splitlines() if line.strip()]
-    return f": {lines[-1][:300]}" if lines else ""
+    line = output.last_line(path)
+    return f": {line}" if line else ""
 
 
 def _cannot_start(order: Order, error: OSError) -> str:

@@ -1,11 +1,13 @@
-"""What a pilot worker does around one kernel, function or transfer: the only judge of its success.
+"""What a pilot worker does around one attempt: the only judge of its success.
 
 Runs inside the worker process, which is warm (libraries stay imported) and lives for many attempts:
 
 * stdout and stderr of the process, native code included, go to two files of the worker; the agent links them under the
   attempt's name while it runs, and they are handed over to that name at its end, if anything was written;
 * the worker's *slot* file says which attempt it is busy with, so that the agent sees the start and can end it;
-* SIGTERM ends the attempt, not the worker: the call is left by an exception, so its clean-up runs;
+* SIGTERM ends the attempt, not the worker: the call is left by an exception, so its clean-up runs. A worker on another
+  host than the agent's, which no signal reaches, looks for the attempt's mark on the shared file system and signals
+  itself;
 * after the call the declared outputs are checked; then the outcome is written beside the logs, unless the attempt was
   so short that doing it again costs less.
 """
@@ -15,7 +17,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +29,14 @@ from typing import Any
 import msgspec
 
 from orchestrator import codec
-from orchestrator.agent import output
+from orchestrator.agent import around as surroundings
+from orchestrator.agent import output, processes, ranks, shell
+from orchestrator.agent.around import Around
 from orchestrator.model import FailureClass, Order, Outcome, Product, StageKind
 
 WORTH_KEEPING_S = 0.2  # an outcome of a shorter attempt is not written down: it is repeated after a crash
 SLOT_BYTES = 512
+LOOK_S = 0.5  # how often a far worker looks whether it is to end
 
 
 class Ended(BaseException):
@@ -41,21 +49,41 @@ class Slot(msgspec.Struct, frozen=True):
     pid: int
     token: str = ""
     started_at: float = 0.0
+    host: str = ""
 
 
 class _Worker:
     """State of this worker process, made at its first attempt."""
 
-    def __init__(self, slots: str) -> None:
+    def __init__(self, around: Around) -> None:
+        slots = around.slots
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)  # so that ending the attempt ends what the kernel started, and nothing else
         os.makedirs(slots, mode=0o700, exist_ok=True)
-        self.slot = os.open(f"{slots}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.host = socket.gethostname() if around.far else ""
+        stem = f"{slots}/{slot_name(os.getpid(), self.host)}"
+        self.slot = os.open(stem, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.busy = False
-        self._streams = {1: f"{slots}/{os.getpid()}.out", 2: f"{slots}/{os.getpid()}.err"}
+        self.mark = ""  # of the attempt it is busy with: where it is, the attempt is to end
+        self._streams = {1: f"{stem}.out", 2: f"{stem}.err"}
         for descriptor in self._streams:
             self._fresh(descriptor)
         signal.signal(signal.SIGTERM, self._on_signal)
+        if around.far:
+            threading.Thread(target=self._look_for_mark, daemon=True).start()
+
+    def _look_for_mark(self) -> None:
+        seen_at, seen = 0.0, ""
+        while True:
+            time.sleep(LOOK_S)
+            mark = self.mark
+            if not mark or not os.path.exists(mark):
+                continue
+            if mark != seen:
+                seen_at, seen = time.monotonic(), mark
+                os.kill(os.getpid(), signal.SIGTERM)
+            elif time.monotonic() - seen_at > processes.GRACE_S:
+                os.killpg(0, signal.SIGKILL)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         if self.busy:
@@ -93,37 +121,44 @@ class _Worker:
 _worker: _Worker | None = None  # one per process by nature
 
 
-def run(text: str, slots: str, cap_bytes: int) -> str:
-    """Carry out the order in `text`; its outcome as text. Never raises."""
+def slot_name(pid: int, host: str) -> str:
+    return f"{host.replace('.', '_')}-{pid}" if host else str(pid)
+
+
+def run(text: str, surrounding: str) -> str:
+    """Carry out the order in `text`, in the `Around` that the other text holds; its outcome as text. Never raises."""
     global _worker
     order = codec.loads(text, Order)
+    around = surroundings.read(surrounding)
     if _worker is None:
-        _worker = _Worker(slots)
+        _worker = _Worker(around)
     worker = _worker
     paths = output.Paths(order)
     started_at = time.time()
     try:
         worker.busy = True
-        worker.say(Slot(os.getpid(), order.token, started_at))
+        worker.say(Slot(os.getpid(), order.token, started_at, worker.host))
         if os.path.exists(paths.cancelled):
             raise Ended
-        outcome = _attempt(order, started_at)
+        worker.mark = paths.cancelled
+        outcome = attempt(order, around)
     except Ended:
         outcome = Outcome(FailureClass.CANCELLED, "cancelled")
     except OSError as error:
         outcome = Outcome(FailureClass.LOST, f"the attempt could not be prepared: {error}")
     finally:
+        worker.mark = ""
         worker.busy = False
         worker.say(Slot(os.getpid()))
     try:
         worker.hand_over(paths)
     except OSError as error:
         outcome = Outcome(FailureClass.LOST, f"the output of the attempt could not be kept: {error}")
-    outcome = _with_output(order, outcome, paths, started_at, cap_bytes)
+    outcome = with_output(order, outcome, started_at, around.cap_bytes)
     result = codec.dumps(outcome)
     ended_by_itself = outcome.failure is not FailureClass.CANCELLED  # who asked it to end knows why; we do not
     if ended_by_itself and outcome.ended_at - started_at > WORTH_KEEPING_S:
-        _write_whole(paths.exit, result)
+        write_whole(paths.exit, result)
     return result
 
 
@@ -135,15 +170,27 @@ def check(text: str, started_at: float) -> str:
     return codec.dumps(msgspec.structs.replace(outcome, checks_s=time.time() - begun))
 
 
-def _attempt(order: Order, started_at: float) -> Outcome:
+def on_term(_number: int, _frame: object) -> None:
+    """Handler of SIGTERM for processes that carry out one attempt only."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Ended
+
+
+def attempt(order: Order, around: Around | None) -> Outcome:
+    """Carry out the order in its working directory and check its outputs; without `around`: as one rank of several.
+
+    Raises Ended when it was asked to end.
+    """
+    started_at = time.time()
     if not os.path.isdir(order.working_dir):
         reason = f"the working directory {order.working_dir} does not exist or cannot be entered"
         return Outcome(FailureClass.USER, reason)
     before = os.getcwd()
     os.chdir(order.working_dir)
     try:
-        outcome = _call(order)
-        if outcome.failure is None:
+        several = around is not None and ranks.several(order)
+        outcome = ranks.run(order, around, _nodes()) if around is not None and several else _call(order)
+        if outcome.failure is None and around is not None:
             begun = time.time()
             outcome = _checked(order, outcome, since=started_at)
             outcome = msgspec.structs.replace(outcome, checks_s=time.time() - begun)
@@ -175,6 +222,34 @@ def _call(order: Order) -> Outcome:
 
         traceback.print_exc()
         return Outcome(FailureClass.USER, f"{type(error).__name__}: {error}")
+
+
+def _nodes() -> tuple[str, ...]:
+    """The hosts that this task has within its job; empty: all of the job's, or the only one."""
+    given = os.environ.get("PARSL_MPI_NODELIST", "")
+    if given:
+        return tuple(given.split(","))
+    mine = os.environ.get("SLURMD_NODENAME", "")
+    return (mine,) if mine and os.environ.get("SLURM_JOB_NUM_NODES", "1") != "1" else ()
+
+
+def _call_command(order: Order) -> Outcome:
+    """A command in a pilot worker or a job, in the environment that the site's profile has prepared there."""
+    environment = {**os.environ, processes.TOKEN: order.token}
+    process = subprocess.Popen(
+        [shell.program(), "-c", order.command],
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        status = process.wait()
+    except BaseException:
+        processes.end_group(process.pid)
+        process.wait()
+        raise
+    failure, reason = shell.judge(order, status, None, "")
+    return Outcome(failure, reason, exit_status=status)
 
 
 def _call_kernel(order: Order) -> Outcome:
@@ -226,13 +301,16 @@ def _call_transfer(order: Order) -> Outcome:
 
 
 _CALLS: dict[StageKind, Callable[[Order], Outcome]] = {
+    StageKind.COMMAND: _call_command,
     StageKind.KERNEL: _call_kernel,
     StageKind.FUNCTION: _call_function,
     StageKind.TRANSFER: _call_transfer,
 }
 
 
-def _with_output(order: Order, outcome: Outcome, paths: output.Paths, started_at: float, cap_bytes: int) -> Outcome:
+def with_output(order: Order, outcome: Outcome, started_at: float, cap_bytes: int) -> Outcome:
+    """The outcome with what was captured from the kept output, and where that lies."""
+    paths = output.Paths(order)
     ended_at = time.time()
     captures: dict[str, str] = {}
     failure, reason = outcome.failure, outcome.reason
@@ -240,6 +318,8 @@ def _with_output(order: Order, outcome: Outcome, paths: output.Paths, started_at
         captures, trouble = output.captured(order.captures, output.read(paths.stdout))
         if trouble:
             failure, reason = FailureClass.USER, trouble
+    if order.kind is StageKind.COMMAND and failure is FailureClass.USER:
+        reason = f"{reason}{shell.last_words(paths.stderr)}"
     stdout, stderr = output.path_if_any(paths.stdout), output.path_if_any(paths.stderr)
     for path in filter(None, (stdout, stderr)):
         output.cut(path, cap_bytes)
@@ -255,7 +335,7 @@ def _with_output(order: Order, outcome: Outcome, paths: output.Paths, started_at
     )
 
 
-def _write_whole(path: str, text: str) -> None:
+def write_whole(path: str, text: str) -> None:
     part = Path(f"{path}.part")
     with contextlib.suppress(OSError):
         part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -111,7 +111,7 @@ def _live(client: Client, run_id: str) -> Run:
     run = None
     with Live(auto_refresh=False, transient=True) as display:
         for run in client.follow(run_id, beat_s=BEAT_S):
-            going = {} if run.status in RUN_ENDED else client.live(run_id)
+            going = {} if run.status in RUN_ENDED else client.live(run_id).progress
             display.update(_table(run, going, silence.broken(run)), refresh=True)
     assert run is not None
     click.echo(stage_table(run))

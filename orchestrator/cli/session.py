@@ -94,18 +94,20 @@ def _facts(opened: Client, run: Run, now: float) -> Facts:
     pong = opened.service()
     site = opened.settings.site
     contacts = {}
-    for name in {site} | {p.site for p in run.plan.stages if p.site not in ("", "auto")}:
+    for name in {site} | {s.site for s in run.stages.values() if s.site}:
         try:
             contacts[name] = loader.load(name, opened.site_directories()).identity.contact
         except BeamwayError:
             continue  # a profile that is gone must not hide why the run waits
+    live = opened.live(run.id)
     return Facts(
         now,
         service=pong is not None,
         agents=pong.agents if pong else (),
         site=site,
         contacts=contacts,
-        progress=opened.live(run.id),
+        progress=live.progress,
+        waits=live.waits,
         children=_children(run),
         cancelled_at=_cancelled_at(opened, run.id) if run.status is RunStatus.ABORTING else 0.0,
     )

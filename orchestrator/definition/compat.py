@@ -196,8 +196,8 @@ def parse_arguments(texts: Iterable[str]) -> dict[str, str]:
 # --------------------------------------------------------------------------------------------- export to DM
 
 # What only adds safety or speed here: without it, DM runs the same commands in the same order.
-_STRIPPED = ("expect", "retries", "timeout", "reservation", "inputs", "outputs", "after", "site", "resources")
-_STRIPPED_ABOVE = ("expect", "retries", "timeout", "reservation", "site", "resources")
+_STRIPPED_ABOVE = ("expect", "retries", "timeout", "site", "resources", "queue", "account", "reservation", "mode")
+_STRIPPED = (*_STRIPPED_ABOVE, "inputs", "outputs", "after")
 _OWN_KINDS = ("kernel", "transfer", "function", "workflow")
 _ANYWHERE = ("", "local", "auto")
 _ONE_OF_EACH = ("nodes", "ranksPerNode")

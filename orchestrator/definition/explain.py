@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from orchestrator.definition import commands, expressions, files, graph, variables
 from orchestrator.definition.plan import unset_names
 from orchestrator.errors import ArgumentError, InputError
-from orchestrator.model import Expectation, FailureClass, FileSpec, Plan, Resources, StageKind, StagePlan
+from orchestrator.model import Expectation, FailureClass, FileSpec, Placing, Plan, Resources, StageKind, StagePlan
 
 MAX_ENTRIES = 100_000  # files counted below a folder before its size is called unknown
 AT_START = ("id", "username", "execHost", "startTime")  # the engine knows these when the run starts
@@ -182,7 +182,7 @@ def _stage(stage: StagePlan, plan: Plan, run_files: tuple[Input, ...], before: f
         times=_times(stage, len(items)),
         captures=graph.captured(stage),
         working_dir=working,
-        site=stage.site,
+        site=_place(stage.placing),
         resources=_resources(stage.resources),
         retries=_retries(stage),
         timeout_s=stage.timeout_s,
@@ -192,6 +192,12 @@ def _stage(stage: StagePlan, plan: Plan, run_files: tuple[Input, ...], before: f
         names=_names(stage, plan, captured),
         trouble=" ".join(t for t in (refused, missing) if t),
     )
+
+
+def _place(placing: Placing) -> str:
+    """`trial, queue realtime, reservation beam1, batch`."""
+    words = [f"{key} {value}" for key in ("queue", "account", "reservation") if (value := getattr(placing, key))]
+    return ", ".join([placing.site or "default site", *words, *filter(None, [placing.mode])])
 
 
 def _runs(stage: StagePlan, plan: Plan, values: Mapping[str, str], items: list[str]) -> tuple[str, str]:

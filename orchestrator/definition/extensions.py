@@ -109,13 +109,21 @@ def read_resources(value: Any, values: Values, place: Place) -> Resources:
 def read_retries(value: Any, kind: StageKind, place: Place) -> tuple[RetryRule, ...]:
     """The retry rules of a stage: the defaults of its kind, changed by what the definition says per failure
     class."""
-    rules = {FailureClass.LOST: RetryRule(FailureClass.LOST, 3)}
+    rules = {
+        FailureClass.LOST: RetryRule(FailureClass.LOST, 3),
+        FailureClass.NODE: RetryRule(FailureClass.NODE, 3),
+        FailureClass.PREEMPTED: RetryRule(FailureClass.PREEMPTED, 10, delay_s=5.0),
+        FailureClass.WALLTIME: RetryRule(FailureClass.WALLTIME, 1),
+        FailureClass.MEMORY: RetryRule(FailureClass.MEMORY, 1),
+        FailureClass.RESERVATION: RetryRule(FailureClass.RESERVATION, 5),
+        FailureClass.SITE: RetryRule(FailureClass.SITE, 2, delay_s=10.0),
+    }
     if kind is StageKind.KERNEL:
         rules[FailureClass.TRANSIENT] = RetryRule(FailureClass.TRANSIENT, 2)
         rules[FailureClass.BAD_OUTPUT] = RetryRule(FailureClass.BAD_OUTPUT, 1)
     if isinstance(value, int):
-        classes = (FailureClass.LOST, FailureClass.TRANSIENT, FailureClass.BAD_OUTPUT)
-        rules = {f: RetryRule(f, _retry_count(value, place)) for f in classes}
+        counted = (FailureClass.LOST, FailureClass.NODE, FailureClass.TRANSIENT, FailureClass.BAD_OUTPUT)
+        rules |= {f: RetryRule(f, _retry_count(value, place)) for f in counted}
     elif value is not None:
         known = tuple(str(f) for f in REPEATABLE)
         known_keys(value, known, place, "'retries'")

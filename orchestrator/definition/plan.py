@@ -14,9 +14,10 @@ from orchestrator.definition import arguments as args
 from orchestrator.definition import graph, loader, registry, stages, variables
 from orchestrator.definition.place import Place
 from orchestrator.errors import ArgumentError, InputError
-from orchestrator.model import Definition, FileSpec, Plan, StageKind, StagePlan
+from orchestrator.model import Definition, FileSpec, Placing, Plan, StageKind, StagePlan
 
 MAX_CHILDREN_DEEP = 8
+NOWHERE = Placing()  # nothing was asked for
 
 FindChild = Callable[[str], Definition]
 AllowsShellText = Callable[[str], bool]  # site -> whether its profile allows shell text in supplied values
@@ -34,16 +35,20 @@ def compile_plan(
     find_child: FindChild | None = None,
     strict: bool = False,
     shell_text: AllowsShellText = _never,
+    placing: Placing = NOWHERE,
 ) -> Plan:
     """The plan of one run, or the first thing that forbids it.
 
+    `placing` is what was asked for with the run; it fills in what a stage leaves open, unless the stage names another
+    site.
     `find_child` gives the definition of a `workflow` stage's target. `strict` demands an input file
     specification always, as DM does. `shell_text` says for a site whether shell text is allowed there.
 
     Raises ArgumentError for the arguments, InputError for a missing file specification, DefinitionError for
     the rest.
     """
-    return _Compiler(directory, find_child, strict, shell_text).compile(definition, arguments, (), open_names=False)
+    compiler = _Compiler(directory, find_child, strict, shell_text, placing)
+    return compiler.compile(definition, arguments, (), open_names=False)
 
 
 def bind(
@@ -57,7 +62,21 @@ def bind(
         return loader.load(plan.children[call].definition)
 
     where = directory or plan.directory
-    return compile_plan(definition, arguments, directory=where, find_child=find_child, shell_text=shell_text)
+    return compile_plan(
+        definition,
+        arguments,
+        directory=where,
+        find_child=find_child,
+        shell_text=shell_text,
+        placing=plan.placing,
+    )
+
+
+def merged(own: Placing, asked: Placing) -> Placing:
+    """What the stage says, and where it is silent what was asked for with the run."""
+    if own.site and asked.site and own.site != asked.site:
+        return own
+    return Placing(*(getattr(own, f) or getattr(asked, f) for f in Placing.__struct_fields__))
 
 
 def unset_names(plan: Plan) -> tuple[str, ...]:
@@ -70,8 +89,15 @@ def unset_names(plan: Plan) -> tuple[str, ...]:
 
 
 class _Compiler:
-    def __init__(self, directory: str, find_child: FindChild | None, strict: bool, shell_text: AllowsShellText) -> None:
-        self.shell_text = shell_text
+    def __init__(
+        self,
+        directory: str,
+        find_child: FindChild | None,
+        strict: bool,
+        shell_text: AllowsShellText,
+        placing: Placing,
+    ) -> None:
+        self.placing = placing
         self.directory = os.path.abspath(directory)
         self.find_child = find_child
         self.strict = strict
@@ -100,7 +126,7 @@ class _Compiler:
         self._check_files(planned, files, place)
         _check_kernels(planned, place)
         if not open_names:
-            in_shell = [s for s in planned if s.kind is StageKind.COMMAND and not self.shell_text(s.site)]
+            in_shell = [s for s in planned if s.kind is StageKind.COMMAND and not self.shell_text(s.placing.site)]
             _check_shell(in_shell, given, definition)
             _check_directory(in_shell, given, definition, self.directory)
         return Plan(
@@ -114,6 +140,7 @@ class _Compiler:
             definition=definition.raw,
             directory=self.directory,
             children=self._children(planned, (*parents, definition.name), place),
+            placing=self.placing,
         )
 
     def _stage(self, stage: StagePlan, account: str) -> StagePlan:
@@ -122,6 +149,7 @@ class _Compiler:
             working_dir=args.absolute(stage.working_dir, self.directory),
             data_dir=args.absolute(stage.data_dir, self.directory),
             user_account=stage.user_account or account,
+            placing=merged(stage.placing, self.placing),
         )
 
     def _check_files(self, planned: list[StagePlan], files: FileSpec, place: Place) -> None:

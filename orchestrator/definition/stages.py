@@ -12,10 +12,11 @@ from orchestrator.definition import expressions, extensions, variables
 from orchestrator.definition.extensions import Values
 from orchestrator.definition.place import Place
 from orchestrator.errors import DefinitionError, nearest
-from orchestrator.model import FileSpec, Repeat, StageKind, StagePlan
+from orchestrator.model import FileSpec, Placing, Repeat, StageKind, StagePlan
 
 REPEAT = ("repeatPeriod", "repeatUntil", "maxRepeats")
 LEGACY = ("execOutFormat", "monitorCmd")
+MODES = ("pilot", "batch")
 FILES = ("filePath", "filePathList", "filePathPattern", "fileQueryDict")
 
 _TEXT, _LIST, _DICT, _FLAG, _ANY = "text", "a list of texts", "a dict", "True or False", ""
@@ -42,6 +43,9 @@ KEYS = {
     "resources": _DICT,
     "retries": "a number or a dict",
     "reservation": _TEXT,
+    "queue": _TEXT,
+    "account": _TEXT,
+    "mode": _TEXT,
     "after": "text or a list of texts",
     "inputs": "text or a list of texts",
     "outputs": "text or a list of texts",
@@ -140,9 +144,6 @@ def read(name: str, raw: Mapping[str, Any], place: Place, values: Values = None)
     outputs = stage.texts("outputs")
     expect = extensions.read_expect(stage.values.get("expect"), outputs, values, stage.at("expect"))
     iterates = command if kind is StageKind.COMMAND else arguments
-    site = variables.substitute(stage.text("site", "local"), values or {})
-    if not site.strip():
-        raise stage.at("site").error("The site is empty.", "Write a site's name, or 'auto'.")
     timeout = stage.values.get("timeout")
     return StagePlan(
         name=name,
@@ -158,7 +159,7 @@ def read(name: str, raw: Mapping[str, Any], place: Place, values: Values = None)
         repeat=_repeat(stage),
         per_file="filePath" in variables.names_in(iterates),
         parallel=stage.flag("parallelExec", True),
-        site=site,
+        placing=_placing(stage, values),
         user_account=check_account(stage.text("userAccount"), stage.at("userAccount")),
         resources=extensions.read_resources(stage.values.get("resources", {}), values, stage.at("resources")),
         retries=extensions.read_retries(stage.values.get("retries"), kind, stage.at("retries")),
@@ -167,6 +168,18 @@ def read(name: str, raw: Mapping[str, Any], place: Place, values: Values = None)
         inputs=stage.texts("inputs"),
         outputs=tuple(dict.fromkeys((*outputs, *(e.path for e in expect)))),
     )
+
+
+def _placing(stage: Stage, values: Values) -> Placing:
+    """Where the stage wants to run. A `$name` of an argument that is empty leaves the field to the run."""
+    asked = {key: variables.substitute(stage.text(key), values or {}).strip() for key in Placing.__struct_fields__}
+    if "site" in stage.values and not stage.text("site").strip():
+        raise stage.at("site").error("The site is empty.", "Write a site's name, or 'auto'.")
+    if asked["mode"] and not variables.names(asked["mode"]) and asked["mode"] not in MODES:
+        raise stage.at("mode").error(
+            f"{asked['mode']!r} is no way to run.{nearest(asked['mode'], MODES)}", "Write 'pilot' or 'batch'."
+        )
+    return Placing(**asked)
 
 
 def _kind(stage: Stage) -> StageKind:

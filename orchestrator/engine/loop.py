@@ -17,7 +17,7 @@ from immutables import Map
 from msgspec import Struct
 
 from orchestrator import events, states
-from orchestrator.engine import opening
+from orchestrator.engine import opening, orders
 from orchestrator.errors import BeamwayError, Conflict
 from orchestrator.model import (
     RUN_ENDED,
@@ -45,6 +45,7 @@ class Effects(Struct):
 
     launches: list[tuple[str, Order]]  # site, order
     kills: list[tuple[str, str]]  # site, token
+    places: list[tuple[str, events.Place]]  # run, the stage that wants a site
     finished: list[Run]
 
 
@@ -73,6 +74,7 @@ class Engine:
         self._log: list[store.EventRow] = []
         self._submitted: dict[str, Run] = {}  # not yet compared with the store
         self._outward: list[tuple[str, events.Launch | events.Kill]] = []
+        self._places: list[tuple[str, events.Place]] = []
         self._finished: list[Run] = []
         self.runs: dict[str, Run] = {}
 
@@ -101,6 +103,7 @@ class Engine:
             del self.runs[run_id]
             self._touched.pop(run_id, None)
             self._outward = [(r, c) for r, c in self._outward if r != run_id]
+            self._places = [(r, c) for r, c in self._places if r != run_id]
             self._finished = [r for r in self._finished if r.id != run_id]
             self._log = [e for e in self._log if e.run_id != run_id]
 
@@ -156,6 +159,8 @@ class Engine:
                 match command:
                     case events.OpenStage() | events.DecideRepeat():
                         self._queue.append((run_id, self._answer(run_id, command)))
+                    case events.Place():
+                        self._places.append((run_id, command))
                     case events.Launch():
                         self._launch(run, command)
                     case events.Kill():
@@ -166,10 +171,10 @@ class Engine:
                         self._finished.append(run)
                         self._tell_parent(run)
         self._save()
-        effects = Effects([], [], self._finished)
+        effects = Effects([], [], self._places, self._finished)
         for run_id, outward in self._outward:
             self._effect(run_id, outward, effects)
-        self._outward, self._finished = [], []
+        self._outward, self._places, self._finished = [], [], []
         for run in effects.finished:
             current = self.runs.get(run.id)
             if current is not None and current.status in RUN_ENDED:
@@ -191,14 +196,14 @@ class Engine:
         run = self.runs[run_id]
         at = self._clock()
         try:
-            site = self._site(states.stage_plan(run, command.stage).site)
+            site = self._site(run.stages[command.stage].site)
             return opening.answer(run, command, at, shell_text=self._shell_text(site))
         except Exception as error:
             log.exception("engine.opening_failed", run=run_id, stage=command.stage)
             return events.StageRefused(at, command.stage, f"internal error: {type(error).__name__}: {error}")
 
     def _site(self, site: str) -> str:
-        return self._default_site if site in ("", "auto") else site
+        return self._default_site if site in ("", states.AUTO) else site
 
     def _save(self) -> None:
         changes = []
@@ -221,32 +226,11 @@ class Engine:
         run = self.runs[run_id]
         task = run.tasks[command.number]
         plan = states.stage_plan(run, task.stage)
-        site = self._site(plan.site)
+        site = self._site(task.site)
         if isinstance(command, events.Kill):
             effects.kills.append((site, token(run_id, command.number, command.attempt)))
             return
-        codes = next((r.exit_codes for r in plan.retries if r.failure is FailureClass.TRANSIENT), ())
-        effects.launches.append(
-            (
-                site,
-                Order(
-                    token(run_id, task.number, task.attempt),
-                    plan.kind,
-                    task.stage,
-                    command=task.command,
-                    call=task.call,
-                    arguments=task.arguments,
-                    working_dir=task.working_dir,
-                    captures=plan.captures,
-                    expect=task.expect,
-                    transient_codes=codes,
-                    timeout_s=plan.timeout_s,
-                    resources=plan.resources,
-                    log_dir=str(self._home / "runs" / run_id / "logs"),
-                    adopt=command.adopt,
-                ),
-            )
-        )
+        effects.launches.append((site, orders.order(run, task, plan, self._home, adopt=command.adopt)))
 
     def _launch(self, run: Run, command: events.Launch) -> None:
         task = run.tasks[command.number]
@@ -352,6 +336,8 @@ def _event_row(run: Run, event: events.Event) -> store.EventRow | None:
         case events.StageOpened():
             text = f"{len(event.drafts)} task{'s' if len(event.drafts) != 1 else ''}"
             return store.EventRow(run.id, event.at, "stage opened", event.stage, text=text)
+        case events.StagePlaced():
+            return store.EventRow(run.id, event.at, "stage placed", event.stage, text=f"{event.site}: {event.sentence}")
         case events.StageSkipped() | events.StageRefused():
             kind = "stage skipped" if isinstance(event, events.StageSkipped) else "stage refused"
             return store.EventRow(run.id, event.at, kind, event.stage, text=event.reason)

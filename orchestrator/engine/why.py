@@ -34,6 +34,7 @@ class Facts(Struct, frozen=True):
     site: str = "local"  # of stages that name none
     contacts: dict[str, str] = {}  # site -> whom to call
     progress: dict[str, tuple[float, str]] = {}  # token -> fraction, text
+    waits: dict[str, tuple[float, str]] = {}  # token -> since when, for what; run:stage while a site is chosen
     children: dict[int, str] = {}  # number of a task -> the child run it started
     cancelled_at: float = 0.0
 
@@ -54,9 +55,20 @@ NEXT: dict[FailureClass, str] = {
     FailureClass.BAD_INPUT: "Look at the input file: is it whole, is it the right one? Then `beamway retry {run}`.",
     FailureClass.TRANSIENT: "It said that another time may go better: `beamway retry {run}`.",
     FailureClass.LOST: "Its worker died, often for want of memory; see `beamway status`, then `beamway retry {run}`.",
+    FailureClass.NODE: "Nodes keep dying under it; ask the site, then `beamway retry {run}`.",
+    FailureClass.PREEMPTED: "Take a queue whose jobs are not preempted (`--queue`), or `beamway retry {run}`.",
+    FailureClass.WALLTIME: "Give the stage more `walltime` in its `resources`, or less work, in a new run.",
+    FailureClass.MEMORY: "Give the stage more `memory` in its `resources`, or less work, in a new run.",
+    FailureClass.RESERVATION: "See `beamway site show` for the reservation, then `beamway retry {run}`.",
+    FailureClass.SITE: "`beamway site check SITE --live` tells what is wrong there; then `beamway retry {run}`.",
+    FailureClass.OUTSIDE: "Ask who ended it and why; `beamway retry {run}` runs again what did not pass.",
     FailureClass.TIMEOUT: "Give the stage a longer `timeout` in a new run, or `beamway retry {run}`.",
     FailureClass.CANCELLED: "`beamway retry {run}` runs again what did not pass.",
 }
+
+
+# Failures about which the site's contact knows more than the user does.
+THEIRS = frozenset({FailureClass.LOST, FailureClass.NODE, FailureClass.SITE, FailureClass.OUTSIDE})
 
 
 def why(run: Run, facts: Facts) -> Why:
@@ -125,8 +137,9 @@ def _failed(run: Run, facts: Facts) -> Why:
     details += [f"Check failed: {f.path}: {f.check}; seen: {f.seen}." for f in outcome.findings if not f.passed]
     details += [f"Its command: {task.command}"] if task.command else []
     details += [f"Its stderr: {outcome.stderr}"] if outcome.stderr else []
-    ours = failure is FailureClass.LOST
-    contact = facts.contacts.get(_site(plan, facts), "") if ours else ""
+    ours = failure in THEIRS
+    details += [f"Its job: {outcome.job} at site {_site(task, facts)!r}."] if outcome.job else []
+    contact = facts.contacts.get(_site(task, facts), "") if ours else ""
     return Why(sentence, stage.ended_at, contact=contact, next=more, details=(*details, *unbegun))
 
 
@@ -139,7 +152,7 @@ def _never_began(stage: StageState) -> bool:
 
 def _aborting(run: Run, facts: Facts) -> Why:
     left = [t for t in run.tasks.values() if t.status not in TASK_ENDED]
-    sites = sorted({_site(_plan(run, t.stage), facts) for t in left})
+    sites = sorted({_site(t, facts) for t in left})
     away = [s for s in sites if s not in facts.agents]
     since = facts.cancelled_at or _last_seen(run)
     if away:
@@ -166,6 +179,9 @@ def _running(run: Run, facts: Facts) -> Why:
 
 def _stage(run: Run, plan: StagePlan, stage: StageState, facts: Facts) -> Why:
     name = f"Stage {plan.name!r}"
+    placing = facts.waits.get(f"{run.id}:{plan.name}")
+    if placing is not None:
+        return Why(f"{name}: {placing[1].rstrip('.')}.", placing[0])
     if stage.status is StageStatus.OPENING:
         return Why(f"{name} is being opened: condition, files and variables are worked out.", _last_seen(run))
     left = [t for t in _tasks(run, plan.name) if t.status not in TASK_ENDED]
@@ -193,8 +209,8 @@ def _child_runs(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Wh
 
 
 def _agent_away(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Why | None:
-    site = _site(plan, facts)
-    if site in facts.agents or not facts.service:
+    site = next((s for t in left if (s := _site(t, facts)) not in facts.agents), "")
+    if not site or not facts.service:
         return None
     sentence = f"Stage {plan.name!r} waits for the agent of site {site!r}, which is not connected."
     more = f"The service starts it again by itself; `beamway status` shows it, logs/agent-{site}.log says why it went."
@@ -230,8 +246,8 @@ def _backing_off(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> W
     since = (task.outcome.ended_at if task.outcome else 0.0) or task.submitted_at
     follow = f"`beamway logs {run.id} {task.number} --stderr` shows what it said."
     contact = ""
-    if task.outcome is not None and task.outcome.failure is FailureClass.LOST:
-        contact = _contact(_site(plan, facts), facts)
+    if task.outcome is not None and task.outcome.failure in THEIRS:
+        contact = _contact(_site(task, facts), facts)
     return Why(sentence, since, contact, follow)
 
 
@@ -248,8 +264,13 @@ def _repeats(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Why |
 
 
 def _queued(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Why | None:
-    site = _site(plan, facts)
+    site = _site(left[0], facts)
     ready = [t for t in left if not t.held]
+    for task in ready:
+        wait = facts.waits.get(token(run.id, task.number, task.attempt))
+        if wait is not None:
+            sentence = f"Stage {plan.name!r}, {_count(len(left), 'task')}, at site {site!r}: {wait[1].rstrip('.')}."
+            return Why(sentence, wait[0], _contact(site, facts), details=_placed(run, plan))
     sentence = f"Stage {plan.name!r}: {_count(len(left), 'task')} waiting for a free worker of site {site!r}."
     since = min(t.submitted_at for t in ready or left)
     return Why(sentence, since, _contact(site, facts))
@@ -266,8 +287,14 @@ def _plan(run: Run, name: str) -> StagePlan:
     return next(p for p in run.plan.stages if p.name == name)
 
 
-def _site(plan: StagePlan, facts: Facts) -> str:
-    return facts.site if plan.site in ("", "auto") else plan.site
+def _placed(run: Run, plan: StagePlan) -> tuple[str, ...]:
+    placed = run.stages[plan.name].placed
+    return (f"It was placed there: {placed.rstrip('.')}.",) if placed else ()
+
+
+def _site(task: Task, facts: Facts) -> str:
+    site = task.site
+    return facts.site if site in ("", "auto") else site
 
 
 def _contact(site: str, facts: Facts) -> str:

@@ -72,9 +72,10 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._peers: set[Peer] = set()
         self._sites: dict[str, Site] = {}
-        self._supervisors = [Supervisor(self._home, settings.site, clock=time.monotonic)]
+        self._supervisors = {settings.site: Supervisor(self._home, settings.site, clock=time.monotonic)}
         self._replies: list[tuple[Peer, protocol.Message]] = []
         self._progress: dict[str, tuple[float, str]] = {}
+        self._waits: dict[str, tuple[float, str]] = {}
         self._busy_at = time.monotonic()
         self._stopping = False
         self._database = Database(settings.database_url)
@@ -100,7 +101,7 @@ class Server:
             now = time.monotonic()
             if now - tended_at >= BEAT_S:
                 tended_at = now
-                for supervisor in self._supervisors:
+                for supervisor in self._supervisors.values():
                     supervisor.tend()
                 if self._idle(now):
                     log.info("service.idle")
@@ -169,8 +170,9 @@ class Server:
 
     def _finished(self, run: Run) -> None:
         log.info("run.finished", run=run.id, workflow=run.plan.workflow, status=run.status.value, error=run.error)
-        for token in [t for t in self._progress if t.startswith(run.id)]:
-            del self._progress[token]
+        for shown in (self._progress, self._waits):
+            for token in [t for t in shown if t.startswith(run.id)]:
+                del shown[token]
 
     # ---- connections
 
@@ -225,8 +227,11 @@ class Server:
             case protocol.Retry():
                 self._replies.append((peer, self._retry(message)))
             case protocol.Peek():
-                progress = {t: p for t, p in self._progress.items() if t.startswith(message.run_id)}
-                peer.send(protocol.Live(progress, self._connected()))
+                progress, waits = (
+                    {t: p for t, p in shown.items() if t.startswith(message.run_id)}
+                    for shown in (self._progress, self._waits)
+                )
+                peer.send(protocol.Live(progress, waits, self._connected()))
             case protocol.Ping():
                 peer.send(protocol.Pong(os.getpid(), VERSION, self._connected(), len(self._engine.runs)))
             case protocol.Stop():
@@ -271,6 +276,13 @@ class Server:
             if isinstance(event, protocol.Progress):
                 self._progress[event.token] = (event.fraction, event.text)
                 continue
+            if isinstance(event, protocol.Waits):
+                if event.text:
+                    self._waits[event.token] = (event.since, event.text)
+                else:
+                    self._waits.pop(event.token, None)
+                continue
+            self._waits.pop(event.token, None)
             run_id, number, attempt = split_token(event.token)
             if isinstance(event, protocol.Started):
                 self._engine.feed(run_id, events.TaskStarted(event.at, number, attempt))
@@ -286,6 +298,9 @@ class Server:
     # ---- small things
 
     def _site(self, name: str) -> Site:
+        """The site of that name; the first word about it starts its agent."""
+        if name not in self._supervisors:
+            self._supervisors[name] = Supervisor(self._home, name, clock=time.monotonic)
         return self._sites.setdefault(name, Site(name))
 
     def _connected(self) -> tuple[str, ...]:
@@ -303,7 +318,7 @@ class Server:
         finally:
             for site in self._sites.values():
                 site.dismiss()
-            for supervisor in self._supervisors:
+            for supervisor in self._supervisors.values():
                 supervisor.wait(timeout_s=20.0)
             self._listening.close()
             (self._home / protocol.SOCKET).unlink(missing_ok=True)

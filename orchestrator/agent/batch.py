@@ -1,0 +1,312 @@
+"""Batch: one scheduler job per attempt, a Parsl executor over any `Scheduler`.
+
+What travels is the order itself, as a file beside the attempt's logs, so that a person can read it and a restarted
+agent find it. The job's name is the attempt's token: an attempt that may have been submitted before is looked for first.
+An attempt is over when its outcome is on the disk, or when the scheduler says that its job is over and none came.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import structlog
+from parsl.executors.base import ParslExecutor
+
+from orchestrator import codec, jobscript
+from orchestrator.agent import job as payload
+from orchestrator.agent import output, verdict
+from orchestrator.agent.around import Around
+from orchestrator.agent.ranks import RankOrder
+from orchestrator.agent.target import Target
+from orchestrator.agent.tracker import Tracker
+from orchestrator.errors import BeamwayError
+from orchestrator.jobs import (
+    OVER,
+    WAITING,
+    Job,
+    JobSpec,
+    JobState,
+    Refused,
+    ReservationGone,
+    Scheduler,
+    SchedulerSilent,
+)
+from orchestrator.model import FailureClass, Order, Outcome
+
+LABEL = "batch"
+PREFIX = "bw-"  # of the names of our jobs
+SUBMITTERS = 4
+WARNING_S = 60.0  # between the scheduler's warning and the end of the walltime; less for short jobs
+LATE_S = 10.0  # a shared file system may show the outcome so long after the job is over
+LOOK_S = 0.5  # how often outcomes are looked for
+SILENT_RETRY_S = 5.0
+
+log = structlog.get_logger()
+
+Told = Callable[[str, float, str], None]  # token, since, what it waits for
+
+
+class _Job:
+    """One attempt in its job. Changed under the executor's lock."""
+
+    def __init__(self, order: Order, target: Target) -> None:
+        self.order, self.target = order, target
+        self.paths = output.Paths(order)
+        self.future: Future[Outcome] = Future()
+        self.id = ""
+        self.last: Job | None = None
+        self.over_at = 0.0  # monotonic; the scheduler says that it is over
+        self.cancelled = False
+        self.since = time.time()
+
+
+class BatchExecutor(ParslExecutor):
+    """`submit(function, spec, order, target)`: the order is carried out by `orchestrator.agent.job` in a job of its
+    own, whatever `function` is; its future holds an Outcome and never an exception."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        tracker: Tracker,
+        around: Around,
+        *,
+        init: tuple[str, ...],
+        environment: dict[str, str],
+        told: Told,
+        exclusive: bool = False,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.label = LABEL
+        self._scheduler, self._tracker, self._around = scheduler, tracker, around
+        self._init, self._environment = init, environment
+        self._exclusive, self._options = exclusive, options
+        self._told = told
+        self._jobs: dict[str, _Job] = {}
+        self._lock = threading.Lock()
+        self._submitters = ThreadPoolExecutor(SUBMITTERS, thread_name_prefix="submit")
+        self._stop = threading.Event()
+        self._looking = threading.Thread(target=self._look_on, name="outcomes", daemon=True)
+
+    def start(self) -> None:
+        self._looking.start()
+
+    def submit(
+        self, func: object, resource_specification: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Future[Outcome]:
+        order: Order = args[0]
+        job = _Job(order, args[1])
+        with self._lock:
+            self._jobs[order.token] = job
+        self._submitters.submit(self._submit, job)
+        return job.future
+
+    def shutdown(self) -> None:
+        """The jobs go on: the next agent finds them by their tokens."""
+        self._stop.set()
+        self._submitters.shutdown(wait=False, cancel_futures=True)
+        super().shutdown()
+
+    def monitor_resources(self) -> bool:
+        return False
+
+    def end(self, token: str) -> bool:
+        """Ask for the end of this attempt's job; False when there is none."""
+        with self._lock:
+            job = self._jobs.get(token)
+            if job is None:
+                return False
+            job.cancelled = True
+        output.mark(job.paths)
+        if job.id:
+            self._submitters.submit(self._cancel, job)
+        return True
+
+    def of(self, token: str) -> tuple[str, Job | None]:
+        """(id, the scheduler's last word) of this attempt's job."""
+        job = self._jobs.get(token)
+        return (job.id, job.last) if job is not None else ("", None)
+
+    def waiting(self) -> list[tuple[str, float]]:
+        """(token, since) of the attempts that the scheduler has not begun."""
+        jobs = list(self._jobs.values())
+        return [(j.order.token, j.since) for j in jobs if j.last is None or j.last.state in WAITING]
+
+    # ---- in the submitters' threads
+
+    def _submit(self, job: _Job) -> None:
+        order = job.order
+        try:
+            if job.cancelled:
+                self._settle(job, Outcome(FailureClass.CANCELLED, "cancelled before it was submitted"))
+                return
+            if order.adopt:
+                outcome = outcome_of(job.paths.exit)
+                if outcome is not None:
+                    self._settle(job, outcome)
+                    return
+            self._begin(job)
+        except OSError as error:
+            self._settle(job, Outcome(FailureClass.LOST, f"its job could not be prepared: {error}"))
+        except Exception as error:  # it must end as an outcome, not in a thread's nothing
+            log.exception("batch.submit_failed", token=order.token)
+            self._settle(job, Outcome(FailureClass.LOST, f"its job could not be submitted: {error}"))
+
+    def _begin(self, job: _Job) -> None:
+        spec = self.spec(job.order, job.target)
+        known = job.order.adopt
+        while not self._stop.is_set():
+            try:
+                job_id = self._scheduler.submit_once(spec, known=known)
+                break
+            except SchedulerSilent as error:
+                known = True
+                self._told(job.order.token, job.since, f"the scheduler does not answer: {error.sentence}")
+                if job.cancelled and not self._scheduler_has(spec.token):
+                    self._settle(job, Outcome(FailureClass.CANCELLED, "cancelled before it was submitted"))
+                    return
+                self._stop.wait(SILENT_RETRY_S)
+            except ReservationGone as error:
+                self._settle(job, Outcome(FailureClass.RESERVATION, error.sentence))
+                return
+            except Refused as error:
+                self._settle(job, Outcome(FailureClass.SITE, error.sentence))
+                return
+        else:
+            return
+        log.info("batch.submitted", token=job.order.token, job=job_id, queue=job.target.queue)
+        with self._lock:
+            job.id = job_id
+            cancelled = job.cancelled
+        self._tracker.watch(job_id, lambda seen: self._changed(job, seen))
+        if cancelled:
+            self._cancel(job)
+
+    def _scheduler_has(self, token: str) -> bool:
+        try:
+            return bool(self._scheduler.find(token))
+        except BeamwayError:
+            return True  # it cannot be known
+
+    def _cancel(self, job: _Job) -> None:
+        while not self._stop.is_set() and not job.future.done():
+            try:
+                self._scheduler.cancel([job.id])
+                self._tracker.look_soon()
+                return
+            except SchedulerSilent:
+                self._stop.wait(SILENT_RETRY_S)
+            except BeamwayError as error:
+                log.warning("batch.cancel_refused", job=job.id, reason=error.sentence)
+                return
+
+    def spec(self, order: Order, target: Target) -> JobSpec:
+        """The job of this order; its script and its order file are written beside the attempt's logs."""
+        paths = output.Paths(order)
+        os.makedirs(order.log_dir, mode=0o700, exist_ok=True)
+        Path(paths.order).write_text(codec.dumps(RankOrder(order, self._around)))
+        argv = [*self._around.program, "-m", payload.__name__, paths.order]
+        script = jobscript.body(argv, record=paths.job, init=self._init, environment=self._environment)
+        Path(paths.script).write_text("#!/bin/bash\n" + script)
+        resources = order.resources
+        return JobSpec(
+            PREFIX + order.token,
+            script,
+            stdout=paths.stdout,
+            stderr=paths.stderr,
+            directory=order.log_dir,
+            queue=target.queue,
+            qos=target.qos,
+            account=target.account,
+            reservation=target.reservation,
+            nodes=resources.nodes,
+            ranks_per_node=resources.ranks_per_node,
+            cores_per_rank=resources.cores_per_rank,
+            gpus_per_node=target.shape.gpus,
+            memory_bytes=target.shape.memory_bytes,
+            walltime_s=target.walltime_s,
+            warning_s=warning_s(target.walltime_s),
+            exclusive=self._exclusive,
+            options=(*self._options, *target.options),
+        )
+
+    # ---- what is seen of it
+
+    def _changed(self, job: _Job, seen: Job) -> None:
+        """In the tracker's thread."""
+        job.last = seen
+        if seen.state in OVER:
+            job.over_at = time.monotonic()
+        elif seen.state in WAITING or seen.state is JobState.SUSPENDED:
+            where = f"reservation {job.target.reservation!r}" if job.target.reservation else f"queue {seen.queue!r}"
+            what = seen.reason or f"is {seen.state.value}"
+            note = f" ({job.target.note})" if job.target.note else ""
+            self._told(job.order.token, job.since, f"job {seen.id} in {where} {what}{note}")
+
+    def _look_on(self) -> None:
+        while not self._stop.wait(LOOK_S):
+            try:
+                for job in list(self._jobs.values()):
+                    self._look(job)
+            except Exception:  # as in the tracker
+                log.exception("batch.look_failed")
+
+    def _look(self, job: _Job) -> None:
+        if not job.id:
+            return
+        if not job.over_at and (job.last is None or job.last.state in WAITING):
+            return
+        outcome = outcome_of(job.paths.exit)
+        if outcome is not None and outcome.failure is not FailureClass.CANCELLED:
+            self._tracker.forget(job.id)
+            seen = job.last or Job(job.id, "", JobState.UNKNOWN)
+            self._settle(job, verdict.of(seen, outcome, None, self._limits(job)))
+        elif job.over_at and (outcome is not None or time.monotonic() - job.over_at > self._patience_s(job)):
+            assert job.last is not None
+            record = jobscript.read(job.paths.job)
+            words = output.last_line(job.paths.stderr)
+            self._settle(job, verdict.of(job.last, outcome, record, self._limits(job), last_words=words))
+
+    def _patience_s(self, job: _Job) -> float:
+        """How long after its end to wait for the outcome of a job: not at all where its script has said that none
+        will come, or where its node died under it."""
+        if job.last is not None and job.last.state in (JobState.NODE, JobState.REFUSED):
+            return 0.0
+        return 0.0 if jobscript.read(job.paths.job) is not None else LATE_S
+
+    def _limits(self, job: _Job) -> verdict.Limits:
+        target = job.target
+        return verdict.Limits(target.walltime_s, warning_s(target.walltime_s), target.longest_s)
+
+    def _settle(self, job: _Job, outcome: Outcome) -> None:
+        with self._lock:
+            self._jobs.pop(job.order.token, None)
+            if job.future.done():
+                return
+            if job.cancelled and outcome.failure is not None:
+                outcome = Outcome(FailureClass.CANCELLED, "cancelled", job=job.id)
+        job.future.set_result(outcome)
+
+
+def warning_s(walltime_s: float) -> float:
+    return min(WARNING_S, walltime_s / 10)
+
+
+def init_lines(modules: list[str], worker_init: str) -> tuple[str, ...]:
+    """The lines of the profile that prepare the environment of a job."""
+    return (*(f"module load {shlex.quote(name)}" for name in modules), *filter(None, [worker_init.strip()]))
+
+
+def outcome_of(path: str) -> Outcome | None:
+    """What the payload wrote of its own end; None when it has not."""
+    try:
+        return codec.loads(Path(path).read_text(), Outcome)
+    except (OSError, ValueError):
+        return None
