@@ -277,7 +277,7 @@ def row(placement: Placement, run_id: str, attempt: int) -> PlacementRow:
 
 
 def read(stored: PlacementRow) -> Placement:
-    return codec.loads(stored.table, Placement)
+    return codec.loads(stored.doc, Placement)
 
 
 def corrections(waits: Mapping[str, Sequence[Wait]]) -> dict[str, Correction]:

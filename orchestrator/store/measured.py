@@ -50,7 +50,7 @@ class PlacementRow(Struct, frozen=True):
     attempt: int
     at: float
     chosen: str  # site; empty: none could take it
-    table: str  # the whole `Placement` as JSON
+    doc: str  # the whole `Placement` as JSON
     queue: str = ""
     reservation: str = ""
     predicted_transfer_s: float = 0.0
