@@ -5,7 +5,7 @@ Texts in `doc` columns are ASCII-safe (`orchestrator.codec`), so that a file nam
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
 metadata = MetaData(
     naming_convention={
@@ -78,4 +78,59 @@ events = Table(
     Column("attempt", Integer, nullable=False),
     Column("text", Text, nullable=False),
     Index("ix_events_run_id_seq", "run_id", "seq"),
+)
+
+# The three below are what predictions are made from; each is kept short by `history`, which drops the oldest per key.
+timings = Table(
+    "timings",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("workflow", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("call", Text, nullable=False),
+    Column("site", Text, nullable=False),
+    Column("input_bytes", BigInteger, nullable=False),
+    Column("nodes", Integer, nullable=False),
+    Column("ranks", Integer, nullable=False),
+    Column("gpus", Integer, nullable=False),
+    Column("transfer_s", Float, nullable=False),
+    Column("queue_s", Float, nullable=False),
+    Column("compute_s", Float, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("ix_timings_workflow_stage_site_id", "workflow", "stage", "site", "id"),
+)
+
+rates = Table(
+    "rates",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("from_site", Text, nullable=False),
+    Column("to_site", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("ix_rates_from_site_to_site_id", "from_site", "to_site", "id"),
+)
+
+placements = Table(
+    "placements",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("run_id", String(64), nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("chosen", Text, nullable=False),  # site; empty: none could take it
+    Column("queue", Text, nullable=False),
+    Column("reservation", Text, nullable=False),
+    Column("predicted_transfer_s", Float, nullable=False),
+    Column("predicted_queue_s", Float, nullable=False),
+    Column("predicted_compute_s", Float, nullable=False),
+    Column("raw_queue_s", Float, nullable=False),  # before its correction; below 0: nothing to learn from it
+    Column("transfer_s", Float, nullable=True),  # what it took, null until it is known
+    Column("queue_s", Float, nullable=True),
+    Column("compute_s", Float, nullable=True),
+    Column("doc", Text, nullable=False),
+    UniqueConstraint("run_id", "stage", "attempt"),
+    Index("ix_placements_chosen_id", "chosen", "id"),
 )
