@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from orchestrator import locks, protocol
 from orchestrator.errors import BeamwayError, Conflict, NotFound, Unavailable, UserError
-from orchestrator.model import RUN_ENDED, Definition, Plan, Run
+from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run, StageKind
 from orchestrator.settings import Settings, ensure_home
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
@@ -73,7 +73,13 @@ class Client:
         return loader.find(name_or_path, self.workflow_directories())
 
     def plan(
-        self, definition: Definition, arguments: Mapping[str, str], *, directory: str = "", strict: bool = False
+        self,
+        definition: Definition,
+        arguments: Mapping[str, str],
+        *,
+        directory: str = "",
+        strict: bool = False,
+        placing: Placing | None = None,
     ) -> Plan:
         """What this definition means for these arguments. Raises DefinitionError, ArgumentError, InputError."""
         from orchestrator.definition.plan import compile_plan
@@ -85,6 +91,7 @@ class Client:
             find_child=self.definition,
             strict=strict,
             shell_text=self._allows_shell_text,
+            placing=placing or Placing(),
         )
         self._check_sites(plan)
         return plan
@@ -97,6 +104,7 @@ class Client:
 
     def _check_sites(self, plan: Plan) -> None:
         """Every site a stage names must exist, and have what the stage asks for."""
+        from orchestrator.engine import place_sites
         from sites import loader
 
         for stage in plan.stages:
@@ -104,7 +112,7 @@ class Client:
             if name == "auto" or stage.kind is StageKind.WORKFLOW:
                 continue
             profile = loader.load(name, self.site_directories())
-            sentence = limits.forbidden(profile, stage.resources, stage.placing)
+            sentence = place_sites.forbidden(profile, stage.resources, stage.placing)
             if sentence:
                 raise UserError(
                     f"Stage {stage.name!r} cannot run at site {name!r}: {sentence}.",

@@ -37,6 +37,8 @@ class StagePlaced(Struct, frozen=True):
     stage: str
     site: str
     sentence: str = ""
+    queue: str = ""
+    reservation: str = ""
 
 
 class StageSkipped(Struct, frozen=True):

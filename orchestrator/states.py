@@ -187,7 +187,9 @@ class _Change:
         if stage is None or stage.status not in (StageStatus.OPENING, StageStatus.RUNNING):
             return
         first = stage.status is StageStatus.OPENING and not stage.site
-        self.put_stage(replace(stage, site=event.site, placed=event.sentence))
+        self.put_stage(
+            replace(stage, site=event.site, queue=event.queue, reservation=event.reservation, placed=event.sentence)
+        )
         if first:
             self.commands.append(OpenStage(event.stage, stage.repetition))
 
@@ -345,7 +347,7 @@ class _Change:
         """The site would not have it: on to the one its policy names, or for `auto` to the next best."""
         stage = self.run.stages[name]
         if outcome.elsewhere:
-            self.put_stage(replace(stage, site=outcome.elsewhere, placed=outcome.reason))
+            self.put_stage(replace(stage, site=outcome.elsewhere, queue="", reservation="", placed=outcome.reason))
         elif outcome.failure is FailureClass.SITE and stage_plan(self.run, name).placing.site == AUTO:
             self.commands.append(Place(name, but=(stage.site,)))
 

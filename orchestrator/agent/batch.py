@@ -1,8 +1,9 @@
 """Batch: one scheduler job per attempt, a Parsl executor over any `Scheduler`.
 
 What travels is the order itself, as a file beside the attempt's logs, so that a person can read it and a restarted
-agent find it. The job's name is the attempt's token: an attempt that may have been submitted before is looked for first.
-An attempt is over when its outcome is on the disk, or when the scheduler says that its job is over and none came.
+agent find it. The job's name is the attempt's token: an attempt that may have been submitted before is looked for
+first. An attempt is over when its outcome is on the disk, or when the scheduler says that its job is over and none
+came.
 """
 
 from __future__ import annotations

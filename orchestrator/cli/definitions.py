@@ -152,13 +152,16 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
 @click.command()
 @workflow_argument()
 @arguments_argument
+@session.placing_options
 @json_option
-def explain(workflow: str, pairs: tuple[str, ...], as_json: bool) -> None:
+def explain(workflow: str, pairs: tuple[str, ...], as_json: bool, **placing: str) -> None:
     """Show what WORKFLOW with these arguments would do, and start nothing."""
     from orchestrator.definition import compat
+    from orchestrator.model import Placing
 
     with session.client() as client:
-        plan = client.plan(client.definition(workflow), compat.parse_arguments(pairs))
+        definition = client.definition(workflow)
+        plan = client.plan(definition, compat.parse_arguments(pairs), placing=Placing(**placing))
     print_plan(plan, as_json=as_json)
 
 

@@ -15,11 +15,13 @@ from orchestrator.cli.session import arguments_argument, json_option, run_argume
 @click.option("--strict", is_flag=True, help="Refuse a run without an input file specification, as DM does.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
 @click.option("--id", "run_id", metavar="UUID", default="", help="The id of the run; asking twice starts it once.")
+@session.placing_options
 @json_option
 @click.option("--help", "wants_help", is_flag=True, help="Show this; of a WORKFLOW, its arguments.")
 @click.pass_context
 def run(
     context: click.Context,
+    /,
     workflow: str | None,
     pairs: tuple[str, ...],
     wait: bool,
@@ -28,6 +30,7 @@ def run(
     run_id: str,
     as_json: bool,
     wants_help: bool,
+    **placing: str,
 ) -> None:
     """Start WORKFLOW (a file, or a name) with these arguments."""
     if wants_help and workflow is None:
@@ -37,6 +40,7 @@ def run(
         context.fail("Name the workflow to run.")
     from orchestrator.cli import definitions, formats, progress, records
     from orchestrator.definition import compat
+    from orchestrator.model import Placing
 
     run_id = session.checked_id(run_id)
     with session.client() as client:
@@ -44,7 +48,8 @@ def run(
         if wants_help:
             definitions.print_arguments(definition, workflow, as_json=as_json)
             return
-        plan = client.plan(definition, compat.parse_arguments(pairs), strict=strict)
+        asked = Placing(**placing)
+        plan = client.plan(definition, compat.parse_arguments(pairs), strict=strict, placing=asked)
         if dry_run:
             definitions.print_plan(plan, as_json=as_json)
             return

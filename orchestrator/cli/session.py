@@ -22,6 +22,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout: UTC times, seconds, bytes.")
 
+_PLACING = {
+    "site": "Where it runs, `auto` for the best; a stage that names a site stays there.",
+    "queue": "Queue there: its name, or its use (realtime, demand, regular, debug).",
+    "account": "Who pays.",
+    "reservation": "Reservation it runs in.",
+    "mode": "`pilot`: in warm workers; `batch`: a job of its own for each task.",
+}
+
+
+def placing_options(function: F) -> F:
+    """Where and how it runs, for what the stages leave open."""
+    for name, text in reversed(_PLACING.items()):
+        kind = click.Choice(["pilot", "batch"]) if name == "mode" else None
+        function = click.option(f"--{name}", default="", type=kind, metavar=name.upper(), help=text)(function)
+    return function
+
 
 def client() -> Client:
     """The client of this home, to be used as a context manager."""

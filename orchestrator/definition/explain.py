@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from orchestrator.definition import commands, expressions, files, graph, variables
+from orchestrator.definition import commands, expressions, extensions, files, graph, variables
 from orchestrator.definition.plan import unset_names
 from orchestrator.errors import ArgumentError, InputError
 from orchestrator.model import Expectation, FailureClass, FileSpec, Placing, Plan, Resources, StageKind, StagePlan
@@ -277,6 +277,8 @@ def _times(stage: StagePlan, count: int) -> str:
 def _retries(stage: StagePlan) -> tuple[str, ...]:
     told = []
     for rule in stage.retries:
+        if rule == extensions.OF_JOBS.get(rule.failure):
+            continue  # the same for every stage
         codes = ""
         if rule.failure is FailureClass.TRANSIENT:
             codes = f" (exit code {', '.join(str(c) for c in dict.fromkeys((75, *rule.exit_codes)))})"

@@ -26,6 +26,16 @@ EXPECT = ("opens", "dataset", "shape", "dtype", "finite", "minSize", "newer", "n
 OPENS = ("hdf5", "zarr", "png", "npy", "json", "tiff")
 REPEATABLE = tuple(f for f in FailureClass if f is not FailureClass.CANCELLED)
 
+# What batch jobs meet, with a budget each that a stage may change: none of it is the work's own fault.
+OF_JOBS = {
+    FailureClass.NODE: RetryRule(FailureClass.NODE, 3),
+    FailureClass.PREEMPTED: RetryRule(FailureClass.PREEMPTED, 10, delay_s=5.0),
+    FailureClass.WALLTIME: RetryRule(FailureClass.WALLTIME, 1),
+    FailureClass.MEMORY: RetryRule(FailureClass.MEMORY, 1),
+    FailureClass.RESERVATION: RetryRule(FailureClass.RESERVATION, 5),
+    FailureClass.SITE: RetryRule(FailureClass.SITE, 2, delay_s=10.0),
+}
+
 _SUFFIXES = {
     ".h5": "hdf5",
     ".hdf5": "hdf5",
@@ -109,15 +119,7 @@ def read_resources(value: Any, values: Values, place: Place) -> Resources:
 def read_retries(value: Any, kind: StageKind, place: Place) -> tuple[RetryRule, ...]:
     """The retry rules of a stage: the defaults of its kind, changed by what the definition says per failure
     class."""
-    rules = {
-        FailureClass.LOST: RetryRule(FailureClass.LOST, 3),
-        FailureClass.NODE: RetryRule(FailureClass.NODE, 3),
-        FailureClass.PREEMPTED: RetryRule(FailureClass.PREEMPTED, 10, delay_s=5.0),
-        FailureClass.WALLTIME: RetryRule(FailureClass.WALLTIME, 1),
-        FailureClass.MEMORY: RetryRule(FailureClass.MEMORY, 1),
-        FailureClass.RESERVATION: RetryRule(FailureClass.RESERVATION, 5),
-        FailureClass.SITE: RetryRule(FailureClass.SITE, 2, delay_s=10.0),
-    }
+    rules = {FailureClass.LOST: RetryRule(FailureClass.LOST, 3), **OF_JOBS}
     if kind is StageKind.KERNEL:
         rules[FailureClass.TRANSIENT] = RetryRule(FailureClass.TRANSIENT, 2)
         rules[FailureClass.BAD_OUTPUT] = RetryRule(FailureClass.BAD_OUTPUT, 1)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from orchestrator.model import FailureClass, Order, Resources, Run, StagePlan, Task, token
+from orchestrator.model import FailureClass, Order, Placing, Resources, Run, StagePlan, Task, token
 
+USES = ("realtime", "demand", "regular", "debug")
 MORE = 2.0  # times the walltime or memory, after an attempt that had too little
 
 
@@ -26,11 +27,21 @@ def order(run: Run, task: Task, plan: StagePlan, home: Path, *, adopt: bool) -> 
         transient_codes=codes,
         timeout_s=plan.timeout_s,
         resources=_grown(plan.resources, task),
-        placing=plan.placing,
+        placing=_placing(run, task, plan),
         experiment=run.variables.get("experimentName", ""),
         log_dir=str(home / "runs" / run.id / "logs"),
         adopt=adopt,
     )
+
+
+def _placing(run: Run, task: Task, plan: StagePlan) -> Placing:
+    """What the stage asks for; where a site was chosen for it, what was chosen there."""
+    stage, asked = run.stages[task.stage], plan.placing
+    if asked.site == task.site:
+        return asked
+    # what was asked of one site by name means nothing at another; a use does everywhere
+    queue = stage.queue or (asked.queue if asked.queue in USES else "")
+    return replace(asked, site=task.site, queue=queue, reservation=stage.reservation, account="")
 
 
 def _grown(asked: Resources, task: Task) -> Resources:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import replace
 
 from orchestrator.model import Order
-from orchestrator.protocol import Bye, Kills, Message, Orders
+from orchestrator.protocol import Bye, Estimate, Kills, Message, Orders
 
 WINDOW = 512
 
@@ -25,6 +25,7 @@ class Site:
         self._waiting: OrderedDict[str, Order] = OrderedDict()
         self._sent: dict[str, Order] = {}
         self._killed: set[str] = set()  # asked to end, not yet seen to end: asked again when an agent comes back
+        self._questions: list[Estimate] = []
         self._send: Callable[[Message], None] | None = None
         self._key: object = None  # of the connection that `_send` writes to
 
@@ -49,6 +50,9 @@ class Site:
         for token in held & self._waiting.keys():
             self._sent[token] = self._waiting.pop(token)
         self.flush()
+        questions, self._questions = self._questions, []
+        for question in questions:
+            send(question)
         if self._killed:
             send(Kills(tuple(self._killed)))
 
@@ -56,6 +60,13 @@ class Site:
         """This connection is gone; a newer one of the same site stays."""
         if key is self._key:
             self._send = None
+
+    def ask(self, question: Estimate) -> None:
+        """Sent at once, or when the agent says hello."""
+        if self._send is not None:
+            self._send(question)
+        else:
+            self._questions.append(question)
 
     def order(self, order: Order) -> None:
         if order.token not in self._sent:

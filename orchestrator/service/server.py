@@ -22,6 +22,7 @@ from orchestrator.errors import BeamwayError, Conflict, Unavailable
 from orchestrator.locks import lock, service_lock
 from orchestrator.model import FailureClass, Outcome, Run, split_token
 from orchestrator.service.agents import Site
+from orchestrator.service.placing import Placer, learn
 from orchestrator.service.supervisor import Supervisor
 from orchestrator.settings import Settings, ensure_home
 from orchestrator.store.database import Database
@@ -86,6 +87,7 @@ class Server:
             default_site=settings.site,
             shell_text=_shell_text_allowed(settings),
         )
+        self._placer = Placer(settings, self._database, ask=lambda site, asked: self._site(site).ask(asked))
 
     def run(self) -> None:
         """Serve until told to stop. The caller holds the lock of the home."""
@@ -132,6 +134,8 @@ class Server:
 
     def _turn(self) -> None:
         self._engine.due(time.time())
+        for run_id, event in self._placer.due(self._engine.runs):
+            self._engine.feed(run_id, event)
         try:
             effects = self._engine.turn()
         except Unavailable as error:
@@ -161,6 +165,8 @@ class Server:
                 run_id, number, attempt = split_token(never_left)
                 outcome = Outcome(FailureClass.CANCELLED, "cancelled before it began")
                 self._engine.feed(run_id, events.TaskEnded(time.time(), number, attempt, outcome))
+        for run_id, place in effects.places:
+            self._placer.begin(run_id, place)
         for site in touched:
             site.flush()
         for run in effects.finished:
@@ -170,6 +176,10 @@ class Server:
 
     def _finished(self, run: Run) -> None:
         log.info("run.finished", run=run.id, workflow=run.plan.workflow, status=run.status.value, error=run.error)
+        try:
+            learn(self._database, run, lambda site: site or self._settings.site)
+        except BeamwayError as error:
+            log.warning("history.not_kept", run=run.id, reason=error.sentence)
         for shown in (self._progress, self._waits):
             for token in [t for t in shown if t.startswith(run.id)]:
                 del shown[token]
@@ -220,6 +230,9 @@ class Server:
                 log.info("agent.hello", site=message.site, pid=message.pid, holding=len(message.holding))
                 peer.site = self._site(message.site)
                 peer.site.attach(peer.key, lambda m: self._send(peer, m), message.holding)
+            case protocol.Estimated():
+                if peer.site is not None:
+                    self._placer.answered(peer.site.name, message)
             case protocol.Submit():
                 self._replies.append((peer, self._submit(message)))
             case protocol.Cancel():
@@ -231,6 +244,7 @@ class Server:
                     {t: p for t, p in shown.items() if t.startswith(message.run_id)}
                     for shown in (self._progress, self._waits)
                 )
+                waits |= self._placer.waits(message.run_id)
                 peer.send(protocol.Live(progress, waits, self._connected()))
             case protocol.Ping():
                 peer.send(protocol.Pong(os.getpid(), VERSION, self._connected(), len(self._engine.runs)))

@@ -1,0 +1,143 @@
+"""A site's profile, and what its agent has just said, as the facts that placement is made from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from orchestrator.definition import variables
+from orchestrator.engine import place_limits
+from orchestrator.engine.opening import values_of
+from orchestrator.engine.place_facts import Closed, Need, NodeFacts, QueueFacts, ReservationFacts, SiteFacts
+from orchestrator.jobs import Queue as Seen
+from orchestrator.model import Placing, Resources, Run, StagePlan
+from orchestrator.protocol import SiteView
+
+if TYPE_CHECKING:
+    from sites.schema import Node, Queue, SiteProfile
+
+MOST_FILES = 10_000  # of a folder that is an input: more are not counted
+EXPORT_CONTROLLED = "exportControlled"  # argument of a run: true keeps its data to sites that may have them
+
+
+def facts(profile: SiteProfile, view: SiteView | None = None) -> SiteFacts:
+    """Without a view: what the profile promises."""
+    seen = {q.name: q for q in view.queues} if view else {}
+    starts = dict(view.starts_in_s) if view else {}
+    if view:
+        starts |= {q.name: 0.0 for q in profile.queues if q.name in view.warm}
+    return SiteFacts(
+        profile.name,
+        queues=tuple(_queue(q, seen.get(q.name)) for q in profile.queues),
+        reservations=_reservations(profile, view),
+        maintenance=tuple(Closed(w.from_.timestamp(), w.until.timestamp(), w.reason) for w in profile.maintenance),
+        node=_node(profile.node, here=profile.local),
+        node_count=profile.node.count if profile.local else 0,
+        scheduler=not profile.local,
+        starts_in_s=dict(starts),
+        measured_at=view.at if view else 0.0,
+        export_control=profile.policies.export_control,
+        experiments=tuple(profile.policies.experiments),
+        doors=tuple(d.bytes_per_s for d in profile.doors),
+        shared=tuple(profile.paths.shared),
+        answers=view is None or not view.silent_since,
+        silent_since=view.silent_since if view else 0.0,
+        contact=profile.identity.contact,
+    )
+
+
+def _node(node: Node, *, here: bool) -> NodeFacts:
+    if here:
+        return NodeFacts(node.cores_here(), node.memory_bytes_here(), node.gpus)
+    return NodeFacts(node.cores, node.memory_bytes, node.gpus)
+
+
+def _queue(queue: Queue, seen: Seen | None) -> QueueFacts:
+    return QueueFacts(
+        queue.name,
+        queue.use,
+        max_nodes=queue.max_nodes,
+        min_nodes=queue.min_nodes,
+        max_walltime_s=queue.max_walltime_s,
+        default_walltime_s=queue.default_walltime_s,
+        cost=queue.cost,
+        node=_node(queue.node, here=False) if queue.node else None,
+        open=seen.open if seen else True,
+        nodes=seen.nodes if seen else 0,
+        idle_nodes=seen.idle_nodes if seen else None,
+        pending=seen.pending if seen else 0,
+    )
+
+
+def _reservations(profile: SiteProfile, view: SiteView | None) -> tuple[ReservationFacts, ...]:
+    """Those of the profile; with a view only those that the scheduler has, with its own window."""
+    there = {r.name: r for r in view.reservations} if view else {}
+    found = []
+    for known in profile.reservations:
+        seen = there.get(known.name)
+        if view is not None and view.queues and seen is None:
+            continue
+        found.append(
+            ReservationFacts(
+                known.name,
+                known.queue,
+                from_at=seen.from_at if seen else known.from_.timestamp() if known.from_ else 0.0,
+                until_at=seen.until_at if seen else known.until.timestamp() if known.until else 0.0,
+                nodes=(seen.node_count if seen else 0) or known.nodes,
+                experiments=tuple(known.experiments),
+            )
+        )
+    return tuple(found)
+
+
+def need(run: Run, plan: StagePlan) -> Need:
+    """What a stage asks for, with the files it reads as they are on the disk now."""
+    values = values_of(run)
+    paths = tuple(_paths(run, plan, values))
+    return Need(
+        plan.resources,
+        workflow=run.plan.workflow,
+        stage=plan.name,
+        input_bytes=sum(map(_bytes, paths)),
+        paths=paths,
+        experiment=values.get("experimentName", ""),
+        export_controlled=values.get(EXPORT_CONTROLLED, "").lower() in ("1", "true", "yes"),
+        queue=plan.placing.queue,
+        reservation=plan.placing.reservation,
+    )
+
+
+def forbidden(profile: SiteProfile, resources: Resources, placing: Placing) -> str:
+    """Which limit of the site forbids this for good, as a sentence without a subject; empty: none.
+
+    A reservation that the profile does not list may still be there: the scheduler will say.
+    """
+    asked = Need(resources, queue=placing.queue, site=profile.name)
+    site = facts(profile)
+    refused = place_limits.fits(asked, site)
+    experiments = place_limits.policy(asked, site)
+    return "" if refused == experiments else refused
+
+
+def _paths(run: Run, plan: StagePlan, values: Mapping[str, str]) -> list[str]:
+    found = [variables.substitute(text, values) for text in plan.inputs]
+    if plan.per_file:
+        found += run.files
+    return list(dict.fromkeys(os.path.join(run.plan.directory, path) for path in found if path))
+
+
+def _bytes(path: str) -> int:
+    total = files = 0
+    try:
+        if not os.path.isdir(path):
+            return os.stat(path).st_size
+        for parent, _, names in os.walk(path):
+            for name in names:
+                total += os.lstat(os.path.join(parent, name)).st_size
+            files += len(names)
+            if files > MOST_FILES:
+                break
+    except (OSError, ValueError):
+        pass
+    return total
