@@ -29,12 +29,12 @@ _MOST_SHOWN = 60  # characters of a wrong value
 def load(name_or_path: str, directories: Iterable[str | Path] = ()) -> SiteProfile:
     """The profile of that name, or in that file."""
     if "/" in name_or_path or name_or_path.endswith(".toml"):
-        return parse(_read(Path(name_or_path)), name_or_path)
+        return parse(read(Path(name_or_path)), name_or_path)
     places = [*map(Path, directories), SHIPPED]
     for place in places:
         path = place / f"{name_or_path}.toml"
         if path.is_file():
-            profile = parse(_read(path), str(path))
+            profile = parse(read(path), str(path))
             if profile.name != name_or_path:
                 sentence = f"{path}: key 'identity.name' is '{profile.name}' and the file is '{path.name}'."
                 raise SettingsError(sentence, "Make them the same.")
@@ -85,7 +85,8 @@ def _told(problems: Sequence[str]) -> str:
     return " Also ".join(clauses)
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """The text of a profile file, within its limits."""
     try:
         if os.path.exists(path) and not path.is_file():
             raise SettingsError(f"The site profile '{path}' is not a file.")

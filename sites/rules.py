@@ -88,6 +88,8 @@ def _queue(where: str, queue: Queue) -> Iterator[Problem]:
     if queue.max_walltime_s and queue.max_walltime_s < queue.default_walltime_s:
         default, most = queue.default_walltime_s, queue.max_walltime_s
         yield f"{where}.default_walltime_s", f"is above max_walltime_s of the same queue ({default:g} > {most:g})"
+    if queue.min_walltime_s > queue.default_walltime_s:
+        yield f"{where}.default_walltime_s", f"is below min_walltime_s of the same queue ({queue.min_walltime_s:g})"
 
 
 def _windows(profile: SiteProfile) -> Iterator[Problem]:

@@ -135,6 +135,7 @@ class Queue(Part):
     max_nodes: int = Field(default=0, ge=0, description="Nodes of one job at most; 0: no limit known.")
     min_nodes: int = Field(default=1, ge=1, description="Nodes of one job at least.")
     max_walltime_s: float = Field(default=0.0, ge=0, description="Longest job; 0: no limit known.")
+    min_walltime_s: float = Field(default=0.0, ge=0, description="Shortest job that is taken.")
     default_walltime_s: float = Field(default=3600.0, gt=0, description="For stages that state none.")
     max_jobs: int = Field(default=0, ge=0, description="Jobs of one user at a time; 0: no limit known.")
     cost: float = Field(default=1.0, ge=0, description="Charge factor: what a node hour costs, in units of the site.")
