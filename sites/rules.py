@@ -126,6 +126,9 @@ def _blocks(profile: SiteProfile) -> Iterator[Problem]:
         yield "execution.block_walltime_s", f"is {execution.block_walltime_s:g}, and {allowed}"
     if queue.max_nodes and execution.block_nodes > queue.max_nodes:
         yield "execution.block_nodes", f"is {execution.block_nodes}, and queue {queue.name!r} allows {queue.max_nodes}"
+    if execution.block_nodes < queue.min_nodes:
+        least = f"queue {queue.name!r} takes no job of fewer than {queue.min_nodes} nodes"
+        yield "execution.block_nodes", f"is {execution.block_nodes}, and {least}"
 
 
 def _fallbacks(profile: SiteProfile) -> Iterator[Problem]:

@@ -109,6 +109,8 @@ def put(profile: str, name: str, folder: Path, *, replace: bool) -> tuple[Path, 
             return path, there
         os.link(temporary, path)
     except FileExistsError:
+        if not path.exists():
+            raise SettingsError(f"The profile cannot be written: {folder} is not a folder.") from None
         hint = "Give yours another identity.name, or take its place with --replace."
         raise Conflict(f"There is a site {name!r} already: {path}.", hint) from None
     except OSError as error:

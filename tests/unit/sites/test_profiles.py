@@ -138,6 +138,12 @@ max_nodes = 4
         ('[[queues]]\nname = "x"\nmin_nodes = 3\nmax_nodes = 2', "below min_nodes of the same queue (2 < 3)"),
         ('[[queues]]\nname = "x"\nmax_walltime_s = 60', "default_walltime_s' is above max_walltime_s"),
         ('[scheduler]\nkind = "slurm"\n[execution]\nblock_nodes = 9', "queue 'long' allows 4"),
+        ('min_nodes = 2\n[scheduler]\nkind = "slurm"', "queue 'long' takes no job of fewer than 2 nodes"),
+        ('[[queues]]\nname = "x"\nmin_walltime_s = 7200', "default_walltime_s' is below min_walltime_s"),
+        (
+            'max_walltime_s = 3600\n[scheduler]\nkind = "slurm"\n[execution]\nblock_walltime_s = 7200.0',
+            "'execution.block_walltime_s' is 7200, and queue 'long' allows 3600",
+        ),
         ('[policies]\nfallback = ["wait ten min"]', "'wait ten min' does not read `wait NUMBER UNIT`"),
         ('[policies]\nfallback = ["wait 3 moons"]', "a unit of s, min, h or d"),
         ('[policies]\nfallback = ["quue debug"]', "is none of `wait 10 min`"),
@@ -241,3 +247,53 @@ def test_the_committed_schema_is_current() -> None:
 def test_pydantic_is_imported_only_to_load() -> None:
     script = "import sys, sites.loader; print('pydantic' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"
+
+
+# --------------------------------------------------------------------------------------------------- shipped
+
+
+FACILITIES = ["aurora", "perlmutter", "polaris"]
+TEMPLATES = ["beamline-sge", "beamline-slurm"]
+
+
+@pytest.mark.parametrize("name", loader.names())
+def test_shipped_profiles(name: str) -> None:
+    site = load(name)
+    assert site.identity.title
+    assert site.identity.description
+    loader.fallbacks(site)
+    if not site.local:
+        assert site.queues
+        assert site.queue("regular") is site.queue()
+
+
+def test_what_is_shipped() -> None:
+    assert loader.names() == sorted([*FACILITIES, *TEMPLATES, "local"])
+
+
+@pytest.mark.parametrize("name", FACILITIES)
+def test_facts_of_facilities_have_a_source_and_a_day(name: str) -> None:
+    identity = load(name).identity
+    assert identity.documentation.startswith("https://docs.")
+    assert identity.checked is not None
+    assert identity.owner
+
+
+@pytest.mark.parametrize("name", ["aurora", "polaris"])
+def test_alcf_jobs_name_their_file_systems(name: str) -> None:
+    site = load(name)
+    assert site.scheduler.options[0] == "-l"
+    assert site.scheduler.options[1].startswith("filesystems=")
+    assert all(q.min_walltime_s == 300 for q in site.queues)
+
+
+def test_perlmutter_jobs_name_a_qos_and_no_partition() -> None:
+    for queue in load("perlmutter").queues:
+        assert (queue.partition, bool(queue.qos)) == ("", True)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_templates_say_what_to_change(name: str) -> None:
+    text = (loader.SHIPPED / f"{name}.toml").read_text()
+    assert text.startswith("# A template")
+    assert text.count("# yours") > 5
