@@ -9,30 +9,32 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from orchestrator.errors import SettingsError, nearest
+from sites import rules
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from sites.schema import SiteProfile
 
 SHIPPED = Path(__file__).parent
 _LARGEST_BYTES = 1 << 20
+_MOST_TOLD = 8  # problems in one sentence; of more the number is told
+_MOST_SHOWN = 60  # characters of a wrong value
 
 
 def load(name_or_path: str, directories: Iterable[str | Path] = ()) -> SiteProfile:
     """The profile of that name, or in that file."""
     if "/" in name_or_path or name_or_path.endswith(".toml"):
-        return parse(_read(Path(name_or_path)), name_or_path)
+        return parse(read(Path(name_or_path)), name_or_path)
     places = [*map(Path, directories), SHIPPED]
     for place in places:
         path = place / f"{name_or_path}.toml"
         if path.is_file():
-            profile = parse(_read(path), str(path))
+            profile = parse(read(path), str(path))
             if profile.name != name_or_path:
                 sentence = f"{path}: key 'identity.name' is '{profile.name}' and the file is '{path.name}'."
                 raise SettingsError(sentence, "Make them the same.")
@@ -48,24 +50,43 @@ def names(directories: Iterable[str | Path] = (SHIPPED,)) -> list[str]:
 
 
 def parse(text: str, source: str = "<text>") -> SiteProfile:
-    """The profile written in `text`; `source` is how errors call it."""
+    """The profile written in `text`; `source` is how errors call it. The error names every problem there is."""
     from pydantic import ValidationError
 
     from sites.schema import SiteProfile
 
     try:
-        return SiteProfile.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        tree = tomllib.loads(text)
+    except ValueError as error:  # also what an integer of thousands of digits raises
         raise SettingsError(f"{source} is not TOML: {error}.") from error
     except RecursionError as error:
         raise SettingsError(f"{source} is nested too deeply.") from error
+    try:
+        profile = SiteProfile.model_validate(tree)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise SettingsError(f"{source}: {_sentence(problems[0], SiteProfile)}{more}") from error
+        raise SettingsError(f"{source}: {_told([_sentence(p, SiteProfile) for p in problems])}") from error
+    broken = [f"the key '{key}' {what}" for key, what in rules.broken(profile)]
+    if broken:
+        raise SettingsError(f"{source}: {_told(broken)}")
+    return profile
 
 
-def _read(path: Path) -> str:
+def fallbacks(profile: SiteProfile) -> tuple[rules.Fallback, ...]:
+    """What to do in turn when a reservation is gone or full."""
+    return tuple(rules.fallback(text) for text in profile.policies.fallback)
+
+
+def _told(problems: Sequence[str]) -> str:
+    """One line of text with every problem in it, up to a limit."""
+    clauses = [p if p.endswith((".", "?")) else f"{p}." for p in problems[:_MOST_TOLD]]
+    if len(problems) > _MOST_TOLD:
+        clauses.append(f"({len(problems) - _MOST_TOLD} more)")
+    return " Also ".join(clauses)
+
+
+def read(path: Path) -> str:
+    """The text of a profile file, within its limits."""
     try:
         if os.path.exists(path) and not path.is_file():
             raise SettingsError(f"The site profile '{path}' is not a file.")
@@ -79,29 +100,57 @@ def _read(path: Path) -> str:
         raise SettingsError(f"The site profile '{path}' cannot be read: {reason}.") from error
 
 
-def _sentence(problem: Any, model: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+def _sentence(problem: Any, model: Any) -> str:
+    where = problem["loc"]
+    key = _key(where)
     if problem["type"] == "extra_forbidden":
-        *above, last = problem["loc"]
-        return f"the key '{key}' is not known.{nearest(str(last), _fields(model, above))}"
+        return f"the key '{key}' is not known.{nearest(str(where[-1]), _keys(_at(model, where[:-1])))}"
     if problem["type"] == "missing":
         return f"the key '{key}' is missing."
     shown = problem["input"]
-    seen = f" (it is {shown!r})" if isinstance(shown, str | int | float | bool) else ""
-    suggestion = nearest(shown, _choices(model, problem["loc"])) if isinstance(shown, str) else ""
+    seen = f" (it is {_short(shown)})" if isinstance(shown, str | int | float | bool) else ""
+    suggestion = nearest(shown[:_MOST_SHOWN], _choices(_at(model, where))) if isinstance(shown, str) else ""
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"the key '{key}' is wrong: {message[:1].lower()}{message[1:]}{seen}.{suggestion}"
 
 
-def _fields(model: type[BaseModel], above: Iterable[Any]) -> list[str]:
-    """The keys that are known in the table at `above`."""
-    for part in above:
-        model = model.model_fields[part].annotation  # type: ignore[assignment]
-    return list(model.model_fields)
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
-def _choices(model: type[BaseModel], where: Iterable[Any]) -> list[str]:
-    *above, last = where
-    for part in above:
-        model = model.model_fields[part].annotation  # type: ignore[assignment]
-    return [c for c in get_args(model.model_fields[last].annotation) if isinstance(c, str)]
+def _key(where: Iterable[str | int]) -> str:
+    """`queues[0].use`, as one would point at it."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).removeprefix(".")
+
+
+def _at(annotation: Any, where: Iterable[str | int]) -> Any:
+    """The type of what stands at `where` below a value of this type; None where nothing is known to stand."""
+    for part in where:
+        annotation = _bare(annotation)
+        if isinstance(part, int) or get_origin(annotation) is dict:
+            annotation = get_args(annotation)[-1] if get_args(annotation) else None
+            continue
+        fields = getattr(annotation, "model_fields", {})
+        annotation = next((f.annotation for name, f in fields.items() if part in (name, f.alias)), None)
+    return _bare(annotation)
+
+
+def _bare(annotation: Any) -> Any:
+    """The type without `Annotated` and without `| None`."""
+    while True:
+        origin = get_origin(annotation)
+        if origin is Annotated:
+            annotation = get_args(annotation)[0]
+        elif origin in (Union, types.UnionType):
+            annotation = next(a for a in get_args(annotation) if a is not type(None))
+        else:
+            return annotation
+
+
+def _keys(annotation: Any) -> list[str]:
+    return [f.alias or name for name, f in getattr(annotation, "model_fields", {}).items()]
+
+
+def _choices(annotation: Any) -> list[str]:
+    return [c for c in get_args(annotation) if isinstance(c, str)] if get_origin(annotation) is Literal else []

@@ -126,17 +126,27 @@ class Node(Part):
 
 class Queue(Part):
     name: Name = Field(description="Partition (Slurm) or queue; with Slurm's QOS in `qos` where that is what differs.")
+    named: bool = Field(
+        default=True,
+        description="The scheduler knows this name. `false`: it is only ours, and `qos` and `options` say where.",
+    )
     use: Use = Field(default="regular", description="What it is for; stages and fallbacks may ask for a use.")
     qos: str = Field(default="", description="Slurm QOS that goes with it.")
     max_nodes: int = Field(default=0, ge=0, description="Nodes of one job at most; 0: no limit known.")
     min_nodes: int = Field(default=1, ge=1, description="Nodes of one job at least.")
     max_walltime_s: float = Field(default=0.0, ge=0, description="Longest job; 0: no limit known.")
+    min_walltime_s: float = Field(default=0.0, ge=0, description="Shortest job that is taken.")
     default_walltime_s: float = Field(default=3600.0, gt=0, description="For stages that state none.")
     max_jobs: int = Field(default=0, ge=0, description="Jobs of one user at a time; 0: no limit known.")
     cost: float = Field(default=1.0, ge=0, description="Charge factor: what a node hour costs, in units of the site.")
     preemptible: bool = Field(default=False, description="Its jobs may be ended to make room for others.")
     options: list[str] = Field(default=[], description="Further words of the submit command for this queue.")
     node: Node | None = Field(default=None, description="Its nodes, where they differ from the site's.")
+
+    @property
+    def partition(self) -> str:
+        """What the submit command is told as partition or queue; empty: nothing, the scheduler finds out."""
+        return self.name if self.named else ""
 
 
 class Accounts(Part):

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import definitions, demo, logs, runs, service
+from orchestrator.cli import definitions, demo, logs, runs, service, sites
+from orchestrator.cli.group import Commands
 
 
-class _Commands(click.Group):
-    """The commands in the order they were added, and the nearest one for a mistyped name."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            from orchestrator.errors import nearest
-
-            ctx.fail(f"There is no command {args[0]!r}.{nearest(args[0], self.commands)}")
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Commands, invoke_without_command=True, context_settings={"max_content_width": 110})
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"max_content_width": 110})
 @click.version_option(package_name="beamway", prog_name="beamway", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -50,6 +35,7 @@ for command in (
     definitions.explain,
     definitions.lint,
     definitions.export,
+    sites.site,
     service.up,
     service.down,
     service.status,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 from immutables import Map
 from msgspec.structs import replace
 
@@ -32,6 +33,16 @@ from orchestrator.model import (
 )
 from orchestrator.settings import Settings
 from orchestrator.store.runs import EventRow, Summary
+
+
+def commands(group: click.Group, above: str = "") -> dict[str, click.Command]:
+    """Every command that does something, by the words that call it: `run`, `site check`."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        words = f"{above} {name}".strip()
+        found |= commands(command, words) if isinstance(command, click.Group) else {words: command}
+    return found
+
 
 ID = "3f2a8c1e-0000-4000-8000-000000000001"
 T0 = 1_763_700_000.0

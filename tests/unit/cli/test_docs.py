@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from orchestrator.cli.app import cli
@@ -19,7 +20,11 @@ TYPED = re.compile(r"(?:^|[`$] ?)beamway ([a-z]+)((?: [^`\n|]*)?)", re.MULTILINE
 def test_commands_and_options_exist(page: Path) -> None:
     for name, rest in TYPED.findall(page.read_text(encoding="utf-8")):
         assert name in cli.commands, f"beamway {name}"
-        known = {o for p in cli.commands[name].params for o in p.opts} | {"--help"}
+        command = cli.commands[name]
+        while isinstance(command, click.Group) and (word := re.match(r" +([a-z]+)", rest)):
+            assert word[1] in command.commands, f"beamway {name}{rest}"
+            command, rest = command.commands[word[1]], rest[word.end() :]
+        known = {o for p in command.params for o in p.opts} | {"--help"}
         for option in re.findall(r"(?<= )--?[a-z][a-z-]*", rest):
             assert option in known, f"beamway {name}{rest}"
 

@@ -1,1 +1,0 @@
-"""Is a site as its profile says? Filled by `beamway site check`."""
