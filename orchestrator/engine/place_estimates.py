@@ -53,17 +53,18 @@ def transfer(need: Need, site: SiteFacts, rates: Mapping[tuple[str, str], Rate])
         return Estimate(0.0, "it sees the files where they are")
     size = need.input_bytes * (1 - seen / len(need.paths)) if need.paths else float(need.input_bytes)
     measured = rates.get((need.data_at, site.name))
-    if measured is not None and (bounded(measured.bytes_per_s) or 0.0) > 0:
-        rate, why = measured.bytes_per_s, f"measured in {count(measured.count, 'transfer')}"
+    rate = _usable(measured.bytes_per_s) if measured is not None else 0.0
+    if measured is not None and rate:
+        why = f"measured in {count(measured.count, 'transfer')}"
     else:
-        rate = max((d for d in (bounded_rate(d) for d in site.doors) if d > 0), default=0.0)
+        rate = max(map(_usable, site.doors), default=0.0)
         why = "expected of its door, not measured yet"
-    if rate <= 0:
+    if not rate:
         return None
-    return Estimate(bounded(size / rate) or 0.0, f"{size_text(int(size))} at {size_text(int(rate))}/s, {why}")
+    return Estimate(min(size / rate, LONGEST_S), f"{size_text(int(size))} at {size_text(int(rate))}/s, {why}")
 
 
-def bounded_rate(rate: float) -> float:
+def _usable(rate: float) -> float:
     """A rate that can be divided by, else 0."""
     return rate if 0 < rate < float("inf") else 0.0
 
@@ -97,7 +98,7 @@ def compute(need: Need, site: SiteFacts, history: Sequence[Timing], queue: Queue
 
 
 def from_history(need: Need, runs: Sequence[Timing]) -> Estimate:
-    """The time for this input, by a resistant line through runs of other inputs; never shorter for a larger input."""
+    """The time for this input, by a resistant line through runs of other inputs."""
     units = _units(need.resources.nodes * need.resources.ranks_per_node, _gpus(need))
     same = [t for t in runs if _units(t.ranks, t.gpus) == units]
     used = same if len(same) >= ENOUGH else list(runs)
@@ -115,9 +116,9 @@ def from_history(need: Need, runs: Sequence[Timing]) -> Estimate:
     if line is not None:
         a, b = line
         span = f"{size_text(min(sizes))} to {size_text(max(sizes))}"
-        seconds = bounded(a + b * need.input_bytes) or 0.0
+        seconds = min(a + b * need.input_bytes, LONGEST_S)
         return Estimate(seconds, f"line through {count(len(points), 'run')} of {span}{scaled}")
-    seconds = bounded(usual * need.input_bytes / middle) or 0.0
+    seconds = min(usual * need.input_bytes / middle, LONGEST_S)
     return Estimate(seconds, f"{told} of {size_text(int(middle))}, in proportion{scaled}")
 
 
