@@ -39,7 +39,7 @@ class Calls:
 
     def __init__(self, *, environment: Mapping[str, str], bin_dir: str, timeout_s: float) -> None:
         self._environment = {k: os.environ[k] for k in KEPT if k in os.environ} | {"LC_ALL": "C"} | dict(environment)
-        self._bin_dir, self._timeout_s = bin_dir, timeout_s
+        self._bin_dir, self.timeout_s = bin_dir, timeout_s
         self._lock = threading.Lock()
         self.count = 0
 
@@ -71,11 +71,11 @@ class Calls:
             ) from error
         with process:
             try:
-                out, err = process.communicate(stdin.encode("utf-8", "surrogateescape"), timeout=self._timeout_s)
+                out, err = process.communicate(stdin.encode("utf-8", "surrogateescape"), timeout=self.timeout_s)
             except subprocess.TimeoutExpired as error:
                 _kill_group(process)
                 raise SchedulerSilent(
-                    f"The scheduler has not answered {argv[0]!r} in {self._timeout_s:g} s.", "Try again later."
+                    f"The scheduler has not answered {argv[0]!r} in {self.timeout_s:g} s.", "Try again later."
                 ) from error
             except BaseException:
                 _kill_group(process)

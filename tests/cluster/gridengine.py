@@ -46,6 +46,11 @@ usage_scaling NONE
 report_variables NONE
 """
 
+NONE_OF = (
+    *("load_thresholds", "suspend_thresholds", "ckpt_list", "prolog", "epilog", "starter_method", "suspend_method"),
+    *("resume_method", "terminate_method", "owner_list", "user_lists", "xuser_lists", "subordinate_list"),
+    *("complex_values", "projects", "xprojects", "calendar"),
+)
 QUEUE = {
     "qname": "all.q",
     "hostlist": "localhost",
@@ -64,28 +69,7 @@ QUEUE = {
     "shell_start_mode": "unix_behavior",
     "notify": "00:00:03",
     "initial_state": "default",
-    **dict.fromkeys(
-        [
-            "load_thresholds",
-            "suspend_thresholds",
-            "ckpt_list",
-            "prolog",
-            "epilog",
-            "starter_method",
-            "suspend_method",
-            "resume_method",
-            "terminate_method",
-            "owner_list",
-            "user_lists",
-            "xuser_lists",
-            "subordinate_list",
-            "complex_values",
-            "projects",
-            "xprojects",
-            "calendar",
-        ],
-        "NONE",
-    ),
+    **dict.fromkeys(NONE_OF, "NONE"),
     **dict.fromkeys(
         (f"{kind}_{what}" for what in ("rt", "cpu", "fsize", "data", "stack", "core", "rss", "vmem") for kind in "sh"),
         "INFINITY",
@@ -140,7 +124,7 @@ class GridEngineHere:
         self._tool("spooldefaults", "complexes", str(SHARED / "util/resources/centry"))
         self._tool("spooldefaults", "usersets", str(SHARED / "util/resources/usersets"))
         self._tool("spooldefaults", "managers", "root")
-        self._daemon("sge_qmaster")
+        self.pids.append(self._daemon("sge_qmaster"))
         self._until("qconf", "-sh")
         self.ask("qconf", "-as", "localhost")
         fast = {
@@ -157,7 +141,7 @@ class GridEngineHere:
         for name, rule in (("smp", "$pe_slots"), ("mpi", "$round_robin")):
             self.ask("qconf", "-Ap", self._file(name, PARALLEL.format(name=name, rule=rule)))
         self.ask("qconf", "-Aq", self._file("queue", "".join(f"{key} {value}\n" for key, value in QUEUE.items())))
-        self._daemon("sge_execd")
+        self.pids.append(self._daemon("sge_execd"))
         deadline = time.monotonic() + 30
         while "lx-amd64" not in self.ask("qstat", "-f") or "au" in self.ask("qstat", "-f").split("lx-amd64")[-1]:
             if time.monotonic() > deadline:
@@ -175,6 +159,15 @@ class GridEngineHere:
 
     def resume_master(self) -> None:
         os.kill(self.pids[0], signal.SIGCONT)
+
+    def kill_master(self) -> None:
+        os.kill(self.pids[0], signal.SIGKILL)
+        os.waitpid(self.pids[0], 0)
+
+    def restart_master(self) -> None:
+        daemon = self._daemon("sge_qmaster")
+        self.pids[0] = daemon
+        self._until("qconf", "-sh")
 
     def messages(self) -> str:
         return "\n".join(p.read_text(errors="replace")[-2000:] for p in self.root.glob("spool/**/messages"))
@@ -214,7 +207,7 @@ class GridEngineHere:
             timeout=30,
         )
 
-    def _daemon(self, name: str) -> None:
+    def _daemon(self, name: str) -> int:
         with (self.directory / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 [str(PROGRAMS / name)],
@@ -225,8 +218,8 @@ class GridEngineHere:
                 cwd="/",
                 start_new_session=True,
             )
-        self.pids.append(process.pid)
         process.returncode = 0  # reaped by `stop`; keeps Popen from complaining when it is forgotten
+        return process.pid
 
     def _until(self, *argv: str) -> None:
         deadline = time.monotonic() + 30
