@@ -5,7 +5,8 @@ The record is written by rename at the very end, whatever ended the script short
 token only the one that claims it first runs; the other ends at once, so nothing is ever computed twice.
 
 SIGTERM, SIGUSR1 and SIGUSR2 are what schedulers send before they kill (before the walltime is over, at preemption, at a
-cancel): they are handed to the payload as SIGTERM, which gets the time that is left to end in order.
+cancel): they are handed to the payload as SIGTERM, which gets the time that is left to end in order. Some schedulers
+send them to the whole process group: the payload is started with USR1 and USR2 ignored, so that they do not end it.
 """
 
 from __future__ import annotations
@@ -44,37 +45,47 @@ def body(
     `init` are lines of the site's profile (`module load …`), run in the script's own shell; the first that fails ends
     it, with `step` `init`. Everything else is quoted: no argument is ever read as shell text.
     """
+    # The names begin with `bw_`: the lines of a profile and its modules have variables of their own.
     lines = [
-        f"record={shlex.quote(record)}",
-        f'job="{JOB_ID}"',
-        'started="$(date +%s)"; signal=; child=; step=init',
-        'if ! mkdir "$record.claim" 2>/dev/null; then',
-        '  if [ "$(cat "$record.claim/job" 2>/dev/null)" != "$job" ]; then',
-        '    echo "beamway: this token is claimed by job $(cat "$record.claim/job" 2>/dev/null); nothing to do" >&2',
+        f"bw_record={shlex.quote(record)}",
+        f'bw_job="{JOB_ID}"',
+        'bw_started="$(date +%s)"; bw_signal=; bw_child=; bw_step=init; bw_status=',
+        'if ! mkdir "$bw_record.claim" 2>/dev/null; then',
+        '  if [ ! -d "$bw_record.claim" ]; then echo "beamway: cannot write $bw_record.claim" >&2; exit 73; fi',
+        '  if [ "$(cat "$bw_record.claim/job" 2>/dev/null)" != "$bw_job" ]; then',
+        '    echo "beamway: this token is claimed by job $(cat "$bw_record.claim/job" 2>/dev/null); nothing to do" >&2',
         f"    exit {DUPLICATE}",
         "  fi",
         "fi",
-        'printf "%s" "$job" >"$record.claim/job"',
-        "leave() {",
-        "  status=$?",
+        'printf "%s" "$bw_job" >"$bw_record.claim/job"',
+        "bw_leave() {",
+        '  bw_status="${bw_status:-$?}"',
         "  trap '' TERM USR1 USR2",
-        '  printf "job=%s\\nhost=%s\\nstarted=%s\\nended=%s\\nsignal=%s\\nstep=%s\\nstatus=%s\\n" "$job" \\',
-        '    "$(hostname)" "$started" "$(date +%s)" "$signal" "$step" "$status" >"$record.part.$$"',
-        '  mv -f "$record.part.$$" "$record"',
+        '  printf "job=%s\\nhost=%s\\nstarted=%s\\nended=%s\\nsignal=%s\\nstep=%s\\nstatus=%s\\n" "$bw_job" \\',
+        '    "$(hostname)" "$bw_started" "$(date +%s)" "$bw_signal" "$bw_step" "$bw_status" >"$bw_record.part.$$" \\',
+        '    && mv -f "$bw_record.part.$$" "$bw_record"',
+        # Grid Engine reads 99 as "run it again" and 100 as "keep it in error"; the record holds the truth.
+        '  case "$bw_status" in 99|100) exit 1;; esac',
         "}",
-        "trap leave EXIT",
-        'asked() { signal="$1"; if [ -n "$child" ]; then kill -TERM "$child" 2>/dev/null; else exit 143; fi; }',
-        "trap 'asked TERM' TERM; trap 'asked USR1' USR1; trap 'asked USR2' USR2",
+        "trap bw_leave EXIT",
+        "bw_asked() {",
+        '  bw_signal="$1"',
+        '  if [ "$bw_step" = init ]; then exit 143; fi',
+        '  if [ -n "$bw_child" ]; then kill -TERM "$bw_child" 2>/dev/null; fi',
+        "}",
+        "trap 'bw_asked TERM' TERM; trap 'bw_asked USR1' USR1; trap 'bw_asked USR2' USR2",
     ]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted((environment or {}).items())]
     lines += [f"{{ {line}\n}} || exit" for line in init]
     lines += [
-        "step=run",
-        f"{shlex.join(argv)} &",
-        "child=$!",
-        'wait "$child"; status=$?',
-        'while kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done',  # a signal ends `wait`, not the child
-        'exit "$status"',
+        "bw_step=run",
+        f"(trap '' USR1 USR2; exec -- {shlex.join(argv)}) &",
+        "bw_child=$!",
+        'if [ -n "$bw_signal" ]; then kill -TERM "$bw_child" 2>/dev/null; fi',  # it came before there was a child
+        'wait "$bw_child"',
+        'while kill -0 "$bw_child" 2>/dev/null; do wait "$bw_child"; done',  # a signal ends `wait`, not the child
+        'wait "$bw_child"; bw_status=$?',  # what the child said, also when a signal came as it ended
+        'exit "$bw_status"',
     ]
     return "\n".join(lines) + "\n"
 
