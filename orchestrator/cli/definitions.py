@@ -154,14 +154,13 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
 @arguments_argument
 @session.placing_options
 @json_option
-def explain(workflow: str, pairs: tuple[str, ...], as_json: bool, **placing: str) -> None:
+def explain(workflow: str, pairs: tuple[str, ...], as_json: bool, **placing: str | None) -> None:
     """Show what WORKFLOW with these arguments would do, and start nothing."""
     from orchestrator.definition import compat
-    from orchestrator.model import Placing
 
     with session.client() as client:
         definition = client.definition(workflow)
-        plan = client.plan(definition, compat.parse_arguments(pairs), placing=Placing(**placing))
+        plan = client.plan(definition, compat.parse_arguments(pairs), placing=session.placing(placing))
     print_plan(plan, as_json=as_json)
 
 

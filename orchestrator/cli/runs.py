@@ -30,7 +30,7 @@ def run(
     run_id: str,
     as_json: bool,
     wants_help: bool,
-    **placing: str,
+    **placing: str | None,
 ) -> None:
     """Start WORKFLOW (a file, or a name) with these arguments."""
     if wants_help and workflow is None:
@@ -40,7 +40,6 @@ def run(
         context.fail("Name the workflow to run.")
     from orchestrator.cli import definitions, formats, progress, records
     from orchestrator.definition import compat
-    from orchestrator.model import Placing
 
     run_id = session.checked_id(run_id)
     with session.client() as client:
@@ -48,7 +47,7 @@ def run(
         if wants_help:
             definitions.print_arguments(definition, workflow, as_json=as_json)
             return
-        asked = Placing(**placing)
+        asked = session.placing(placing)
         plan = client.plan(definition, compat.parse_arguments(pairs), strict=strict, placing=asked)
         if dry_run:
             definitions.print_plan(plan, as_json=as_json)

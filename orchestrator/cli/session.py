@@ -16,7 +16,7 @@ from orchestrator.errors import ArgumentError, BeamwayError, NotFound
 if TYPE_CHECKING:
     from orchestrator.client import Client
     from orchestrator.engine.why import Facts, Why
-    from orchestrator.model import Run
+    from orchestrator.model import Placing, Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,8 +35,14 @@ def placing_options(function: F) -> F:
     """Where and how it runs, for what the stages leave open."""
     for name, text in reversed(_PLACING.items()):
         kind = click.Choice(["pilot", "batch"]) if name == "mode" else None
-        function = click.option(f"--{name}", default="", type=kind, metavar=name.upper(), help=text)(function)
+        function = click.option(f"--{name}", type=kind, metavar=name.upper(), help=text)(function)
     return function
+
+
+def placing(asked: dict[str, str | None]) -> Placing:
+    from orchestrator.model import Placing
+
+    return Placing(**{name: text or "" for name, text in asked.items()})
 
 
 def client() -> Client:

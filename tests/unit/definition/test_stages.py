@@ -10,7 +10,7 @@ import pytest
 from orchestrator.definition import loader, stages
 from orchestrator.definition.place import Place
 from orchestrator.errors import DefinitionError
-from orchestrator.model import Expectation, FailureClass, FileSpec, Repeat, Resources, StageKind, StagePlan
+from orchestrator.model import Expectation, FailureClass, FileSpec, Placing, Repeat, Resources, StageKind, StagePlan
 
 
 def read(**raw: Any) -> StagePlan:
@@ -19,7 +19,7 @@ def read(**raw: Any) -> StagePlan:
 
 def test_defaults_of_a_dm_stage() -> None:
     s = read()
-    assert (s.working_dir, s.data_dir, s.parallel, s.site, s.per_file) == (".", "$workingDir", True, "local", False)
+    assert (s.working_dir, s.data_dir, s.parallel, s.placing.site, s.per_file) == (".", "$workingDir", True, "", False)
     assert (s.captures, s.run_if, s.repeat, s.files, s.expect, s.timeout_s) == ((), "", None, None, (), 0.0)
     assert s.resources == Resources()
 
@@ -48,7 +48,7 @@ def test_defaults_of_a_dm_stage() -> None:
         ("execOutFormat", {"any": 1}, "captures", ()),
         ("monitorCmd", 5, "captures", ()),
         ("userAccount", "8ideiuser", "user_account", "8ideiuser"),
-        ("site", "auto", "site", "auto"),
+        ("site", "auto", "placing", Placing("auto")),
         ("inputs", "a.h5", "inputs", ("a.h5",)),
         ("outputs", ["a", "a", "b"], "outputs", ("a", "b")),
         ("outputs", "a", "expect", (Expectation("a"),)),
