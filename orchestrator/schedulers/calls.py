@@ -49,7 +49,6 @@ class Calls:
         *,
         stdin: str = "",
         environment: Mapping[str, str] | None = None,
-        directory: str = "/",
     ) -> Answer:
         """Run it to its end. Raises SchedulerSilent when it takes too long, NotStarted when it cannot be started."""
         with self._lock:
@@ -62,7 +61,7 @@ class Calls:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=self._environment | dict(environment or {}),
-                cwd=directory,
+                cwd="/",
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
