@@ -57,10 +57,19 @@ def main() -> int:
 
 
 def kernels() -> dict[str, Any]:
+    """The names of all kernels, and why those that cannot be loaded cannot: the list alone needs no NumPy."""
     try:
-        return {"names": list(importlib.import_module("kernels.registry").names())}
+        registry = importlib.import_module("kernels.registry")
+        names = list(registry.names())
     except Exception as error:  # noqa: BLE001 - whatever is wrong with a foreign environment is what is asked for
         return {"error": f"{type(error).__name__}: {error}"}
+    broken = {}
+    for name in names:
+        try:
+            importlib.import_module(registry.get(name).call.partition(":")[0])
+        except Exception as error:  # noqa: BLE001 - as above
+            broken[name] = f"{type(error).__name__}: {error}"
+    return {"names": names, "broken": broken}
 
 
 def rank() -> dict[str, Any]:
@@ -109,7 +118,8 @@ def devices(kind: str) -> dict[str, Any]:
     try:
         said = subprocess.run(LISTS[kind], capture_output=True, text=True, errors="replace", timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return {"count": 0, "by": str(error)}
+        reason = getattr(error, "strerror", None) or "no answer in time"
+        return {"count": 0, "by": f"{LISTS[kind][0]}: {reason}"}
     lines = [line for line in said.stdout.splitlines() if line.startswith("GPU")]
     count = len({line.split(":")[0] for line in lines}) if said.returncode == 0 else 0
     return {"count": count, "by": LISTS[kind][0]}

@@ -148,6 +148,7 @@ def check(context: click.Context, name: str, live: bool, queue: str, timeout_s: 
     from orchestrator import sitecheck
     from orchestrator.cli import formats
 
+    _quiet_logs()
     profile = _load(name)
     if queue and profile.queue(queue) is None:
         raise click.BadParameter(f"there is no queue or use {queue!r} in the profile", param_hint="'--queue'")
@@ -171,6 +172,19 @@ def check(context: click.Context, name: str, live: bool, queue: str, timeout_s: 
     context.exit(1 if failed else 0)
 
 
+def _quiet_logs() -> None:
+    """What adapters log of foreign text goes to stderr, and only when it is a warning: stdout is for the rows."""
+    import logging
+    import sys
+
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
 def _scheduler(profile: SiteProfile) -> tuple[Any, str]:
     """The scheduler of a site, or why there is none."""
     from orchestrator import schedulers
@@ -180,6 +194,8 @@ def _scheduler(profile: SiteProfile) -> tuple[Any, str]:
         return None, ""
     try:
         return schedulers.of(profile), ""
+    except ImportError:  # it is declared, and its adapter is not part of this installation
+        return None, ""
     except SettingsError as error:
         return None, error.sentence
 

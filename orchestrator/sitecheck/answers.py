@@ -42,6 +42,13 @@ def _kernels(found: dict[str, Any]) -> str:
             f"they cannot be imported: {kernels.get('error', 'no answer')}",
             "Install Beamway into environment.python, or activate where it is in environment.worker_init.",
         )
+    broken = kernels.get("broken", {})
+    if broken:
+        name, reason = next(iter(broken.items()))
+        raise Wrong(
+            f"{len(broken)} of {len(kernels['names'])} cannot be loaded, {name}: {reason}",
+            "Install Beamway with all that it needs into environment.python.",
+        )
     return f"{len(kernels['names'])}: {', '.join(kernels['names'])}"
 
 

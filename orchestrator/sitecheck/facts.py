@@ -22,7 +22,8 @@ def checks(profile: SiteProfile, now: float) -> Iterator[Check]:
 
 
 def _profile(profile: SiteProfile, now: datetime) -> str:
-    seen = f"valid; scheduler {profile.scheduler.kind}, {len(profile.queues)} queues"
+    count = len(profile.queues)
+    seen = f"valid; scheduler {profile.scheduler.kind}, {count} queue{'s' * (count != 1)}"
     checked = profile.identity.checked
     if profile.local:
         return seen

@@ -119,7 +119,11 @@ def _run(
     """Submit, wait, read. Fills `found` with what the probe has said."""
     begun, over = time.monotonic(), False
     try:
-        job_id = _submit(profile, scheduler, spec)
+        try:
+            job_id = _submit(scheduler, spec)
+        except Wrong:
+            over = True  # it was refused, so there is none
+            raise
         tell(f"job {job_id} is submitted")
         job = _wait(profile, scheduler, job_id, folder, begun + timeout_s, tell)
         over = job.state in OVER
@@ -137,7 +141,7 @@ def _run(
     return f"job {job_id} ran on {found.get('host', '?')} and took {time.monotonic() - begun:.1f} s in all"
 
 
-def _submit(profile: SiteProfile, scheduler: Scheduler | Process, spec: JobSpec) -> str:
+def _submit(scheduler: Scheduler | Process, spec: JobSpec) -> str:
     where = f"queue {spec.queue!r}" if spec.queue else "the default queue"
     try:
         try:

@@ -99,9 +99,7 @@ def _account(profile: SiteProfile, scheduler: Scheduler, there: dict[str, Queue]
 def _account_by_trial(profile: SiteProfile, scheduler: Scheduler, there: dict[str, Queue]) -> str:
     """The scheduler keeps no list of accounts, but it may refuse a job that names a wrong one."""
     usable = [q for q in profile.queues if not q.partition or (q.partition in there and there[q.partition].open)]
-    spec = trial(profile, usable[0] if usable else None, account=profile.accounts.default)
-    if not usable and profile.queues:
-        raise NotDone("the scheduler lists no accounts, and no queue of the profile can be tried with it")
+    spec = trial(profile, usable[0] if usable else None, account=profile.accounts.default)  # else its default queue
     try:
         at = scheduler.starts_at(spec)
     except Refused as refused:

@@ -333,7 +333,9 @@ def test_lost_answers_are_asked_for_again(fake: Fake, scratch: Path) -> None:
 
 def test_a_refused_job(fake: Fake, scratch: Path) -> None:
     fake.there.pop("short")
-    fault = failed(checked(profile(scratch), fake, live=True))["probe job"]
+    told: list[str] = []
+    fault = failed(checked(profile(scratch), fake, live=True, tell=told.append))["probe job"]
+    assert told == []
     assert fault.seen == "queue 'short' refused it: invalid partition specified: short."
     assert not failed(checked(profile(scratch), fake, live=True, queue="long")).get("probe job")
 
@@ -439,6 +441,10 @@ def test_answers_that_do_not_fit(scratch: Path) -> None:
     found = {"python": "3.6.8", "kernels": {"error": "ImportError: numba"}, "scratch": {"error": "Read-only"}}
     faults = failed({c.name: c for c in answers.checks(profile(scratch), None, found)})
     assert set(faults) == {"python there", "kernels there", "scratch there"}
+    lacking = {"names": ["a.b", "c.d"], "broken": {"c.d": "ModuleNotFoundError: No module named 'numba'"}}
+    found |= {"kernels": lacking}
+    seen = failed({c.name: c for c in answers.checks(profile(scratch), None, found)})["kernels there"].seen
+    assert seen == "1 of 2 cannot be loaded, c.d: ModuleNotFoundError: No module named 'numba'"
     assert "Set environment.python to a Python 3." in faults["python there"].remedy
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from cli_samples import Beamway
 
 from orchestrator import schedulers
@@ -35,6 +37,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "home"
     monkeypatch.setenv("BEAMWAY_HOME", str(path))
     return path
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -157,6 +165,21 @@ def test_check_that_fails(home: Path, tmp_path: Path, file: Path, beamway: Beamw
     assert (answer.exit_code, answer.err) == (1, "")
     assert [c["name"] for c in answer.json if c["result"] == "failed"] == ["scratch"]
     assert set(answer.json[0]) == {"name", "result", "seconds", "seen", "remedy"}
+
+
+def test_what_adapters_log_does_not_spoil_json(
+    home: Path, tmp_path: Path, beamway: Beamway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(profile: object) -> None:
+        structlog.get_logger().info("chatter")
+        structlog.get_logger().warning("unknown_state", word="X")
+        raise ImportError("no such adapter")
+
+    monkeypatch.setattr(schedulers, "of", of)
+    said = beamway("site", "check", str(written(tmp_path / "x.toml", tmp_path, kind="pbs")), "--json")
+    assert [c["name"] for c in said.json if c["result"] == "failed"] == ["scheduler"]
+    assert "unknown_state" in said.err
+    assert "chatter" not in said.err
 
 
 @pytest.mark.parametrize("kind", ["globus-compute", "superfacility-api"])
