@@ -65,6 +65,7 @@ class _Job:
         self.last: Job | None = None
         self.over_at = 0.0  # monotonic; the scheduler says that it is over
         self.cancelled = False
+        self.recalled = ""  # why it was taken back from the queue before it began
         self.since = time.time()
 
 
@@ -130,15 +131,22 @@ class BatchExecutor(ParslExecutor):
             self._submitters.submit(self._cancel, job)
         return True
 
+    def recall(self, token: str, why: str) -> None:
+        """Take a waiting attempt back from the queue of its reservation: it ends as RESERVATION, unless it begins."""
+        job = self._jobs.get(token)
+        if job is not None and job.id and not job.recalled:
+            job.recalled = why
+            self._submitters.submit(self._cancel, job)
+
     def of(self, token: str) -> tuple[str, Job | None]:
         """(id, the scheduler's last word) of this attempt's job."""
         job = self._jobs.get(token)
         return (job.id, job.last) if job is not None else ("", None)
 
-    def waiting(self) -> list[tuple[str, float]]:
-        """(token, since) of the attempts that the scheduler has not begun."""
+    def waiting(self) -> list[tuple[str, float, str]]:
+        """(token, since, reservation) of the attempts that the scheduler has not begun."""
         jobs = list(self._jobs.values())
-        return [(j.order.token, j.since) for j in jobs if j.last is None or j.last.state in WAITING]
+        return [(j.order.token, j.since, j.target.reservation) for j in jobs if j.last is None or _waits(j.last)]
 
     # ---- in the submitters' threads
 
@@ -283,8 +291,9 @@ class BatchExecutor(ParslExecutor):
         return 0.0 if jobscript.read(job.paths.job) is not None else LATE_S
 
     def _limits(self, job: _Job) -> verdict.Limits:
-        target = job.target
-        return verdict.Limits(target.walltime_s, warning_s(target.walltime_s), target.longest_s)
+        asked_s = job.target.walltime_s
+        granted_s = job.last.walltime_s if job.last is not None else 0.0  # schedulers round it
+        return verdict.Limits(max(asked_s, granted_s), warning_s(asked_s), job.target.longest_s)
 
     def _settle(self, job: _Job, outcome: Outcome) -> None:
         with self._lock:
@@ -293,7 +302,13 @@ class BatchExecutor(ParslExecutor):
                 return
             if job.cancelled and outcome.failure is not None:
                 outcome = Outcome(FailureClass.CANCELLED, "cancelled", job=job.id)
+            elif job.recalled and outcome.failure is FailureClass.OUTSIDE:
+                outcome = Outcome(FailureClass.RESERVATION, f"job {job.id}: {job.recalled}", job=job.id)
         job.future.set_result(outcome)
+
+
+def _waits(job: Job) -> bool:
+    return job.state in WAITING
 
 
 def warning_s(walltime_s: float) -> float:

@@ -25,9 +25,10 @@ from orchestrator import codec, jobscript
 from orchestrator.agent import around as surroundings
 from orchestrator.agent import batch, output, pilots, wrapper
 from orchestrator.agent.target import Hold, Shape, Target, resolve
+from orchestrator.agent.target import patience_s as patience
 from orchestrator.agent.tracker import Tracker
 from orchestrator.errors import BeamwayError, UserError
-from orchestrator.jobs import ALIVE, Job, JobSpec, JobState, Queue, Refused, Scheduler, SchedulerSilent
+from orchestrator.jobs import ALIVE, Job, JobSpec, JobState, Queue, Refused, Reservation, Scheduler, SchedulerSilent
 from orchestrator.model import FailureClass, Order, Outcome, Placing, Resources, StageKind
 from orchestrator.protocol import SiteView
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0  # how often held orders and reservations are looked at
 TELL_S = 2.0  # how often it is told what waits
+FULL_S = 300.0  # a reservation that was full is not tried again for so long
 WARM_AHEAD_S = 600.0  # a reservation's pilot is submitted so long before it opens
 
 log = structlog.get_logger()
@@ -90,6 +92,7 @@ class Cluster:
         )
         self._held: dict[str, tuple[Order, float, Hold]] = {}  # token -> order, since, why
         self._gone_since: dict[str, float] = {}  # reservation -> first missed
+        self._full_until: dict[str, float] = {}  # reservation -> not to be tried before
         self._in_pilot: dict[str, tuple[pilots.Pilot, Order]] = {}
         self._given_up: dict[str, Outcome] = {}
         self._looked_at = self._told_at = 0.0
@@ -142,7 +145,8 @@ class Cluster:
             self._gone_since.setdefault(name, now)
         else:
             self._gone_since.pop(name, None)
-        found = resolve(order, self._profile, there, now=now, gone_since=self._gone_since.get(name, 0.0))
+        full = [r for r, until in self._full_until.items() if now < until]
+        found = resolve(order, self._profile, there, now=now, gone_since=self._gone_since.get(name, 0.0), full=full)
         if isinstance(found, Hold):
             self._held[order.token] = (order, since, found)
             self._told(order.token, since, found.sentence)
@@ -252,10 +256,40 @@ class Cluster:
             if now >= hold.until or self._tracker.reservations is not None:
                 del self._held[token]
                 self._place(order, since)
+        self._leave_reservations(now)
         self._warm(now)
         if now - self._told_at >= TELL_S:
             self._told_at = now
             self._tell()
+
+    def _leave_reservations(self, now: float) -> None:
+        """What waits in a reservation that is gone, or has been full for too long, is taken back from its queue."""
+        there = self._tracker.reservations
+        if there is None:
+            return
+        patience_s = patience(self._profile)
+        for token, since, name in self._batch.waiting():
+            if why := self._lost(name, there, now - since, patience_s, now):
+                self._batch.recall(token, why)
+        for pilot in self._pilots.all():
+            name = pilot.target.reservation
+            begun = any(b.running for b in pilot.blocks)
+            since = min((pilot.tokens[t] for t in list(pilot.tokens)), default=now)
+            if not begun and (why := self._lost(name, there, now - since, patience_s, now)):
+                self._pilots.leave(pilot, why)
+
+    def _lost(
+        self, name: str, there: dict[str, Reservation], waited_s: float, patience_s: float | None, now: float
+    ) -> str:
+        if not name:
+            return ""
+        if name not in there:
+            return f"reservation {name!r} is gone"
+        open_s = now - there[name].from_at
+        if patience_s is None or not there[name].active or min(waited_s, open_s) <= patience_s:
+            return ""
+        self._full_until[name] = now + FULL_S
+        return f"reservation {name!r} had no room in {patience_s:g} s"
 
     def _warm(self, now: float) -> None:
         """Start a pilot of whole-node workers as a reservation of the profile opens."""
@@ -292,7 +326,7 @@ class Cluster:
                     if token not in pilot.begun:
                         self._told(token, since, waits)
         if silent:
-            for token, since in self._batch.waiting():
+            for token, since, _ in self._batch.waiting():
                 self._told(token, since, silent)
 
     def trouble(self) -> str:

@@ -125,6 +125,13 @@ class Pilots:
         self.of(target).warm_until = until
         self._wake.set()
 
+    def leave(self, pilot: Pilot, why: str) -> None:
+        """Its reservation is of no use any more: nothing waits for it, and what has not begun is reported."""
+        pilot.warm_until = 0.0
+        self._give_up_on(pilot, Outcome(FailureClass.RESERVATION, why))
+        if pilot.blocks:
+            pilot.provider.cancel([b.job_id for b in pilot.blocks])
+
     def all(self) -> list[Pilot]:
         return list(self._pilots.values())
 
