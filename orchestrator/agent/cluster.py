@@ -21,16 +21,17 @@ import structlog
 from parsl import python_app
 from parsl.dataflow.dflow import DataFlowKernel
 
-from orchestrator import codec, jobscript
+from orchestrator import codec
 from orchestrator.agent import around as surroundings
 from orchestrator.agent import batch, output, pilots, wrapper
 from orchestrator.agent.target import Hold, Shape, Target, resolve
 from orchestrator.agent.target import patience_s as patience
 from orchestrator.agent.tracker import Tracker
-from orchestrator.errors import BeamwayError, UserError
-from orchestrator.jobs import ALIVE, Job, JobSpec, JobState, Queue, Refused, Reservation, Scheduler, SchedulerSilent
+from orchestrator.errors import BeamwayError
+from orchestrator.jobs import ALIVE, Job, JobState, Refused, Reservation, Scheduler, SchedulerSilent
 from orchestrator.model import FailureClass, Order, Outcome, Placing, Resources, StageKind
 from orchestrator.protocol import SiteView
+from orchestrator.schedulers import outlook
 
 if TYPE_CHECKING:
     from sites.schema import SiteProfile
@@ -343,48 +344,9 @@ class Cluster:
 
     def view(self, resources: Resources, queues: tuple[str, ...]) -> SiteView:
         """How the site looks for work of this size. Asks the scheduler: not for the agent's own thread."""
-        now = time.time()
-        try:
-            found = self._scheduler.queues()
-            reservations = self._scheduler.reservations()
-            starts = {name: self._starts_in_s(name, resources, now) for name in queues}
-        except SchedulerSilent:
-            return SiteView(now, silent_since=self._tracker.silent_since or now)
-        except UserError as error:
-            log.warning("site.view", reason=error.sentence)
-            return SiteView(now)
         warm = {w for p in self._pilots.all() if p.free > 0 for w in (p.target.queue, p.target.reservation) if w}
-        return SiteView(
-            now,
-            queues=tuple(found.get(name, Queue(name, open=False)) for name in queues),
-            starts_in_s={name: seconds for name, seconds in starts.items() if seconds is not None},
-            reservations=tuple(reservations.values()),
-            warm=tuple(sorted(warm)),
-        )
-
-    def _starts_in_s(self, name: str, resources: Resources, now: float) -> float | None:
-        queue = self._profile.queue(name)
-        spec = JobSpec(
-            "bw-estimate",
-            "#!/bin/sh\n" + jobscript.body(["true"], record="/dev/null"),
-            stdout="/dev/null",
-            stderr="/dev/null",
-            queue=name,
-            qos=queue.qos if queue else "",
-            account=self._profile.accounts.default,
-            nodes=resources.nodes,
-            ranks_per_node=resources.ranks_per_node,
-            cores_per_rank=resources.cores_per_rank,
-            gpus_per_node=resources.gpus_per_rank * resources.ranks_per_node,
-            walltime_s=resources.walltime_s or (queue.default_walltime_s if queue else 0.0),
-            options=(*self._profile.scheduler.options, *(queue.options if queue else ())),
-        )
-        try:
-            at = self._scheduler.starts_at(spec)
-        except Refused as error:
-            log.info("site.estimate_refused", queue=name, reason=error.sentence)
-            return None
-        return None if at is None else max(0.0, at - now)
+        since = self._tracker.silent_since
+        return outlook.ask(self._scheduler, self._profile, resources, queues, warm=warm, silent_since=since)
 
     def close(self) -> None:
         """Pilot jobs are ended; batch jobs go on, to be found again by the next agent."""
