@@ -130,7 +130,9 @@ class Cluster:
         """May it be on its way already? Then it is looked for where it was sent, whatever the reservations say now."""
         paths = output.Paths(order)
         if os.path.exists(paths.order):  # its job was about to be submitted, or was
-            self._to_batch(order, Target("batch", Shape(), walltime_s=order.resources.walltime_s))
+            self._to_batch(
+                order, Target("batch", Shape(), walltime_s=order.resources.walltime_s)
+            )  # it is not submitted
             return True
         if os.path.exists(paths.stdout):
             outcome = batch.outcome_of(paths.exit)

@@ -209,7 +209,7 @@ class Pilots:
             stdout=f"{stem}.out",
             stderr=f"{stem}.err",
             directory=str(self._run_dir),
-            queue=target.queue,
+            queue=target.partition,
             qos=target.qos,
             account=target.account,
             reservation=target.reservation,

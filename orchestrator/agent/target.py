@@ -36,7 +36,8 @@ class Shape(Struct, frozen=True):
 class Target(Struct, frozen=True):
     mode: str
     shape: Shape
-    queue: str = ""
+    queue: str = ""  # its name in the profile
+    partition: str = ""  # what the submit command is told of it
     qos: str = ""
     options: tuple[str, ...] = ()
     account: str = ""
@@ -192,6 +193,7 @@ def _target(
         _mode(order, profile),
         shape_of(order.resources),
         queue=queue.name if queue is not None else wanted,
+        partition=queue.partition if queue is not None else wanted,
         qos=queue.qos if queue is not None else "",
         options=tuple(queue.options) if queue is not None else (),
         account=order.placing.account or account or profile.accounts.default,
