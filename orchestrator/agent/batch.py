@@ -176,7 +176,9 @@ class BatchExecutor(ParslExecutor):
                 self._track(job, job_id)
             elif job_id is not None:
                 output.mark(job.paths)  # should it come after all, it ends at once
-                self._settle(job, Outcome(FailureClass.LOST, "no job of it is known to the scheduler, and it left no outcome"))
+                self._settle(
+                    job, Outcome(FailureClass.LOST, "no job of it is known to the scheduler, and it left no outcome")
+                )
             return
         spec = self.spec(job.order, job.target)
         known = False
