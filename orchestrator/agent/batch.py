@@ -27,7 +27,7 @@ from orchestrator.agent.around import Around
 from orchestrator.agent.ranks import RankOrder
 from orchestrator.agent.target import Target
 from orchestrator.agent.tracker import Tracker
-from orchestrator.errors import BeamwayError
+from orchestrator.errors import BeamwayError, UserError
 from orchestrator.jobs import (
     OVER,
     WAITING,
@@ -52,6 +52,12 @@ SILENT_RETRY_S = 5.0
 log = structlog.get_logger()
 
 Told = Callable[[str, float, str], None]  # token, since, what it waits for
+
+
+class Sent(RankOrder, frozen=True):
+    """The file of an order that was sent to the scheduler: what the job reads, and where it was sent."""
+
+    target: Target
 
 
 class _Job:
@@ -180,6 +186,9 @@ class BatchExecutor(ParslExecutor):
             except Refused as error:
                 self._settle(job, Outcome(FailureClass.SITE, error.sentence))
                 return
+            except UserError as error:  # no scheduler was asked: this job cannot be written down as it is
+                self._settle(job, Outcome(FailureClass.USER, error.sentence))
+                return
         else:
             return
         log.info("batch.submitted", token=job.order.token, job=job_id, queue=job.target.queue)
@@ -212,7 +221,9 @@ class BatchExecutor(ParslExecutor):
         """The job of this order; its script and its order file are written beside the attempt's logs."""
         paths = output.Paths(order)
         os.makedirs(order.log_dir, mode=0o700, exist_ok=True)
-        Path(paths.order).write_text(codec.dumps(RankOrder(order, self._around)))
+        part = Path(f"{paths.order}.part")
+        part.write_text(codec.dumps(Sent(order, self._around, target)))
+        os.replace(part, paths.order)  # an adopted job may be about to read it
         argv = [*self._around.program, "-m", payload.__name__, paths.order]
         script = jobscript.body(argv, record=paths.job, init=self._init, environment=self._environment)
         Path(paths.script).write_text("#!/bin/bash\n" + script)
@@ -303,6 +314,14 @@ def warning_s(walltime_s: float) -> float:
 def init_lines(modules: list[str], worker_init: str) -> tuple[str, ...]:
     """The lines of the profile that prepare the environment of a job."""
     return (*(f"module load {shlex.quote(name)}" for name in modules), *filter(None, [worker_init.strip()]))
+
+
+def sent_to(path: str) -> Target | None:
+    """Where an order was sent whose file is at `path`; None when it was not, or only partly."""
+    try:
+        return codec.loads(Path(path).read_text(), Sent).target
+    except (OSError, ValueError):
+        return None
 
 
 def outcome_of(path: str) -> Outcome | None:

@@ -24,7 +24,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 from orchestrator import codec, jobscript
 from orchestrator.agent import around as surroundings
 from orchestrator.agent import batch, output, pilots, wrapper
-from orchestrator.agent.target import Hold, Shape, Target, resolve
+from orchestrator.agent.target import Hold, Target, resolve
 from orchestrator.agent.tracker import Tracker
 from orchestrator.errors import BeamwayError, UserError
 from orchestrator.jobs import ALIVE, Job, JobSpec, JobState, Queue, Refused, Scheduler, SchedulerSilent
@@ -125,8 +125,9 @@ class Cluster:
     def _known(self, order: Order) -> bool:
         """May it be on its way already? Then it is looked for where it was sent, whatever the reservations say now."""
         paths = output.Paths(order)
-        if os.path.exists(paths.order):  # its job was about to be submitted, or was
-            self._to_batch(order, Target("batch", Shape(), walltime_s=order.resources.walltime_s))
+        target = batch.sent_to(paths.order)
+        if target is not None:  # its job was about to be submitted, or was
+            self._to_batch(order, target)
             return True
         if os.path.exists(paths.stdout):
             outcome = batch.outcome_of(paths.exit)
