@@ -31,7 +31,7 @@ class Tracker:
         self._missed: dict[str, int] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._stop = False
+        self._stop = threading.Event()
         self._asked_at = float("-inf")
         self.silent_since = 0.0  # epoch seconds; 0: it answers
         self.silent_words = ""
@@ -64,20 +64,20 @@ class Tracker:
         self._wake.set()
 
     def close(self) -> None:
-        self._stop = True
+        self._stop.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        while not self._stop:
+        while not self._stop.is_set():
             begun = time.monotonic()
             try:
                 self.look()
             except Exception:  # a fault here must not leave jobs unwatched for ever
                 log.exception("tracker.look_failed")
             # never more than one look a second, whoever wakes us
-            time.sleep(max(0.0, 1.0 - (time.monotonic() - begun)))
+            self._stop.wait(max(0.0, 1.0 - (time.monotonic() - begun)))
             self._wake.wait(max(0.0, self._poll_s - (time.monotonic() - begun)))
             self._wake.clear()
 
