@@ -169,7 +169,8 @@ class Agent:
                 if isinstance(event, protocol.Ended):
                     active = self._active.pop(event.token, None)
                     if active is not None and _left_files(active, event.outcome):
-                        output.tidy(active.paths, well=event.outcome.failure is None)
+                        well = event.outcome.failure is None
+                        output.tidy(active.paths, well=well, begun=well or bool(active.started_at))
 
     def _send_events(self) -> None:
         while not self._views.empty():
