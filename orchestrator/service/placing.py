@@ -58,6 +58,8 @@ class Placer:
         self._heard: set[str] = set()  # sites that have answered before
 
     def begin(self, run_id: str, place: events.Place) -> None:
+        if any((q.run_id, q.place) == (run_id, place) for q in self._questions.values()):
+            return  # many attempts of a stage may be refused by its site at once
         self._number += 1
         self._questions[self._number] = _Question(run_id, place, time.time())
 
