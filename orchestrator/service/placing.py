@@ -99,7 +99,7 @@ class Placer:
         question.asked_at = now
         question.sites = {p.name: p for p in self._candidates()}
         question.views = {}
-        new = question.sites.keys() - self._heard
+        new = {n for n, p in question.sites.items() if not p.local} - self._heard
         question.until = now + (FIRST_S if new else ANSWER_S)
         for name, profile in question.sites.items():
             if profile.local:
