@@ -242,7 +242,8 @@ class Pilots:
             self._give_up_on(pilot, self._dead(pilot))
             pilot.dead_starts = 0
         elif len(blocks) < wanted and not closing and not self._tracker.silent_since:
-            self._scale_out(pilot)
+            if pilot.provider.end_doubtful():
+                self._scale_out(pilot)
         elif blocks and not pilot.tokens:
             idle_s = time.monotonic() - pilot.idle_since
             if idle_s > (YIELD_S if self._others_wait(pilot) else math.inf if warm else self._profile.execution.idle_s):
