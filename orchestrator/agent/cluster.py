@@ -217,16 +217,20 @@ class Cluster:
         return False
 
     def end_unknown(self, token: str) -> None:
-        """End whatever job an attempt has that this agent has never heard of."""
+        """End whatever job an attempt has that this agent has never heard of; it arrives when there is none."""
 
         def search() -> None:
-            try:
-                found = self._scheduler.find(batch.PREFIX + token)
-                self._scheduler.cancel([j.id for j in found if j.state in ALIVE])
-            except BeamwayError as error:
-                log.warning("job.end_unknown", token=token, reason=error.sentence)
-                time.sleep(batch.SILENT_RETRY_S)
-                search()
+            while True:
+                try:
+                    found = [j.id for j in self._scheduler.find(batch.PREFIX + token) if j.state in ALIVE]
+                    if not found:
+                        break
+                    self._scheduler.cancel(found)
+                    time.sleep(LOOK_S)
+                except BeamwayError as error:
+                    log.warning("job.end_unknown", token=token, reason=error.sentence)
+                    time.sleep(batch.SILENT_RETRY_S)
+            self._arrive(token, Outcome(FailureClass.CANCELLED, "cancelled"))
 
         threading.Thread(target=search, daemon=True).start()
 
