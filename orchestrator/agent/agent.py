@@ -57,6 +57,7 @@ class Agent:
         self.cluster: Cluster | None = None  # set where work goes to a scheduler
         self._slots = home / "agents" / site / "slots"
         self._active: dict[str, _Active] = {}
+        self._strays: set[str] = set()  # being ended although this agent has not begun them
         self._arrived: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
         self._told: queue.SimpleQueue[tuple[str, float, str]] = queue.SimpleQueue()
         self._views: queue.SimpleQueue[protocol.Estimated] = queue.SimpleQueue()
@@ -169,7 +170,8 @@ class Agent:
                 if isinstance(event, protocol.Ended):
                     active = self._active.pop(event.token, None)
                     if active is not None and _left_files(active, event.outcome):
-                        output.tidy(active.paths, well=event.outcome.failure is None)
+                        well = event.outcome.failure is None
+                        output.tidy(active.paths, well=well, begun=well or bool(active.started_at))
 
     def _send_events(self) -> None:
         while not self._views.empty():
@@ -252,6 +254,9 @@ class Agent:
                 return
             active = self._active.get(token)
             if active is None:
+                if token in self._strays:
+                    self._strays.discard(token)
+                    self._events.append(protocol.Ended(token, outcome))
                 continue
             order = active.order
             if self.cluster is not None:
@@ -291,7 +296,9 @@ class Agent:
         active = self._active.get(token)
         if active is None:
             if self.cluster is not None:
-                self.cluster.end_unknown(token)
+                if token not in self._strays:
+                    self._strays.add(token)
+                    self.cluster.end_unknown(token)
                 return
             found = list(processes.with_environment(processes.TOKEN, token))
             processes.end(found)

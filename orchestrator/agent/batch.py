@@ -27,7 +27,7 @@ from orchestrator.agent.around import Around
 from orchestrator.agent.ranks import RankOrder
 from orchestrator.agent.target import Target
 from orchestrator.agent.tracker import Tracker
-from orchestrator.errors import BeamwayError
+from orchestrator.errors import BeamwayError, UserError
 from orchestrator.jobs import (
     OVER,
     WAITING,
@@ -48,11 +48,16 @@ WARNING_S = 60.0  # between the scheduler's warning and the end of the walltime;
 LATE_S = 10.0  # a shared file system may show the outcome so long after the job is over
 LOOK_S = 0.5  # how often outcomes are looked for
 SILENT_RETRY_S = 5.0
-APART_S = 3.0  # between two looks for a job that may be on its way
 
 log = structlog.get_logger()
 
 Told = Callable[[str, float, str], None]  # token, since, what it waits for
+
+
+class Sent(RankOrder, frozen=True):
+    """The file of an order that was sent to the scheduler: what the job reads, and where it was sent."""
+
+    target: Target
 
 
 class _Job:
@@ -170,18 +175,8 @@ class BatchExecutor(ParslExecutor):
             self._settle(job, Outcome(FailureClass.LOST, f"its job could not be submitted: {error}"))
 
     def _begin(self, job: _Job) -> None:
-        if job.order.adopt:
-            job_id = self._search(job)
-            if job_id:
-                self._track(job, job_id)
-            elif job_id is not None:
-                output.mark(job.paths)  # should it come after all, it ends at once
-                self._settle(
-                    job, Outcome(FailureClass.LOST, "no job of it is known to the scheduler, and it left no outcome")
-                )
-            return
         spec = self.spec(job.order, job.target)
-        known = False
+        known = job.order.adopt
         while not self._stop.is_set():
             try:
                 job_id = self._scheduler.submit_once(spec, known=known)
@@ -199,30 +194,13 @@ class BatchExecutor(ParslExecutor):
             except Refused as error:
                 self._settle(job, Outcome(FailureClass.SITE, error.sentence))
                 return
+            except UserError as error:  # no scheduler was asked: this job cannot be written down as it is
+                self._settle(job, Outcome(FailureClass.USER, error.sentence))
+                return
         else:
             return
         log.info("batch.submitted", token=job.order.token, job=job_id, queue=job.target.queue)
         self._track(job, job_id)
-
-    def _search(self, job: _Job) -> str | None:
-        """The job that an earlier agent has submitted for this attempt: the first one that ran, else the oldest; empty
-        when two looks have found none; None when this agent ends first."""
-        token, missed = PREFIX + job.order.token, 0
-        while not self._stop.is_set():
-            try:
-                found = self._scheduler.find(token)
-            except SchedulerSilent as error:
-                self._told(job.order.token, job.since, f"the scheduler does not answer: {error.sentence}")
-                self._stop.wait(SILENT_RETRY_S)
-                continue
-            if found:
-                log.info("batch.adopted", token=job.order.token, job=found[0].id, state=found[0].state.value)
-                return found[0].id
-            if missed:
-                return ""
-            missed += 1
-            self._stop.wait(APART_S)
-        return None
 
     def _track(self, job: _Job, job_id: str) -> None:
         with self._lock:
@@ -254,7 +232,9 @@ class BatchExecutor(ParslExecutor):
         """The job of this order; its script and its order file are written beside the attempt's logs."""
         paths = output.Paths(order)
         os.makedirs(order.log_dir, mode=0o700, exist_ok=True)
-        Path(paths.order).write_text(codec.dumps(RankOrder(order, self._around)))
+        part = Path(f"{paths.order}.part")
+        part.write_text(codec.dumps(Sent(order, self._around, target)))
+        os.replace(part, paths.order)  # an adopted job may be about to read it
         argv = [*self._around.program, "-m", payload.__name__, paths.order]
         script = jobscript.body(argv, record=paths.job, init=self._init, environment=self._environment)
         Path(paths.script).write_text("#!/bin/bash\n" + script)
@@ -352,6 +332,14 @@ def warning_s(walltime_s: float) -> float:
 def init_lines(modules: list[str], worker_init: str) -> tuple[str, ...]:
     """The lines of the profile that prepare the environment of a job."""
     return (*(f"module load {shlex.quote(name)}" for name in modules), *filter(None, [worker_init.strip()]))
+
+
+def sent_to(path: str) -> Target | None:
+    """Where an order was sent whose file is at `path`; None when it was not, or only partly."""
+    try:
+        return codec.loads(Path(path).read_text(), Sent).target
+    except (OSError, ValueError):
+        return None
 
 
 def outcome_of(path: str) -> Outcome | None:

@@ -24,7 +24,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 from orchestrator import codec
 from orchestrator.agent import around as surroundings
 from orchestrator.agent import batch, output, pilots, wrapper
-from orchestrator.agent.target import Hold, Shape, Target, resolve
+from orchestrator.agent.target import Hold, Target, resolve
 from orchestrator.agent.target import patience_s as patience
 from orchestrator.agent.tracker import Tracker
 from orchestrator.errors import BeamwayError
@@ -129,10 +129,9 @@ class Cluster:
     def _known(self, order: Order) -> bool:
         """May it be on its way already? Then it is looked for where it was sent, whatever the reservations say now."""
         paths = output.Paths(order)
-        if os.path.exists(paths.order):  # its job was about to be submitted, or was
-            self._to_batch(
-                order, Target("batch", Shape(), walltime_s=order.resources.walltime_s)
-            )  # it is not submitted
+        target = batch.sent_to(paths.order)
+        if target is not None:  # its job was about to be submitted, or was
+            self._to_batch(order, target)
             return True
         if os.path.exists(paths.stdout):
             outcome = batch.outcome_of(paths.exit)
@@ -223,16 +222,20 @@ class Cluster:
         return False
 
     def end_unknown(self, token: str) -> None:
-        """End whatever job an attempt has that this agent has never heard of."""
+        """End whatever job an attempt has that this agent has never heard of; it arrives when there is none."""
 
         def search() -> None:
-            try:
-                found = self._scheduler.find(batch.PREFIX + token)
-                self._scheduler.cancel([j.id for j in found if j.state in ALIVE])
-            except BeamwayError as error:
-                log.warning("job.end_unknown", token=token, reason=error.sentence)
-                time.sleep(batch.SILENT_RETRY_S)
-                search()
+            while True:
+                try:
+                    found = [j.id for j in self._scheduler.find(batch.PREFIX + token) if j.state in ALIVE]
+                    if not found:
+                        break
+                    self._scheduler.cancel(found)
+                    time.sleep(LOOK_S)
+                except BeamwayError as error:
+                    log.warning("job.end_unknown", token=token, reason=error.sentence)
+                    time.sleep(batch.SILENT_RETRY_S)
+            self._arrive(token, Outcome(FailureClass.CANCELLED, "cancelled"))
 
         threading.Thread(target=search, daemon=True).start()
 

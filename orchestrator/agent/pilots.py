@@ -29,7 +29,7 @@ from orchestrator.agent.around import Around
 from orchestrator.agent.provider import Block, BlockProvider
 from orchestrator.agent.target import MARGIN_S, Shape, Target
 from orchestrator.agent.tracker import Tracker
-from orchestrator.jobs import WAITING, JobSpec, Refused, ReservationGone, Scheduler
+from orchestrator.jobs import WAITING, JobSpec, JobState, Refused, ReservationGone, Scheduler
 from orchestrator.model import FailureClass, Outcome
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 HEARTBEAT_S, HEARTBEATS_LOST_S = 2, 12
 TEND_S = 0.25
 YIELD_S = 2.0  # an idle block is given up after so long when work of another shape waits for nodes
+TAKEN_AWAY = frozenset({JobState.CANCELLED, JobState.NODE, JobState.PREEMPTED})
 DEAD_STARTS = 2  # blocks in a row whose workers never reported in, before the waiting tasks are given up
 THREADS = ("MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -249,7 +250,8 @@ class Pilots:
             self._give_up_on(pilot, self._dead(pilot))
             pilot.dead_starts = 0
         elif len(blocks) < wanted and not closing and not self._tracker.silent_since:
-            self._scale_out(pilot)
+            if pilot.provider.end_doubtful():
+                self._scale_out(pilot)
         elif blocks and not pilot.tokens:
             idle_s = time.monotonic() - pilot.idle_since
             if idle_s > (YIELD_S if self._others_wait(pilot) else math.inf if warm else self._profile.execution.idle_s):
@@ -284,7 +286,7 @@ class Pilots:
             if block.over_at and not block.connected and not block.dismissed:
                 block.dismissed = True  # counted
                 # one that was taken away before it had a chance says nothing about the site
-                if block.last is None or block.last.state not in verdict.CLASSES:
+                if block.last is None or block.last.state not in TAKEN_AWAY:
                     pilot.dead_starts += 1
 
     def _dead(self, pilot: Pilot) -> Outcome:
@@ -355,7 +357,7 @@ def _launch_command(around: Around) -> str:
 
 def _block_walltime_s(wanted_s: float, target: Target) -> float:
     """In whole minutes, as schedulers count; a job that could outlast its reservation would never start in it."""
-    left_s = target.until - max(time.time(), target.from_at) if target.until else math.inf
+    left_s = target.until - MARGIN_S - max(time.time(), target.from_at) if target.until else math.inf
     seconds = min(wanted_s, target.longest_s or math.inf, left_s)
     return max(60.0, seconds // 60 * 60)
 

@@ -95,7 +95,8 @@ def resolve(
     if there.node_count and order.resources.nodes > there.node_count:
         return _without(order, profile, f"reservation {asked!r} has only {there.node_count} nodes", now=now)
     if not _usable(there, order.resources, now):
-        return _without(order, profile, f"reservation {asked!r} is gone", now=now, gone_since=gone_since or now)
+        since = gone_since or min(now, there.until_at or now)  # one that is over may still be listed
+        return _without(order, profile, f"reservation {asked!r} is gone", now=now, gone_since=since)
     queue = order.placing.queue or (known.queue if known else "") or there.queue
     account = known.account if known else ""
     return _target(order, profile, queue, reservation=there, account=account, now=now)
@@ -180,14 +181,16 @@ def _target(
     now: float = 0.0,
 ) -> Target | Outcome:
     queue = profile.queue(wanted)
-    if queue is None and wanted and profile.queues:
+    theirs = reservation.queue if reservation is not None else ""  # the scheduler has named it: it is there
+    if queue is None and wanted and wanted != theirs and profile.queues:
         known = [q.name for q in profile.queues] + sorted({q.use for q in profile.queues})
         sentence = f"site {profile.name!r} has no queue {wanted!r}.{nearest(wanted, known)} It has: {', '.join(known)}"
         return Outcome(FailureClass.USER, sentence)
     longest_s = queue.max_walltime_s if queue is not None else 0.0
     until = reservation.until_at if reservation is not None else 0.0
     if reservation is not None and until:
-        left_s = until - max(now, reservation.from_at)
+        # Schedulers count in minutes, and a job that could outlast its reservation never starts in it.
+        left_s = max(60.0, (until - MARGIN_S - max(now, reservation.from_at)) // 60 * 60)
         longest_s = min(longest_s, left_s) if longest_s else left_s
     return Target(
         _mode(order, profile),

@@ -31,7 +31,7 @@ class Tracker:
         self._missed: dict[str, int] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._stop = False
+        self._stop = threading.Event()
         self._asked_at = float("-inf")
         self.silent_since = 0.0  # epoch seconds; 0: it answers
         self.silent_words = ""
@@ -64,20 +64,20 @@ class Tracker:
         self._wake.set()
 
     def close(self) -> None:
-        self._stop = True
+        self._stop.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        while not self._stop:
+        while not self._stop.is_set():
             begun = time.monotonic()
             try:
                 self.look()
             except Exception:  # a fault here must not leave jobs unwatched for ever
                 log.exception("tracker.look_failed")
             # never more than one look a second, whoever wakes us
-            time.sleep(max(0.0, 1.0 - (time.monotonic() - begun)))
+            self._stop.wait(max(0.0, 1.0 - (time.monotonic() - begun)))
             self._wake.wait(max(0.0, self._poll_s - (time.monotonic() - begun)))
             self._wake.clear()
 
@@ -86,10 +86,12 @@ class Tracker:
         with self._lock:
             ids = list(self._watched)
         try:
-            if self.wants_reservations and time.monotonic() - self._asked_at > RESERVATIONS_S:
-                self.reservations = self._scheduler.reservations()
-                self._asked_at = time.monotonic()
             found = self._scheduler.jobs(ids) if ids else {}
+            for job_id in ids:
+                self._saw(job_id, found.get(job_id) or Job(job_id, "", JobState.GONE))
+            if self.wants_reservations and time.monotonic() - self._asked_at > RESERVATIONS_S:
+                self._asked_at = time.monotonic()
+                self.reservations = self._scheduler.reservations()
         except SchedulerSilent as error:
             if not self.silent_since:
                 self.silent_since = time.time()
@@ -102,11 +104,11 @@ class Tracker:
         if self.silent_since:
             log.info("scheduler.answers_again", silent_s=round(time.time() - self.silent_since))
             self.silent_since = 0.0
-        for job_id in ids:
-            self._saw(job_id, found.get(job_id) or Job(job_id, "", JobState.GONE))
 
     def _saw(self, job_id: str, job: Job) -> None:
         with self._lock:
+            if job_id not in self._watched:  # forgotten while we looked
+                return
             if job.state is JobState.GONE:
                 self._missed[job_id] = self._missed.get(job_id, 0) + 1
                 if self._missed[job_id] < FORGOTTEN_LOOKS:

@@ -56,6 +56,8 @@ class Placer:
         self._heard: set[str] = set()  # sites that have answered before
 
     def begin(self, run_id: str, place: events.Place) -> None:
+        if any((q.run_id, q.place) == (run_id, place) for q in self._questions.values()):
+            return  # many attempts of a stage may be refused by its site at once
         self._number += 1
         self._questions[self._number] = _Question(run_id, place, time.time())
 
@@ -95,7 +97,7 @@ class Placer:
         question.asked_at = now
         question.sites = {p.name: p for p in self._candidates()}
         question.views = {}
-        new = question.sites.keys() - self._heard
+        new = {n for n, p in question.sites.items() if not p.local} - self._heard
         question.until = now + (FIRST_S if new else ANSWER_S)
         for name, profile in question.sites.items():
             if profile.local:

@@ -155,6 +155,7 @@ def slurm_conf(plan: Plan) -> str:
     }
     nodes = {
         "ReturnToService": "2",
+        "EnforcePartLimits": "ALL",  # what no partition can ever hold is refused at once
         "SlurmdParameters": "config_overrides",  # what is pretended counts, not what the machine has
         "SelectType": "select/cons_tres",
         "SelectTypeParameters": "CR_Core_Memory",
