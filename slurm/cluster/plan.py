@@ -13,7 +13,7 @@ import msgspec
 from orchestrator.errors import SettingsError, Unavailable
 
 FILE = "cluster.json"
-LONGEST = 70  # a Unix socket's path has 107 bytes, and those of steps are made below the directory
+LONGEST = 60  # a Unix socket's path has 107 bytes, and those of steps are made below the directory
 PORTS_FROM, PORTS_TO = 17_000, 31_000  # below the ports that the kernel gives to outgoing connections
 
 
@@ -126,6 +126,7 @@ def slurm_conf(plan: Plan) -> str:
         "SlurmctldPort": str(plan.base_port),
         "StateSaveLocation": f"{top}/state",
         "SlurmdSpoolDir": f"{top}/spool/%n",
+        "TmpFS": f"{top}/tmp/%n",  # PMIx makes the same names there on every node; in one folder they collide
         "SlurmctldPidFile": f"{top}/run/slurmctld.own.pid",
         "SlurmdPidFile": f"{top}/run/slurmd-%n.own.pid",
         "SlurmctldLogFile": f"{top}/log/slurmctld.log",
@@ -136,6 +137,7 @@ def slurm_conf(plan: Plan) -> str:
         "CryptoType": "crypto/munge",
         "SwitchType": "switch/none",
         "MpiDefault": "none",
+        "CommunicationParameters": "NoCtldInAddrAny,NoInAddrAny",  # nobody else on the network
     }
     timing = {
         "SlurmctldTimeout": "15",
