@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import random
 import socket
 from pathlib import Path
@@ -68,7 +68,7 @@ def make(
     return Plan(
         directory=str(directory),
         name=f"trial{random.randrange(16**8):08x}",
-        user=getpass.getuser() if os.geteuid() else "root",
+        user=_user(),
         host=socket.gethostname().split(".")[0],
         base_port=base_port or free_ports(nodes + 2),
         nodes=nodes,
@@ -77,6 +77,13 @@ def make(
         memory_mb=max(total_mb // nodes, 2000),
         accounting=accounting,
     )
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name  # not LOGNAME, which may be that of somebody who became this user
+    except KeyError:
+        raise SettingsError(f"The user number {os.geteuid()} has no name here, and Slurm needs one.") from None
 
 
 def free_ports(count: int) -> int:
