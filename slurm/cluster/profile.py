@@ -52,7 +52,7 @@ def _profile(cluster: Cluster) -> dict[str, Any]:
         "execution": {"mode": "pilot", "blocks": 2, "block_walltime_s": 3600, "idle_s": 300, "address": "127.0.0.1"},
         "paths": {"scratch": str(cluster.directory / "scratch")},
         "policies": {
-            "create_reservations": plan.user == "root",
+            "create_reservations": True,  # whoever starts the cluster is its SlurmUser
             "fallback": ["queue realtime", "wait 1 min", "queue regular"],
         },
     }

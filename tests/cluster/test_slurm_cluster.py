@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.errors import Conflict, Unavailable
+from sites import loader
 from slurm import cluster
-from slurm.cluster import Cluster, processes
+from slurm.cluster import Cluster, daemons, processes
 from tests.cluster import slurm
 
 pytestmark = pytest.mark.timeout(180)
@@ -158,3 +163,28 @@ def _command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
     except OSError:
         return ""
+
+
+def test_the_commands_add_a_site_and_take_it_away() -> None:
+    if reason := daemons.missing():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="bw-") as top:
+        home, site = Path(top) / "h", Path(top) / "h" / "sites" / "trial.toml"
+        try:
+            made = beamway(home, "up", "--nodes", "2")
+            assert made["site"] == str(site)
+            assert loader.load("trial", [site.parent]).scheduler.environment == made["environment"]
+            assert [d["state"] for d in beamway(home, "status")] == ["running", "running", "idle", "idle"]
+        finally:
+            ended = beamway(home, "down")
+        assert ended["site_removed"]
+        assert not site.exists()
+        site.write_text("[identity]\nname = 'trial'\ncontact = 'me'\n")
+        assert beamway(home, "up")["error"]["exit_code"] == 5  # a site that was written by hand is not replaced
+        assert "contact = 'me'" in site.read_text()
+
+
+def beamway(home: Path, *words: str) -> Any:
+    argv = [sys.executable, "-m", "orchestrator.cli", "slurm-cluster", *words, "--json"]
+    done = subprocess.run(argv, env=os.environ | {"BEAMWAY_HOME": str(home)}, capture_output=True, timeout=90)
+    return json.loads(done.stdout)
