@@ -15,7 +15,6 @@ from slurm import cluster
 from slurm.cluster import Cluster
 from slurm.cluster.daemons import missing
 
-
 IDLE_S = 60.0
 
 
