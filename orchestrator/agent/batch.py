@@ -48,6 +48,7 @@ WARNING_S = 60.0  # between the scheduler's warning and the end of the walltime;
 LATE_S = 10.0  # a shared file system may show the outcome so long after the job is over
 LOOK_S = 0.5  # how often outcomes are looked for
 SILENT_RETRY_S = 5.0
+APART_S = 3.0  # between two looks for a job that may be on its way
 
 log = structlog.get_logger()
 
@@ -71,6 +72,7 @@ class _Job:
         self.last: Job | None = None
         self.over_at = 0.0  # monotonic; the scheduler says that it is over
         self.cancelled = False
+        self.recalled = ""  # why it was taken back from the queue before it began
         self.since = time.time()
 
 
@@ -136,15 +138,22 @@ class BatchExecutor(ParslExecutor):
             self._submitters.submit(self._cancel, job)
         return True
 
+    def recall(self, token: str, why: str) -> None:
+        """Take a waiting attempt back from the queue of its reservation: it ends as RESERVATION, unless it begins."""
+        job = self._jobs.get(token)
+        if job is not None and job.id and not job.recalled:
+            job.recalled = why
+            self._submitters.submit(self._cancel, job)
+
     def of(self, token: str) -> tuple[str, Job | None]:
         """(id, the scheduler's last word) of this attempt's job."""
         job = self._jobs.get(token)
         return (job.id, job.last) if job is not None else ("", None)
 
-    def waiting(self) -> list[tuple[str, float]]:
-        """(token, since) of the attempts that the scheduler has not begun."""
+    def waiting(self) -> list[tuple[str, float, str]]:
+        """(token, since, reservation) of the attempts that the scheduler has not begun."""
         jobs = list(self._jobs.values())
-        return [(j.order.token, j.since) for j in jobs if j.last is None or j.last.state in WAITING]
+        return [(j.order.token, j.since, j.target.reservation) for j in jobs if j.last is None or _waits(j.last)]
 
     # ---- in the submitters' threads
 
@@ -167,8 +176,18 @@ class BatchExecutor(ParslExecutor):
             self._settle(job, Outcome(FailureClass.LOST, f"its job could not be submitted: {error}"))
 
     def _begin(self, job: _Job) -> None:
+        if job.order.adopt:
+            job_id = self._search(job)
+            if job_id:
+                self._track(job, job_id)
+            elif job_id is not None:
+                output.mark(job.paths)  # should it come after all, it ends at once
+                self._settle(
+                    job, Outcome(FailureClass.LOST, "no job of it is known to the scheduler, and it left no outcome")
+                )
+            return
         spec = self.spec(job.order, job.target)
-        known = job.order.adopt
+        known = False
         while not self._stop.is_set():
             try:
                 job_id = self._scheduler.submit_once(spec, known=known)
@@ -192,6 +211,29 @@ class BatchExecutor(ParslExecutor):
         else:
             return
         log.info("batch.submitted", token=job.order.token, job=job_id, queue=job.target.queue)
+        self._track(job, job_id)
+
+    def _search(self, job: _Job) -> str | None:
+        """The job that an earlier agent has submitted for this attempt: the first one that ran, else the oldest; empty
+        when two looks have found none; None when this agent ends first."""
+        token, missed = PREFIX + job.order.token, 0
+        while not self._stop.is_set():
+            try:
+                found = self._scheduler.find(token)
+            except SchedulerSilent as error:
+                self._told(job.order.token, job.since, f"the scheduler does not answer: {error.sentence}")
+                self._stop.wait(SILENT_RETRY_S)
+                continue
+            if found:
+                log.info("batch.adopted", token=job.order.token, job=found[0].id, state=found[0].state.value)
+                return found[0].id
+            if missed:
+                return ""
+            missed += 1
+            self._stop.wait(APART_S)
+        return None
+
+    def _track(self, job: _Job, job_id: str) -> None:
         with self._lock:
             job.id = job_id
             cancelled = job.cancelled
@@ -234,7 +276,7 @@ class BatchExecutor(ParslExecutor):
             stdout=paths.stdout,
             stderr=paths.stderr,
             directory=order.log_dir,
-            queue=target.queue,
+            queue=target.partition,
             qos=target.qos,
             account=target.account,
             reservation=target.reservation,
@@ -294,8 +336,9 @@ class BatchExecutor(ParslExecutor):
         return 0.0 if jobscript.read(job.paths.job) is not None else LATE_S
 
     def _limits(self, job: _Job) -> verdict.Limits:
-        target = job.target
-        return verdict.Limits(target.walltime_s, warning_s(target.walltime_s), target.longest_s)
+        asked_s = job.target.walltime_s
+        granted_s = job.last.walltime_s if job.last is not None else 0.0  # schedulers round it
+        return verdict.Limits(max(asked_s, granted_s), warning_s(asked_s), job.target.longest_s)
 
     def _settle(self, job: _Job, outcome: Outcome) -> None:
         with self._lock:
@@ -304,7 +347,13 @@ class BatchExecutor(ParslExecutor):
                 return
             if job.cancelled and outcome.failure is not None:
                 outcome = Outcome(FailureClass.CANCELLED, "cancelled", job=job.id)
+            elif job.recalled and outcome.failure is FailureClass.OUTSIDE:
+                outcome = Outcome(FailureClass.RESERVATION, f"job {job.id}: {job.recalled}", job=job.id)
         job.future.set_result(outcome)
+
+
+def _waits(job: Job) -> bool:
+    return job.state in WAITING
 
 
 def warning_s(walltime_s: float) -> float:

@@ -126,6 +126,13 @@ class Pilots:
         self.of(target).warm_until = until
         self._wake.set()
 
+    def leave(self, pilot: Pilot, why: str) -> None:
+        """Its reservation is of no use any more: nothing waits for it, and what has not begun is reported."""
+        pilot.warm_until = 0.0
+        self._give_up_on(pilot, Outcome(FailureClass.RESERVATION, why))
+        if pilot.blocks:
+            pilot.provider.cancel([b.job_id for b in pilot.blocks])
+
     def all(self) -> list[Pilot]:
         return list(self._pilots.values())
 
@@ -203,7 +210,7 @@ class Pilots:
             stdout=f"{stem}.out",
             stderr=f"{stem}.err",
             directory=str(self._run_dir),
-            queue=target.queue,
+            queue=target.partition,
             qos=target.qos,
             account=target.account,
             reservation=target.reservation,

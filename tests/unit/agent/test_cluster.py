@@ -180,16 +180,34 @@ def test_a_held_order_that_is_cancelled_has_never_begun(world: World) -> None:
     assert world.scheduler.specs == []
 
 
-def test_an_adopted_order_that_was_sent_is_looked_for_where_it_was_sent(world: World) -> None:
-    site = world.open()
-    order = world.order()
-    sent = Target("batch", Shape(), queue="fast", account="beamtime", reservation="beam", walltime_s=300.0)
+def sent(world: World, order: Order) -> Target:
+    """An earlier agent has written this order down for its job."""
+    target = Target("batch", Shape(), queue="fast", account="beamtime", reservation="beam", walltime_s=300.0)
     (world.place / "logs").mkdir()
-    Path(output.Paths(order).order).write_text(codec.dumps(batch.Sent(order, Around(), sent)))
+    Path(output.Paths(order).order).write_text(codec.dumps(batch.Sent(order, Around(), target)))
+    return target
+
+
+def test_an_adopted_order_that_was_sent_is_looked_for_where_it_was_sent(world: World) -> None:
+    site, order = world.open(), world.order()
+    target = sent(world, order)
+    spec = JobSpec("bw-r.0.1", "exit 3\n", str(world.place / "out"), str(world.place / "err"))
+    number = world.scheduler.submit_once(spec)
     site.begin(replace(order, adopt=True))
-    assert world.outcome().failure is None
-    (spec,) = world.scheduler.specs
-    assert (spec.queue, spec.account, spec.reservation) == ("fast", "beamtime", "beam")
+    assert site._batch._jobs["r.0.1"].target == target
+    until(lambda: site._batch.of("r.0.1")[0] == number)
+    assert len(world.scheduler.specs) == 1
+
+
+def test_an_adopted_order_that_was_sent_and_is_not_known_is_never_sent_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "APART_S", 0.0)
+    site, order = world.open(), world.order()
+    sent(world, order)
+    site.begin(replace(order, adopt=True))
+    assert world.outcome().failure is FailureClass.LOST
+    assert world.scheduler.specs == []
 
 
 @pytest.mark.parametrize("left", [Outcome(metrics={"n": 1}), None])
