@@ -176,7 +176,7 @@ class BatchExecutor(ParslExecutor):
             self._settle(job, Outcome(FailureClass.LOST, f"its job could not be submitted: {error}"))
 
     def _begin(self, job: _Job) -> None:
-        if job.order.adopt:
+        if job.order.adopt and os.path.exists(job.paths.order):  # written before its job is submitted
             job_id = self._search(job)
             if job_id:
                 self._track(job, job_id)
