@@ -48,7 +48,6 @@ WARNING_S = 60.0  # between the scheduler's warning and the end of the walltime;
 LATE_S = 10.0  # a shared file system may show the outcome so long after the job is over
 LOOK_S = 0.5  # how often outcomes are looked for
 SILENT_RETRY_S = 5.0
-APART_S = 3.0  # between two looks for a job that may be on its way
 
 log = structlog.get_logger()
 
@@ -176,18 +175,8 @@ class BatchExecutor(ParslExecutor):
             self._settle(job, Outcome(FailureClass.LOST, f"its job could not be submitted: {error}"))
 
     def _begin(self, job: _Job) -> None:
-        if job.order.adopt and os.path.exists(job.paths.order):  # written before its job is submitted
-            job_id = self._search(job)
-            if job_id:
-                self._track(job, job_id)
-            elif job_id is not None:
-                output.mark(job.paths)  # should it come after all, it ends at once
-                self._settle(
-                    job, Outcome(FailureClass.LOST, "no job of it is known to the scheduler, and it left no outcome")
-                )
-            return
         spec = self.spec(job.order, job.target)
-        known = False
+        known = job.order.adopt
         while not self._stop.is_set():
             try:
                 job_id = self._scheduler.submit_once(spec, known=known)
@@ -212,26 +201,6 @@ class BatchExecutor(ParslExecutor):
             return
         log.info("batch.submitted", token=job.order.token, job=job_id, queue=job.target.queue)
         self._track(job, job_id)
-
-    def _search(self, job: _Job) -> str | None:
-        """The job that an earlier agent has submitted for this attempt: the first one that ran, else the oldest; empty
-        when two looks have found none; None when this agent ends first."""
-        token, missed = PREFIX + job.order.token, 0
-        while not self._stop.is_set():
-            try:
-                found = self._scheduler.find(token)
-            except SchedulerSilent as error:
-                self._told(job.order.token, job.since, f"the scheduler does not answer: {error.sentence}")
-                self._stop.wait(SILENT_RETRY_S)
-                continue
-            if found:
-                log.info("batch.adopted", token=job.order.token, job=found[0].id, state=found[0].state.value)
-                return found[0].id
-            if missed:
-                return ""
-            missed += 1
-            self._stop.wait(APART_S)
-        return None
 
     def _track(self, job: _Job, job_id: str) -> None:
         with self._lock:

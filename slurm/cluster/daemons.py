@@ -31,7 +31,7 @@ ACCOUNTING_PROGRAMS = {
     "slurmdbd": ("slurmdbd",),
     "mariadb-server": ("mariadbd", "mariadb-install-db"),
 }
-FOLDERS = ("etc", "run", "log", "state", "spool", "devices", "scratch")
+FOLDERS = ("etc", "run", "log", "state", "spool", "tmp", "devices", "scratch")
 GRACE_S = {"database": 10.0}  # it writes its tables first; others end within a second or never
 
 
@@ -324,7 +324,8 @@ def _write(plan: Plan) -> None:
         if not device.is_symlink():
             device.symlink_to("/dev/null")
     for name in plan.node_names:
-        (top / "spool" / name).mkdir(exist_ok=True)
+        for folder in ("spool", "tmp"):
+            (top / folder / name).mkdir(exist_ok=True)
     key = top / "etc" / "munge.key"
     if not key.exists():
         key.touch(mode=0o600)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import random
 import socket
 from pathlib import Path
@@ -13,7 +13,7 @@ import msgspec
 from orchestrator.errors import SettingsError, Unavailable
 
 FILE = "cluster.json"
-LONGEST = 70  # a Unix socket's path has 107 bytes, and those of steps are made below the directory
+LONGEST = 60  # a Unix socket's path has 107 bytes, and those of steps are made below the directory
 PORTS_FROM, PORTS_TO = 17_000, 31_000  # below the ports that the kernel gives to outgoing connections
 
 
@@ -68,7 +68,7 @@ def make(
     return Plan(
         directory=str(directory),
         name=f"trial{random.randrange(16**8):08x}",
-        user=getpass.getuser() if os.geteuid() else "root",
+        user=_user(),
         host=socket.gethostname().split(".")[0],
         base_port=base_port or free_ports(nodes + 2),
         nodes=nodes,
@@ -77,6 +77,13 @@ def make(
         memory_mb=max(total_mb // nodes, 2000),
         accounting=accounting,
     )
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name  # not LOGNAME, which may be that of somebody who became this user
+    except KeyError:
+        raise SettingsError(f"The user number {os.geteuid()} has no name here, and Slurm needs one.") from None
 
 
 def free_ports(count: int) -> int:
@@ -126,6 +133,7 @@ def slurm_conf(plan: Plan) -> str:
         "SlurmctldPort": str(plan.base_port),
         "StateSaveLocation": f"{top}/state",
         "SlurmdSpoolDir": f"{top}/spool/%n",
+        "TmpFS": f"{top}/tmp/%n",  # PMIx makes the same names there on every node; in one folder they collide
         "SlurmctldPidFile": f"{top}/run/slurmctld.own.pid",
         "SlurmdPidFile": f"{top}/run/slurmd-%n.own.pid",
         "SlurmctldLogFile": f"{top}/log/slurmctld.log",
@@ -136,6 +144,7 @@ def slurm_conf(plan: Plan) -> str:
         "CryptoType": "crypto/munge",
         "SwitchType": "switch/none",
         "MpiDefault": "none",
+        "CommunicationParameters": "NoCtldInAddrAny,NoInAddrAny",  # nobody else on the network
     }
     timing = {
         "SlurmctldTimeout": "15",
@@ -155,6 +164,7 @@ def slurm_conf(plan: Plan) -> str:
     }
     nodes = {
         "ReturnToService": "2",
+        "EnforcePartLimits": "ALL",  # what no partition can ever hold is refused at once
         "SlurmdParameters": "config_overrides",  # what is pretended counts, not what the machine has
         "SelectType": "select/cons_tres",
         "SelectTypeParameters": "CR_Core_Memory",

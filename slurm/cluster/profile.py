@@ -46,11 +46,13 @@ def _profile(cluster: Cluster) -> dict[str, Any]:
             for name, longest, default, preemptible in queues
         ],
         "node": node,
-        "launcher": {"kind": "srun"},
+        "launcher": {"kind": "srun", "options": ["--mpi=pmix"]},
+        # Ranks of different nodes are on one machine here: the shared memory of Open MPI takes one for another.
+        "environment": {"variables": {"OMPI_MCA_btl": "self,tcp", "OMPI_MCA_btl_tcp_if_include": "lo"}},
         "execution": {"mode": "pilot", "blocks": 2, "block_walltime_s": 3600, "idle_s": 300, "address": "127.0.0.1"},
         "paths": {"scratch": str(cluster.directory / "scratch")},
         "policies": {
-            "create_reservations": plan.user == "root",
+            "create_reservations": True,  # whoever starts the cluster is its SlurmUser
             "fallback": ["queue realtime", "wait 1 min", "queue regular"],
         },
     }
