@@ -85,7 +85,9 @@ def show_reservations() -> list[str]:
 def create_reservation(
     name: str, *, from_at: float, until_at: float, nodes: int, queue: str, users: str, accounts: str
 ) -> list[str]:
-    words = [f"ReservationName={name}", f"StartTime={_stamp(from_at)}", f"EndTime={_stamp(until_at)}"]
+    """`from_at` 0: now."""
+    begin = _stamp(from_at) if from_at else "now"
+    words = [f"ReservationName={name}", f"StartTime={begin}", f"EndTime={_stamp(until_at)}"]
     words.append(f"NodeCnt={nodes}")
     words += [f"PartitionName={queue}"] if queue else []
     words += [f"Users={users}"] if users else []

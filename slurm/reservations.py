@@ -40,7 +40,7 @@ def create(
         slurm,
         argv.create_reservation(
             name,
-            from_at=max(from_at, time.time()),
+            from_at=from_at if from_at > time.time() + 1 else 0,
             until_at=until_at,
             nodes=nodes,
             queue=queue,
@@ -48,7 +48,11 @@ def create(
             accounts=",".join(accounts),
         ),
     )
-    return slurm.reservations().get(name) or Reservation(name, from_at, until_at, queue, node_count=nodes)
+    made = slurm.reservations().get(name) or Reservation(name, from_at, until_at, queue, node_count=nodes)
+    if made.node_count < nodes:  # Slurm reserves what there is, and calls that a success
+        delete(slurm, name)
+        raise Refused(f"Slurm would hold only {made.node_count} of the {nodes} nodes, so nothing is reserved.")
+    return made
 
 
 def extend(slurm: Slurm, name: str, *, until_at: float) -> None:

@@ -100,7 +100,7 @@ REASONS: dict[str, str] = {
     "JobHeldAdmin": "is held by an administrator; ask the site to release it",
     "JobHeldUser": "is held by its own account; `scontrol release` lets it go on",
     "JobHoldMaxRequeue": "is held: it was requeued too often; ask the site to release it",
-    "JobLaunchFailure": "could not be started on its node",
+    "JobLaunchFailure": "could not be started on its node, or was killed there",
     "Licenses": "waits for a licence",
     "MaxBBPerAccount": "waits: its account has as much burst buffer in use as it may",
     "MaxCpuPerAccount": "waits: its account uses as many CPUs as it may",

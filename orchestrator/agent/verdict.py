@@ -6,6 +6,8 @@ Only the first can say that it went well. The others name the cause when it is m
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -13,6 +15,7 @@ from orchestrator.jobs import Job, JobState
 from orchestrator.jobscript import Record
 from orchestrator.model import FailureClass, Outcome
 
+OUT_OF_MEMORY = re.compile(r"(?i)exceeded (?:\w+ )?memory limit|oom[-_ ]?kill|out of memory")  # words of schedulers
 NEAR_S = 5.0  # clocks and signals are no more exact than this
 
 CLASSES = {
@@ -52,6 +55,8 @@ def of(job: Job, outcome: Outcome | None, record: Record | None, limits: Limits,
     if outcome is None and record is not None and record.step == "init" and not record.signal:
         failure = FailureClass.SITE
         reason = f"job {job.id}: the environment could not be prepared (exit status {record.status})"
+    if outcome is None and failure in (FailureClass.LOST, FailureClass.OUTSIDE) and OUT_OF_MEMORY.search(last_words):
+        failure, reason = FailureClass.MEMORY, f"job {job.id} {_WORDS[JobState.MEMORY]}: {last_words}"
     if outcome is None and last_words and failure in (FailureClass.SITE, FailureClass.LOST):
         reason = f"{reason}: {last_words}"
     if failure is FailureClass.WALLTIME:

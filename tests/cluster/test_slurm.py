@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.agent import verdict
 from orchestrator.errors import UserError
 from orchestrator.jobs import Job, JobState, Refused, ReservationGone, SchedulerSilent
 from slurm import reservations
@@ -49,7 +50,7 @@ def bench(cluster: Cluster, tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture
 def accounted_bench(accounted: Cluster, tmp_path: Path) -> Iterator[Bench]:
-    yield (made := bench_of(accounted, tmp_path))
+    yield (made := bench_of(accounted, tmp_path / "accounted"))
     clear(made)
 
 
@@ -62,7 +63,7 @@ def clear(bench: Bench) -> None:
 
 def bench_of(cluster: Cluster, tmp_path: Path) -> Bench:
     work, commands = tmp_path / "work", tmp_path / "bin"
-    work.mkdir()
+    work.mkdir(parents=True)
     commands.mkdir()
     for name in COMMANDS:
         program = shutil.which(name)
@@ -187,9 +188,6 @@ class TestSlurm(SchedulerContract):
         assert slurm.jobs([other])[other].state is JobState.HELD
         reservations.attach(slurm, other, "beam")
         assert slurm.jobs([other])[other].reservation == "beam"
-        slurm.cancel([other])
-        bench.until(other)
-        reservations.delete(slurm, "beam")
 
     @pytest.mark.parametrize("name", ["", "-x", "a b", "a;b", "a=b", "a,b"])
     def test_a_name_that_is_none_makes_no_reservation(self, bench: Bench, name: str) -> None:
@@ -249,7 +247,7 @@ class TestSlurm(SchedulerContract):
 
 def test_accounts_are_those_of_the_accounting(bench: Bench, accounted_bench: Bench) -> None:
     assert slurm_of(bench).accounts() is None
-    assert slurm_of(accounted_bench).accounts() == {"beamline", "other"}
+    assert {"beamline", "other"} <= (slurm_of(accounted_bench).accounts() or frozenset())
     with pytest.raises(Refused, match="account"):
         accounted_bench.run("bw-account", ["true"], account="nobody")
 
@@ -269,7 +267,9 @@ def test_a_job_that_slurm_has_forgotten_is_gone_or_accounted_for(bench: Bench, a
     assert [j.id for j in accounted_bench.open().find("bw-forgotten")] == numbers[1:]
 
 
-def test_a_job_that_uses_more_memory_than_it_asked_for(bench: Bench) -> None:
+def test_a_job_that_uses_more_memory_than_it_asked_for_says_so_on_its_stderr(bench: Bench) -> None:
     hungry = "x = bytearray(400_000_000)\nimport time\nfor i in range(0, len(x), 4096): x[i] = 1\ntime.sleep(60)"
     number = bench.run("bw-hungry", ["python3", "-c", hungry], memory_bytes=100_000_000)
-    assert bench.until(number).state is JobState.MEMORY
+    job = bench.until(number)
+    assert job.state in (JobState.MEMORY, JobState.FAILED)  # without control groups Slurm calls it failed
+    assert verdict.OUT_OF_MEMORY.search((bench.directory / "bw-hungry.err").read_text())

@@ -63,10 +63,10 @@ def test_everything_that_is_asked_for_is_said() -> None:
 
 
 def test_times_are_given_in_utc() -> None:
-    words = argv.create_reservation("r", from_at=0, until_at=60, nodes=1, queue="", users="root", accounts="")
+    words = argv.create_reservation("r", from_at=30, until_at=60, nodes=1, queue="", users="root", accounts="")
     assert words[3:] == [
         "ReservationName=r",
-        "StartTime=1970-01-01T00:00:00",
+        "StartTime=1970-01-01T00:00:30",
         "EndTime=1970-01-01T00:01:00",
         "NodeCnt=1",
         "Users=root",
