@@ -165,6 +165,7 @@ def test_a_new_agent_finds_the_job_and_nothing_runs_twice(site: Site) -> None:
     future = site.open().submit(None, {}, replace(order, adopt=True), TARGET)
     time.sleep(0.2)
     (site.place / "work" / "go").touch()
+    assert site.place.joinpath("logs", "0.1.order").exists()
     assert future.result(WAIT_S).failure is None
     assert site.ran() == 1
     assert len(list((site.place / "ledger").glob("*~*"))) == 1
@@ -199,7 +200,7 @@ def test_two_jobs_of_one_token_run_it_once(site: Site) -> None:
 
 def test_where_it_was_sent_is_kept_for_a_new_agent(site: Site) -> None:
     order = site.order("true")
-    target = replace(TARGET, queue="gpu", account="beam", reservation="shift-1", shape=Shape(gpus=2))
+    target = replace(TARGET, queue="gpu", partition="gpu", account="beam", reservation="shift-1", shape=Shape(gpus=2))
     spec = site.open().spec(order, target)
     path = output.Paths(order).order
     assert batch.sent_to(path) == target
@@ -307,7 +308,7 @@ def test_attempts_that_have_not_begun_are_known(site: Site) -> None:
     with contextlib.ExitStack() as after:
         after.callback(gate.set)
         future = executor.submit(None, {}, site.order("true"), TARGET)
-        assert [token for token, _ in executor.waiting()] == ["run.0.1"]
+        assert [token for token, _, _ in executor.waiting()] == ["run.0.1"]
         assert executor.of("run.0.1") == ("", None)
     assert future.result(WAIT_S).failure is None
     assert executor.waiting() == []

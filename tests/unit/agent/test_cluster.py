@@ -180,12 +180,31 @@ def test_a_held_order_that_is_cancelled_has_never_begun(world: World) -> None:
     assert world.scheduler.specs == []
 
 
-def test_an_adopted_order_that_was_sent_is_looked_for_where_it_was_sent(world: World) -> None:
-    site = world.open()
-    order = world.order()
-    sent = Target("batch", Shape(), queue="fast", account="beamtime", reservation="beam", walltime_s=300.0)
+def sent(world: World, order: Order) -> Target:
+    """An earlier agent has written this order down for its job."""
+    target = Target(
+        "batch", Shape(), queue="fast", partition="fast", account="beamtime", reservation="beam", walltime_s=300.0
+    )
     (world.place / "logs").mkdir()
-    Path(output.Paths(order).order).write_text(codec.dumps(batch.Sent(order, Around(), sent)))
+    Path(output.Paths(order).order).write_text(codec.dumps(batch.Sent(order, Around(), target)))
+    return target
+
+
+def test_an_adopted_order_that_was_sent_is_looked_for_where_it_was_sent(world: World) -> None:
+    site, order = world.open(), world.order()
+    target = sent(world, order)
+    spec = JobSpec("bw-r.0.1", "exit 3\n", str(world.place / "out"), str(world.place / "err"))
+    number = world.scheduler.submit_once(spec)
+    site.begin(replace(order, adopt=True))
+    assert site._batch._jobs["r.0.1"].target == target
+    until(lambda: site._batch.of("r.0.1")[0] == number)
+    assert len(list((world.place / "ledger").glob("*~*"))) == 1
+
+
+def test_an_adopted_order_whose_job_was_never_taken_goes_where_it_was_to_go(world: World) -> None:
+    """An agent died between writing it down and submitting it."""
+    site, order = world.open(), world.order()
+    sent(world, order)
     site.begin(replace(order, adopt=True))
     assert world.outcome().failure is None
     (spec,) = world.scheduler.specs
@@ -274,3 +293,64 @@ def test_a_scheduler_that_refuses_the_question_is_not_silent(world: World, monke
     site = world.open()
     monkeypatch.setattr(world.scheduler, "queues", refuse)
     assert (site.view(Resources(), ("work",)).queues, site.view(Resources(), ()).silent_since) == ((), 0.0)
+
+
+# ---------------------------------------------------------------------------------------------- leaving reservations
+
+
+def waits(site: Cluster, order: Order, *, since_s: float = 0.0) -> list[tuple[str, str]]:
+    """Put it into the queue of its reservation; what is taken back from there from now on."""
+    job = batch._Job(order, Target("batch", Shape(), reservation="beam"))
+    job.since -= since_s
+    site._batch._jobs[order.token] = job
+    recalled: list[tuple[str, str]] = []
+    site._batch.recall = lambda token, why: recalled.append((token, why))  # type: ignore[method-assign]
+    return recalled
+
+
+FALLBACK = {"fallback": ["wait 10 min", "queue realtime"]}
+
+
+def test_what_waits_in_a_reservation_that_is_gone_is_taken_back(world: World) -> None:
+    site = world.open()
+    recalled = waits(site, world.order())
+    site.look()
+    assert recalled == [], "nothing is known of it yet"
+    site._tracker.reservations = {}
+    site.look()
+    assert recalled == [("r.0.1", "reservation 'beam' is gone")]
+    site._batch._jobs.clear()
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "policies", "more", "left"),
+    [
+        (601.0, FALLBACK, {}, True),
+        (599.0, FALLBACK, {}, False),
+        (601.0, FALLBACK, {"from_at": time.time() - 60}, False),
+        (601.0, FALLBACK, {"active": False}, False),
+        (6000.0, {}, {}, False),
+    ],
+    ids=["too long", "not so long", "it has just opened", "it is not open", "no policy"],
+)
+def test_a_reservation_without_room_is_left_after_the_patience_of_the_policy(
+    waited_s: float, policies: dict[str, Any], more: dict[str, Any], left: bool, world: World
+) -> None:
+    beam(world, **{"from_at": time.time() - 3600, **more})
+    site = world.open(policies=policies)
+    recalled = waits(site, world.order(), since_s=waited_s)
+    site._tracker.reservations = world.scheduler.there
+    site.look()
+    assert bool(recalled) is left
+    assert ("beam" in site._full_until) is left
+    site._batch._jobs.clear()
+
+
+def test_a_reservation_that_was_full_is_not_tried_again_for_a_while(world: World) -> None:
+    beam(world)
+    site = world.open(policies=FALLBACK)
+    site._tracker.reservations = world.scheduler.there
+    site._full_until["beam"] = time.time() + 60
+    site.begin(world.order(placing=Placing(reservation="beam")))
+    until(lambda: world.scheduler.specs)
+    assert (world.scheduler.specs[0].queue, world.scheduler.specs[0].reservation) == ("fast", "")
