@@ -41,8 +41,6 @@ def _asked(spec: JobSpec) -> list[str]:
         words.append(f"--mem={math.ceil(spec.memory_bytes / 2**20)}M")
     if spec.walltime_s:
         words.append(f"--time={max(1, math.ceil(spec.walltime_s / 60))}")  # Slurm counts in minutes
-    if 0 < spec.warning_s < spec.walltime_s:
-        words.append(f"--signal=B:TERM@{max(1, math.ceil(spec.warning_s))}")
     if spec.exclusive:
         words.append("--exclusive")
     return [*words, *spec.options]

@@ -135,7 +135,7 @@ class Slurm:
 
     def _submit(self, spec: JobSpec) -> str:
         # Slurm hands the caller's environment to the job; the locale of our calls is not meant for it.
-        answer = self.calls.run(argv.sbatch(spec), stdin=specs.for_bash(spec.script), environment={"LC_ALL": ""})
+        answer = self.calls.run(argv.sbatch(spec), stdin=specs.timed(spec), environment={"LC_ALL": ""})
         number = re.match(r"(\d+)(;|\s|$)", answer.out)
         if answer.rc == 0 and number:
             return number[1]

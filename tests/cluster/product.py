@@ -40,7 +40,9 @@ class Product:
 
     def start(self, stages: dict[str, Any], arguments: dict[str, str] | None = None, **placing: str) -> str:
         definition = loader.load({"name": "test", "owner": "tester", "stages": stages})
-        plan = self.client.plan(definition, arguments or {}, directory=str(self.work), placing=Placing(**{"site": self.site, **placing}))
+        plan = self.client.plan(
+            definition, arguments or {}, directory=str(self.work), placing=Placing(**{"site": self.site, **placing})
+        )
         return self.client.submit(plan)
 
     def wait(self, run_id: str, timeout_s: float = 110.0) -> Run:

@@ -34,14 +34,18 @@ def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "scheduler": {"command_timeout_s": 6.0},
     }
     with product(tmp_path_factory.mktemp("faults"), profile_toml(cluster, **changes), slurm) as made:
+        patient = {**changes, "policies": {"fallback": []}, "identity": {"name": "patient"}}
+        (made.home / "sites" / "patient.toml").write_text(profile_toml(cluster, **patient))
         yield made
 
 
 @pytest.fixture
 def here(shared: Product, cluster: Cluster) -> Iterator[Product]:
     yield shared
-    slurm = shared.scheduler
+    slurm = slurm_of(shared)
     slurm.cancel([j.id for j in slurm.mine("bw")])
+    for name in slurm.reservations():
+        slurm.calls.run(["scontrol", "delete", f"ReservationName={name}"])
     trial.until_idle(cluster)
 
 
@@ -110,7 +114,9 @@ def test_a_job_is_preempted_by_realtime(here: Product, cluster: Cluster) -> None
     run = here.wait(low)
     assert (run.status, attempts(run)) == (RunStatus.DONE, [2]), run.error
     assert [t.used for t in run.tasks.values()] == [{FailureClass.PREEMPTED: 1}]
-    assert len(here.ended("low")) == 1
+    assert len(set(here.began("low"))) == 2
+    assert len(here.ended("low")) == nodes  # once on each of its ranks
+    assert len(set(here.ended("low"))) == 1
 
 
 def test_walltime_exceeded_is_repeated_once_and_longer(here: Product) -> None:
@@ -134,21 +140,49 @@ def test_a_walltime_that_cannot_be_longer_fails_and_says_so(here: Product) -> No
     assert here.ended("slower") == []
 
 
-def test_a_reservation_is_deleted_while_a_job_waits_in_it(here: Product) -> None:
-    slurm, opens = slurm_of(here), time.time() + 3600
-    reservations.create(slurm, "doomed", from_at=opens, until_at=opens + 600, nodes=1, users=["root"])
-    run_id = here.start({"01-A": here.stage("doomed")}, reservation="doomed")
-    said = here.until_why(run_id, "waits for its reservation 'doomed', which opens at ")
+def occupied(slurm: Slurm, name: str, until_s: float) -> None:
+    """A reservation of one node that is open, and full."""
+    now = time.time()
+    reservations.create(slurm, name, from_at=now, until_at=now + until_s, nodes=1, users=["root"])
+    words = [f"--reservation={name}", f"--job-name=bw-fills-{name}", "--exclusive", "--time=5", "--wrap=sleep 300"]
+    answer = slurm.calls.run(["sbatch", "--parsable", *words])
+    assert answer.rc == 0, answer
+
+
+def test_a_reservation_ends_while_a_job_waits_in_it(here: Product) -> None:
+    slurm = slurm_of(here)
+    occupied(slurm, "doomed", 600)
+    run_id = here.start({"01-A": here.stage("doomed")}, site="patient", reservation="doomed")
+    said = here.until_why(run_id, "waits for free nodes in its reservation 'doomed'")
     assert said.contact
     number = here.job(run_id)
-    slurm.calls.run(["scontrol", "update", "ReservationName=doomed", "Flags+=FLEX"])
-    answer = slurm.calls.run(["scontrol", "delete", "ReservationName=doomed"])
-    assert answer.rc == 0 or slurm.reservations() == {}, answer
+    reservations.extend(slurm, "doomed", until_at=time.time() + 3)
     run = here.wait(run_id)
     assert run.status is RunStatus.DONE, run.error
     assert [t.used for t in run.tasks.values()] == [{FailureClass.RESERVATION: 1}]
-    assert here.began("doomed") != [number]
+    assert number not in here.began("doomed")
     assert len(here.ended("doomed")) == 1
+
+
+def test_a_reservation_is_full_for_longer_than_the_policy_waits(here: Product) -> None:
+    slurm = slurm_of(here)
+    occupied(slurm, "full", 600)
+    run_id = here.start({"01-A": here.stage("full")}, reservation="full")
+    run = here.wait(run_id)
+    assert run.status is RunStatus.DONE, run.error
+    assert [t.used for t in run.tasks.values()] == [{FailureClass.RESERVATION: 1}]
+    (last,) = [job for job in here.jobs_of(run_id) if job.id in here.ended("full")]
+    assert (last.queue, last.reservation) == ("realtime", "")
+
+
+def test_a_job_waits_for_its_reservation_to_open(here: Product) -> None:
+    slurm, opens = slurm_of(here), time.time() + 20
+    reservations.create(slurm, "soon", from_at=opens, until_at=opens + 600, nodes=1, users=["root"])
+    run_id = here.start({"01-A": here.stage("soon")}, reservation="soon")
+    here.until_why(run_id, "waits for its reservation 'soon', which opens at ")
+    run = here.wait(run_id)
+    assert (run.status, attempts(run)) == (RunStatus.DONE, [1]), run.error
+    assert here.jobs_of(run_id)[0].started_at >= opens - 1
 
 
 def test_a_job_is_cancelled_outside(here: Product) -> None:

@@ -54,7 +54,6 @@ def test_everything_that_is_asked_for_is_said() -> None:
         "--gres=gpu:4",
         "--mem=3073M",
         "--time=2",
-        "--signal=B:TERM@9",
         "--exclusive",
     ):
         assert word in words
