@@ -11,7 +11,7 @@ import signal
 import sys
 from types import FrameType
 
-from kernels import registry
+from kernels import ranks, registry
 from kernels.errors import Exit, KernelError, Terminated, printable
 from kernels.spec import KernelArgument, KernelSpec
 
@@ -109,4 +109,4 @@ def _note(argument: KernelArgument) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.leave(main())

@@ -15,6 +15,9 @@ can capture::
 
 Progress comes at most four times a second, besides the first and last line. Metric and product lines come at the
 end, also (without products) when an output failed its own check. Exit codes: see `kernels.errors`.
+
+Several ranks (`kernels.ranks`) run a kernel that says it is `parallel`; rank 0 speaks, checks and publishes for all of
+them, and every rank gets the same result.
 """
 
 from __future__ import annotations
@@ -27,9 +30,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from kernels import manifest, outputs, registry
+from kernels import devices, manifest, outputs, registry
 from kernels.errors import Exit, KernelError, printable
 from kernels.job import Job, Metric, ProgressCallback
+from kernels.ranks import Ranks
 from kernels.spec import KernelSpec
 
 __all__ = ["KernelError", "KernelResult", "Product", "metric_line", "product_line", "progress_line", "run"]
@@ -108,21 +112,26 @@ def run(
     """
     spec = registry.get(name)
     bound = spec.bind(arguments)
-    tell = say or (lambda line: None)
+    ranks = Ranks.here()
+    if ranks.size > 1 and not spec.parallel:
+        raise KernelError(f"{name} runs as one process, and {ranks.size} ranks were started. Ask for one rank.")
+    tell = say if say and ranks.first else lambda line: None
 
     def on_progress(fraction: float, phase: str, text: str) -> None:
         tell(progress_line(fraction, phase, text))
         if progress:
             progress(fraction, phase, text)
 
-    job = Job(on_progress)
+    job = Job(on_progress if ranks.first else None, ranks)
     started = datetime.now(UTC)
     try:
         _refuse_clashes(spec, bound)
         module, function = spec.call.split(":")
         kernel = getattr(importlib.import_module(module), function)
         kernel(job, **{argument.parameter: bound[argument.name] for argument in spec.schema})
-        result = _finish(spec, bound, job, started)
+        ranks.meet()  # nothing is published before all have done their part
+        result = ranks.told(_finish(spec, bound, job, started) if ranks.first else None)
+        assert result is not None
     except KernelError as error:
         error.metrics.update(job.metrics)
         for metric, value in job.metrics.items():
@@ -218,5 +227,5 @@ def _record(
         ],
         "metrics": job.metrics,
         "timings": {name: round(seconds, 4) for name, seconds in job.timings.items()},
-        "provenance": manifest.provenance(),
+        "provenance": {**manifest.provenance(), "ranks": job.ranks.size, "devices": list(devices.visible())},
     }

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from kernels import outputs
 from kernels.outputs import Staged
+from kernels.ranks import Ranks
 
 Metric = float | int | str
 ProgressCallback = Callable[[float, str, str], None]
+Check = Callable[[Path], None]
 
 _INTERVAL_S = 0.25
 
@@ -22,7 +24,8 @@ class Job:
     Progress is passed on at most four times a second, except the first and the last message, which always pass.
     """
 
-    def __init__(self, progress: ProgressCallback | None = None) -> None:
+    def __init__(self, progress: ProgressCallback | None = None, ranks: Ranks | None = None) -> None:
+        self.ranks = ranks or Ranks()
         self.metrics: dict[str, Metric] = {}
         self.timings: dict[str, float] = {}
         self.staged: list[Staged] = []
@@ -59,15 +62,23 @@ class Job:
         path: str | Path,
         *,
         directory: bool = False,
-        check: Callable[[Path], None] | None = None,
+        check: Check | None = None,
         **facts: object,
     ) -> Path:
-        """Claim an output and return the part to write. It gets its final name only when the whole run succeeds."""
+        """Claim an output and return the part to write. It gets its final name only when the whole run succeeds.
+
+        With several ranks: for rank 0, or for all of them by `stage_together`.
+        """
         staged = outputs.claim(path, directory=directory)
         staged.check = check
         staged.facts.update(facts)
         self.staged.append(staged)
         return staged.part
+
+    def stage_together(self, path: str | Path, *, directory: bool = False, check: Check | None = None) -> Path:
+        """As `stage`, for an output that all ranks write into; all of them come here."""
+        part = self.stage(path, directory=directory, check=check) if self.ranks.first else None
+        return Path(self.ranks.told(str(part)))
 
     def describe(self, part: Path, **facts: object) -> None:
         """Add facts (shape, dtype, finiteFraction) about a staged output to the manifest."""

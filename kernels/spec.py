@@ -122,6 +122,7 @@ class KernelSpec(NamedTuple):
     call: str
     version: str
     schema: tuple[KernelArgument, ...]
+    parallel: bool = False  # can be run by several ranks together
 
     @property
     def arguments(self) -> dict[str, KernelArgument]:

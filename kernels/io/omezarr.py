@@ -22,6 +22,7 @@ from zarr.codecs import BloscCodec, BloscShuffle
 from zarr.storage import LocalStore
 
 from kernels.errors import Exit, KernelError
+from kernels.ranks import Ranks
 
 _CHUNK_PLANE = 256
 _SMALLEST = 64
@@ -44,6 +45,9 @@ class VolumeWriter:
         Of the image, shown by viewers.
     pixel_size_um
         Voxel edge in micrometres; None: lengths are in voxels and carry no unit.
+    ranks
+        Those that write it together, each with a writer of its own; all make theirs, and `finish`, at the same time.
+        No two may write one chunk.
     """
 
     def __init__(
@@ -54,8 +58,14 @@ class VolumeWriter:
         chunk_layers: int,
         name: str = "volume",
         pixel_size_um: float | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self._group = zarr.create_group(LocalStore(path), zarr_format=3)
+        self._ranks = ranks or Ranks()
+        if self._ranks.first:
+            self._group = zarr.create_group(LocalStore(path), zarr_format=3)
+        self._ranks.meet()
+        if not self._ranks.first:
+            self._group = zarr.open_group(LocalStore(path), mode="r+", zarr_format=3)
         self._name, self._pixel_size_um = name, pixel_size_um
         self._chunk_layers = chunk_layers
         self._levels = [self._create("0", shape)]
@@ -81,13 +91,30 @@ class VolumeWriter:
         self.finite += slab.size
         self.minimum, self.maximum = min(self.minimum, least), max(self.maximum, most)
 
+    def gather(self) -> None:
+        """Give `finite`, `minimum` and `maximum` of rank 0 those of the whole volume."""
+        parts = self._ranks.gathered((self.finite, self.minimum, self.maximum))
+        if parts:
+            finite, least, most = zip(*parts, strict=True)
+            self.finite, self.minimum, self.maximum = sum(finite), min(least), max(most)
+
     def finish(self, window: tuple[float, float]) -> None:
-        """Make the pyramid and write the metadata. `window` is what viewers show from black to white."""
+        """Make the pyramid and write the metadata. `window` is what viewers show from black to white: rank 0's."""
         while max(self._levels[-1].shape) > _SMALLEST:
             self._levels.append(self._halved(self._levels[-1]))
-        self._group.attrs["ome"] = self._metadata(window)
+        self._ranks.meet()
+        if self._ranks.first:
+            self._group.attrs["ome"] = self._metadata(window)
 
     def _create(self, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
+        if self._ranks.first:
+            self._made(name, shape)
+        self._ranks.meet()
+        array = self._group[name]
+        assert isinstance(array, zarr.Array)
+        return array
+
+    def _made(self, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
         chunks = tuple(min(n, c) for n, c in zip(shape, (self._chunk_layers, _CHUNK_PLANE, _CHUNK_PLANE), strict=True))
         return self._group.create_array(
             name,
@@ -103,7 +130,8 @@ class VolumeWriter:
         shape = tuple(-(-n // 2) for n in fine.shape)
         coarse = self._create(str(len(self._levels)), shape)
         step = coarse.chunks[0]
-        for start in range(0, shape[0], step):
+        mine = self._ranks.share(shape[0], step)
+        for start in range(mine.start, mine.stop, step):
             block = np.asarray(fine[2 * start : 2 * (start + step)])
             coarse[start : start + step] = _mean_of_two(block)
         return coarse

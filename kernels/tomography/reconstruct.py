@@ -88,6 +88,9 @@ def reconstruct(
 ) -> None:
     """Reconstruct the scan `input` into the OME-Zarr `output`; arguments as in the schema.
 
+    Several ranks take neighbouring slices each; the volume is the same, bit by bit, for any number of them. memoryGB is
+    for all ranks of a node together.
+
     Reports `rotation_axis`, `slices`, `size`, `bad_pixels`, `floored_fraction`, `minimum`, `maximum`.
 
     Raises
@@ -96,6 +99,7 @@ def reconstruct(
         Exit 65, 66, 75 for the scan; 2 when the axis is off the detector or a slice does not fit into memory; 3 when
         the volume would hold values that are not finite; 73, 74 for outputs.
     """
+    ranks = job.ranks
     recipe = Recipe(transmission_floor, air_columns, binning)
     name = printable(Path(input).stem)
     voxel_um = pixel_size * binning if pixel_size else None
@@ -106,7 +110,7 @@ def reconstruct(
                 f"tomography.reconstruct: binning {binning} is too much for {scan.rows} x {scan.columns}."
             )
         begun = 0.1 if rotation_axis is None else 0.0
-        rotation_axis = _axis(job, scan, rotation_axis, recipe, end=begun)
+        rotation_axis = ranks.told(_axis(job, scan, rotation_axis, recipe, end=begun) if ranks.first else 0.0)
         reconstructor = Reconstructor(
             scan.theta_deg,
             shape[1],
@@ -116,7 +120,8 @@ def reconstruct(
             circle=circle,
             scale=binning,
         )
-        slabs = plan_slabs(
+        plan = partial(
+            plan_slabs,
             slices=shape[0],
             angles=scan.angles,
             columns=shape[1],
@@ -124,13 +129,21 @@ def reconstruct(
             frames=scan.flats + scan.darks,
             itemsize=scan.dtype.itemsize,
             fixed=reconstructor.bytes_per_group,
-            limit=int(memory_gb * 1e9),
         )
-        part = job.stage(output, directory=True, check=partial(check_volume, shape=shape))
-        writer = VolumeWriter(part, shape, chunk_layers=slabs.chunk, name=name, pixel_size_um=voxel_um)
+        chunk = plan(limit=int(memory_gb * 1e9)).chunk  # the same for any number of ranks
+        slabs = plan(limit=int(memory_gb * 1e9) // ranks.local_size)
+        if slabs.layers < chunk:
+            raise KernelError(
+                f"tomography.reconstruct: memoryGB {memory_gb:g} is too little for {ranks.local_size} ranks on a node, "
+                f"each of which holds {chunk} slices at least. Raise memoryGB, or ask for fewer ranks."
+            )
+        mine = ranks.share(shape[0], chunk)
+        layers = slabs.layers // chunk * chunk
+        part = job.stage_together(output, directory=True, check=partial(check_volume, shape=shape))
+        writer = VolumeWriter(part, shape, chunk_layers=chunk, name=name, pixel_size_um=voxel_um, ranks=ranks)
         middle = Middle(shape)
-        for start in range(0, shape[0], slabs.layers):
-            stop = min(start + slabs.layers, shape[0])
+        for start in range(mine.start, mine.stop, layers):
+            stop = min(start + layers, mine.stop)
             with job.phase("prepare"):
                 prepared = prepare_rows(scan, start * binning, stop * binning, recipe)
             job.count("bad_pixels", prepared.bad_pixels)
@@ -139,18 +152,25 @@ def reconstruct(
             with job.phase("reconstruct"):
                 for first in range(0, stop - start, LANES):
                     slab[first : first + LANES] = reconstructor.slices(prepared.sinograms[first : first + LANES])
-                    done = min(start + first + LANES, stop)
+                    done = (min(start + first + LANES, stop) - mine.start) * shape[0] // len(mine)
                     job.progress(begun + (0.9 - begun) * done / shape[0], "reconstruct", f"{done}/{shape[0]} slices")
             with job.phase("write"):
                 writer.write(start, slab)
             middle.take(start, slab)
+    for name_of_count in ("bad_pixels", "floored_values"):
+        if counts := ranks.gathered(int(job.metrics.get(name_of_count, 0))):
+            job.metric(name_of_count, sum(counts))
+    writer.gather()
+    middle.gather(ranks, mine)
     for metric, value in zip(("slices", "size"), shape, strict=False):
         job.metric(metric, value)
     job.metric("minimum", writer.minimum)
     job.metric("maximum", writer.maximum)
-    shown = window(middle.slices)
+    shown = window(middle.slices) if ranks.first else (0.0, 1.0)
     with job.phase("pyramid"):
         writer.finish(shown)
+    if not ranks.first:
+        return
     finite = writer.finite / float(np.prod(shape))
     job.describe(part, description="reconstructed volume", shape=shape, dtype=dtype, finiteFraction=finite)
     job.progress(0.95, "pyramid", "written")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kernels.io import nexus, picture
 from kernels.job import Job
+from kernels.ranks import Ranks
 
 Floats = NDArray[np.float32]
 
@@ -36,6 +37,16 @@ class Middle:
             self.slices[0] = slab[self._layer - start].copy()
         self.slices[1][start:stop] = slab[:, self._centre, :]
         self.slices[2][start:stop] = slab[:, :, self._centre]
+
+    def gather(self, ranks: Ranks, mine: range) -> None:
+        """Give rank 0 what the others have of their layers."""
+        for layers, parts in ranks.gathered(
+            (mine, [self.slices[0], *(s[mine.start : mine.stop] for s in self.slices[1:])])
+        ):
+            if self._layer in layers:
+                self.slices[0] = parts[0]
+            for whole, part in zip(self.slices[1:], parts[1:], strict=True):
+                whole[layers.start : layers.stop] = part
 
 
 def write_picture(job: Job, path: str, middle: Middle, window: tuple[float, float]) -> None:

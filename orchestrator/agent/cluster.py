@@ -121,7 +121,7 @@ class Cluster:
 
     def begin(self, order: Order) -> None:
         if order.placing.reservation:
-            self._tracker.wants_reservations = True
+            self._tracker.ask_reservations()
         if order.adopt and self._known(order):
             return
         self._place(order, time.time())
@@ -143,6 +143,9 @@ class Cluster:
         now = time.time()
         name = order.placing.reservation
         there = self._tracker.reservations
+        if there is not None and name and name not in there and self._tracker.reservations_at < since:
+            there = None  # it may have been made since they were looked at
+            self._tracker.ask_reservations()
         if there is not None and name and name not in there:
             self._gone_since.setdefault(name, now)
         else:

@@ -40,7 +40,6 @@ TEND_S = 0.25
 YIELD_S = 2.0  # an idle block is given up after so long when work of another shape waits for nodes
 TAKEN_AWAY = frozenset({JobState.CANCELLED, JobState.NODE, JobState.PREEMPTED})
 DEAD_STARTS = 2  # blocks in a row whose workers never reported in, before the waiting tasks are given up
-THREADS = ("MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 log = structlog.get_logger()
 
@@ -195,7 +194,7 @@ class Pilots:
     def _script(self, command: str, record: str, shape: Shape, nodes: int) -> str:
         spread = nodes if shape.nodes == 1 else 1  # an MPI block has its workers on the first node
         argv = [*launch.per_node(self._around, spread), "bash", "-c", command]
-        environment = {**self._environment, **dict.fromkeys(THREADS, str(shape.cores))}
+        environment = {**self._environment, **dict.fromkeys(launch.THREADS, str(shape.cores))}
         profile = self._profile.environment
         init = batch.init_lines(profile.modules, profile.worker_init)
         return jobscript.body(argv, record=record, init=init, environment=environment)

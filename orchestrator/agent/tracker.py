@@ -37,6 +37,7 @@ class Tracker:
         self.silent_words = ""
         self.wants_reservations = False  # nobody has asked for one yet
         self.reservations: dict[str, Reservation] | None = None  # None: not known yet
+        self.reservations_at = 0.0  # epoch seconds: as they were then
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
 
     def start(self) -> None:
@@ -58,6 +59,12 @@ class Tracker:
         """As last seen; None before the first look."""
         with self._lock:
             return self._seen.get(job_id)
+
+    def ask_reservations(self) -> None:
+        """What is known of them may be too old."""
+        self.wants_reservations = True
+        self._asked_at = float("-inf")
+        self._wake.set()
 
     def look_soon(self) -> None:
         """Something has happened: do not wait for the next turn."""
@@ -91,7 +98,9 @@ class Tracker:
                 self._saw(job_id, found.get(job_id) or Job(job_id, "", JobState.GONE))
             if self.wants_reservations and time.monotonic() - self._asked_at > RESERVATIONS_S:
                 self._asked_at = time.monotonic()
+                at = time.time()
                 self.reservations = self._scheduler.reservations()
+                self.reservations_at = at
         except SchedulerSilent as error:
             if not self.silent_since:
                 self.silent_since = time.time()

@@ -121,7 +121,10 @@ def test_a_job_is_preempted_by_realtime(here: Product, cluster: Cluster) -> None
 
 def test_walltime_exceeded_is_repeated_once_and_longer(here: Product) -> None:
     stage = here.stage("slow", 80, resources={"walltime": 60})
-    run = here.run({"01-A": stage}, 200)
+    run_id = here.start({"01-A": stage})
+    here.until_began("slow", 2, 100)
+    here.go("slow")
+    run = here.wait(run_id)
     assert (run.status, attempts(run)) == (RunStatus.DONE, [2]), run.error
     assert [t.used for t in run.tasks.values()] == [{FailureClass.WALLTIME: 1}]
     assert len(here.began("slow")) == 2
@@ -153,7 +156,7 @@ def test_a_reservation_ends_while_a_job_waits_in_it(here: Product) -> None:
     slurm = slurm_of(here)
     occupied(slurm, "doomed", 600)
     run_id = here.start({"01-A": here.stage("doomed")}, site="patient", reservation="doomed")
-    said = here.until_why(run_id, "waits for free nodes in its reservation 'doomed'")
+    said = here.until_why(run_id, "in reservation 'doomed' waits for free nodes")
     assert said.contact
     number = here.job(run_id)
     reservations.extend(slurm, "doomed", until_at=time.time() + 3)
