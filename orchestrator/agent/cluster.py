@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0  # how often held orders and reservations are looked at
 TELL_S = 2.0  # how often it is told what waits
+START_S = 10.0  # a reservation whose work has not begun so soon is not full yet
 FULL_S = 300.0  # a reservation that was full is not tried again for so long
 WARM_AHEAD_S = 600.0  # a reservation's pilot is submitted so long before it opens
 
@@ -90,6 +91,7 @@ class Cluster:
             prefix=self.prefix,
             environment=variables,
             give_up=self._give_up,
+            others_wait=lambda: {reservation for _, _, reservation in self._batch.waiting()},
         )
         self._held: dict[str, tuple[Order, float, Hold]] = {}  # token -> order, since, why
         self._gone_since: dict[str, float] = {}  # reservation -> first missed
@@ -277,6 +279,8 @@ class Cluster:
         if there is None:
             return
         patience_s = patience(self._profile)
+        if patience_s is not None:  # a free node is found in the scheduler's own time
+            patience_s = max(patience_s, START_S + 2 * self._profile.scheduler.poll_s)
         for token, since, name in self._batch.waiting():
             if why := self._lost(name, there, now - since, patience_s, now):
                 self._batch.recall(token, why)

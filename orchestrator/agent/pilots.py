@@ -13,7 +13,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,10 @@ class Pilots:
         prefix: str,
         environment: dict[str, str],
         give_up: GiveUp,
+        others_wait: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        """`others_wait`: the reservations (empty: none) in which other jobs of ours wait for nodes."""
+        self._jobs_wait = others_wait
         self._profile, self._kernel = profile, kernel
         self._scheduler, self._tracker, self._around = scheduler, tracker, around
         self._run_dir, self._prefix = run_dir, prefix
@@ -258,8 +261,10 @@ class Pilots:
 
     def _others_wait(self, pilot: Pilot) -> bool:
         """Does work of another shape wait for a block, perhaps for these very nodes?"""
-        waiting = (p for p in self.all() if p is not pilot and p.target.queue == pilot.target.queue and p.tokens)
-        return any(b.last is not None and b.last.state in WAITING for p in waiting for b in p.blocks)
+        mine = pilot.target.reservation  # queues may share their nodes
+        waiting = (p for p in self.all() if p is not pilot and p.target.reservation == mine and p.tokens)
+        blocks_wait = any(b.last is not None and b.last.state in WAITING for p in waiting for b in p.blocks)
+        return blocks_wait or mine in self._jobs_wait()
 
     def _scale_out(self, pilot: Pilot) -> None:
         pilot.executor.scale_out_facade(1)

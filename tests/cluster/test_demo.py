@@ -43,9 +43,11 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(scan: Path) -> str:
-    """The checksum of the volume as one process makes it."""
+    """The checksum of the volume as one process makes it, from the axis as the workflow captures it."""
     out = scan.with_name("alone.zarr")
-    contract.run("tomography.reconstruct", {"input": str(scan), "output": str(out)}, say=None)
+    axis = contract.run("tomography.axis", {"input": str(scan), "output": str(scan.with_name("axis.nxs"))}, say=None)
+    captured = contract.metric_line("rotation_axis", axis.metrics["rotation_axis"]).split()[-1]
+    contract.run("tomography.reconstruct", {"input": str(scan), "output": str(out), "rotationAxis": captured}, say=None)
     return volume_of(out)["checksum"]
 
 
@@ -111,7 +113,10 @@ def test_the_demo_on_slurm(on_slurm: Product, scan: Path, reference: str, way: s
     else:
         assert jobs == []
     if "reservation" in placing:
-        assert {job.reservation for job in slurm.mine("bwp-") if job.state is JobState.RUNNING} >= {"beam"}
+        assert "beam" in {job.reservation for job in slurm.mine("bwp-") if job.state is JobState.RUNNING}
+        assert {task.attempt for task in run.tasks.values()} == {1}
+        slurm.cancel([job.id for job in slurm.mine("bwp-")])
+        slurm.calls.run(["scontrol", "update", "ReservationName=beam", "Duration=1"])
 
 
 @pytest.mark.parametrize("mode", ["pilot", "batch"])
