@@ -35,7 +35,7 @@ SIZES = {
 @session.placing_options
 @json_option
 @click.pass_context
-def demo(context: click.Context, directory: str, size: str, as_json: bool, **placing: str | None) -> None:
+def demo(context: click.Context, /, directory: str, size: str, as_json: bool, **placing: str | None) -> None:
     """Make a scan of a known object, reconstruct it, and check the result against the truth."""
     from orchestrator.cli import formats, progress
 
