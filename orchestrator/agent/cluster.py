@@ -23,7 +23,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 
 from orchestrator import codec
 from orchestrator.agent import around as surroundings
-from orchestrator.agent import batch, output, pilots, wrapper
+from orchestrator.agent import batch, folders, output, pilots, wrapper
 from orchestrator.agent.target import Hold, Target, resolve
 from orchestrator.agent.target import patience_s as patience
 from orchestrator.agent.tracker import Tracker
@@ -63,7 +63,9 @@ class Cluster:
         told: batch.Told,
     ) -> None:
         self._profile, self._scheduler, self._kernel = profile, scheduler, kernel
-        self._arrive, self._told = arrive, told
+        self._map = [(pair.here, pair.there) for pair in profile.paths.map]
+        self._arrive: Arrive = lambda token, outcome: arrive(token, folders.outcome(outcome, self._map))
+        self._told = told
         self._tracker = Tracker(scheduler, poll_s=profile.scheduler.poll_s)
         self._tracker.wants_reservations = bool(profile.reservations)
         around = surroundings.of(profile, str(directory / "slots"))
@@ -122,6 +124,7 @@ class Cluster:
     # ---- orders
 
     def begin(self, order: Order) -> None:
+        order = folders.order(order, self._map)
         if order.placing.reservation:
             self._tracker.ask_reservations()
         if order.adopt and self._known(order):
