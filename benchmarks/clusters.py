@@ -4,7 +4,7 @@ Raw Parsl is its HighThroughputExecutor with its own SlurmProvider on the same c
 apps that depend on each other through futures; it writes nothing down. Beamway runs the same chains as runs of three
 stages at a site whose workers sit in a Slurm job, and commits every transition to the disk.
 
-    python benchmarks/sites.py [--runs 300] [--jobs 1000] [--rounds 2]
+    python benchmarks/clusters.py [--runs 300] [--jobs 1000] [--rounds 2]
 
 The physical limits: of the rate the processor, which raw Parsl alone uses fully; of the latency one flush and Parsl's
 own way to a warm worker and back; of the cold start the same, as a worker waits already; of the scheduler's calls one
@@ -26,11 +26,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 import orchestration as plain
 
 BAR_RATIO, BAR_ADDED_MS, BAR_COLD_S, BAR_CALLS_PER_S = 0.5, 5.0, 1.0, 1.0
 COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "sinfo", "scontrol", "sacctmgr")
+
+
+def noop(previous: object = None) -> tuple[float, float]:
+    """The app of the rival: (its start, its end)."""
+    import time
+
+    now = time.time()
+    return now, time.time()
 
 
 # ------------------------------------------------------------------------------------------------------ raw Parsl
@@ -63,7 +70,7 @@ def parsl_apps(directory: Path, cluster: Any) -> Iterator[Any]:
     )
     config = Config(executors=[executor], run_dir=str(directory), strategy_period=1, initialize_logging=False)
     kernel = DataFlowKernel(config)
-    app = python_app(plain.noop, data_flow_kernel=kernel)
+    app = python_app(noop, data_flow_kernel=kernel)
     try:
         for future in [app() for _ in range(20)]:
             future.result()
