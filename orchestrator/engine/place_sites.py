@@ -30,8 +30,8 @@ MOST_FILES = 10_000  # of a folder that is an input: more are not counted
 EXPORT_CONTROLLED = "exportControlled"  # argument of a run: true keeps its data to sites that may have them
 
 
-def facts(profile: SiteProfile, view: SiteView | None = None) -> SiteFacts:
-    """Without a view: what the profile promises."""
+def facts(profile: SiteProfile, view: SiteView | None = None, reservation: str = "") -> SiteFacts:
+    """Without a view: what the profile promises. `reservation`: asked for by name, also where the profile has none."""
     seen = {q.name: q for q in view.queues} if view else {}
     starts = dict(view.starts_in_s) if view else {}
     if view:
@@ -39,7 +39,7 @@ def facts(profile: SiteProfile, view: SiteView | None = None) -> SiteFacts:
     return SiteFacts(
         profile.name,
         queues=tuple(_queue(q, seen.get(q.name)) for q in profile.queues),
-        reservations=_reservations(profile, view),
+        reservations=_reservations(profile, view, reservation),
         maintenance=tuple(Closed(w.from_.timestamp(), w.until.timestamp(), w.reason) for w in profile.maintenance),
         node=_node(profile.node, here=profile.local),
         node_count=profile.node.count if profile.local else 0,
@@ -79,8 +79,8 @@ def _queue(queue: Queue, seen: Seen | None) -> QueueFacts:
     )
 
 
-def _reservations(profile: SiteProfile, view: SiteView | None) -> tuple[ReservationFacts, ...]:
-    """Those of the profile; with a view only those that the scheduler has, with its own window."""
+def _reservations(profile: SiteProfile, view: SiteView | None, asked: str) -> tuple[ReservationFacts, ...]:
+    """Those of the profile, and the one asked for; with a view only those that the scheduler has, with its window."""
     there = {r.name: r for r in view.reservations} if view else {}
     found = []
     for known in profile.reservations:
@@ -97,6 +97,10 @@ def _reservations(profile: SiteProfile, view: SiteView | None) -> tuple[Reservat
                 experiments=tuple(known.experiments),
             )
         )
+    seen = there.get(asked)
+    if seen is not None and asked not in {f.name for f in found}:
+        queue = seen.queue if profile.queue(seen.queue) is not None else ""
+        found.append(ReservationFacts(asked, queue, seen.from_at, seen.until_at, seen.node_count or 1))
     return tuple(found)
 
 
@@ -141,7 +145,7 @@ def predict(
     asked = need(run, plan)
     return placement.choose(
         asked,
-        [facts(profile, view) for profile, view in sites],
+        [facts(profile, view, asked.reservation) for profile, view in sites],
         now=now,
         history=history.timings(database, asked.workflow, asked.stage),
         rates=history.rates(database),
