@@ -141,3 +141,21 @@ def test_ranks_see_their_own_devices_only(on_slurm: Product) -> None:
     lines = [line.split() for line in seen.read_text().splitlines()]
     assert sorted((int(rank), device) for rank, _, device in lines) == [(0, "0"), (1, "1"), (2, "0"), (3, "1")]
     assert len({(node, device) for _, node, device in lines}) == 4
+
+
+def test_a_site_is_chosen_for_each_stage(on_slurm: Product, scan: Path, tmp_path: Path) -> None:
+    """`site: auto`: what needs two nodes goes to the cluster, and the table says why."""
+    client = on_slurm.client
+    definition = client.definition("tomography")
+    given = {"filePath": str(scan), "outputDir": str(tmp_path / "out"), "nodes": "2", "coresPerRank": "1"}
+    plan = client.plan(definition, given, placing=Placing(site="auto"))
+    tables = {found.stage: found for found in client.placements(plan)}
+    wide = tables["03-reconstruct"]
+    assert wide.chosen is not None
+    assert wide.chosen.site == "trial"
+    assert "needs 2 nodes; local has 1" in {c.excluded for c in wide.table if c.site == "local"}
+    assert "scheduler's estimate" in wide.chosen.queue_basis
+    run = on_slurm.wait(client.submit(plan), 180)
+    assert run.status is RunStatus.DONE, run.error
+    assert run.stages["03-reconstruct"].site == "trial"
+    assert "predicted" in run.stages["03-reconstruct"].placed
