@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kernels import outputs
 from kernels.outputs import Staged
+from kernels.ranks import Ranks
 
 Metric = float | int | str
 ProgressCallback = Callable[[float, str, str], None]
@@ -20,9 +21,13 @@ class Job:
     """One run of one kernel. Kernels get it as their first argument.
 
     Progress is passed on at most four times a second, except the first and the last message, which always pass.
+
+    Of several `ranks` each has its own job. What the first one's says and stages is the run's; `stage` is for it alone
+    (see `Ranks.once`).
     """
 
-    def __init__(self, progress: ProgressCallback | None = None) -> None:
+    def __init__(self, progress: ProgressCallback | None = None, ranks: Ranks | None = None) -> None:
+        self.ranks = ranks or Ranks()
         self.metrics: dict[str, Metric] = {}
         self.timings: dict[str, float] = {}
         self.staged: list[Staged] = []
@@ -31,7 +36,11 @@ class Job:
         self._told_at = float("-inf")
 
     def progress(self, fraction: float, phase: str, text: str = "") -> None:
-        """Say how far the run is: `fraction` 0 to 1, `phase` one word, `text` for people."""
+        """Say how far the run is: `fraction` 0 to 1, `phase` one word, `text` for people.
+
+        Raises `PeerFailed` when another rank has failed, so that a kernel stops soon.
+        """
+        self.ranks.look()
         now = time.monotonic()
         if self._progress and (now - self._told_at >= _INTERVAL_S or fraction >= 1.0):
             self._told_at = now

@@ -115,13 +115,17 @@ def _text(value: Any) -> str:
 
 
 class KernelSpec(NamedTuple):
-    """A registered kernel. `call` is `module:function`, imported only when the kernel runs."""
+    """A registered kernel. `call` is `module:function`, imported only when the kernel runs.
+
+    `parallel`: it knows how to share its work among several ranks; without, it is one process always.
+    """
 
     name: str
     summary: str
     call: str
     version: str
     schema: tuple[KernelArgument, ...]
+    parallel: bool = False
 
     @property
     def arguments(self) -> dict[str, KernelArgument]:

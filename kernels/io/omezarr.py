@@ -22,6 +22,7 @@ from zarr.codecs import BloscCodec, BloscShuffle
 from zarr.storage import LocalStore
 
 from kernels.errors import Exit, KernelError
+from kernels.ranks import Ranks
 
 _CHUNK_PLANE = 256
 _SMALLEST = 64
@@ -31,6 +32,15 @@ Floats = NDArray[np.float32]
 
 class VolumeWriter:
     """Writes a float32 volume (z, y, x) slab by slab, then its pyramid.
+
+    Several ranks make one each of the same path and write what is theirs; no two may write into one chunk. `finish`
+    is for all of them, and so is making one.
+
+    Attributes
+    ----------
+    minimum, maximum, finite
+        Least and largest value and the number of finite ones: of what this rank has written, and after `finish` of
+        the volume.
 
     Parameters
     ----------
@@ -44,6 +54,8 @@ class VolumeWriter:
         Of the image, shown by viewers.
     pixel_size_um
         Voxel edge in micrometres; None: lengths are in voxels and carry no unit.
+    ranks
+        Who writes it; None: this process alone.
     """
 
     def __init__(
@@ -54,8 +66,14 @@ class VolumeWriter:
         chunk_layers: int,
         name: str = "volume",
         pixel_size_um: float | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self._group = zarr.create_group(LocalStore(path), zarr_format=3)
+        self._ranks = ranks or Ranks()
+        if self._ranks.first:
+            self._group = zarr.create_group(LocalStore(path), zarr_format=3)
+        self._ranks.barrier()
+        if not self._ranks.first:
+            self._group = zarr.open_group(LocalStore(path), mode="r+")
         self._name, self._pixel_size_um = name, pixel_size_um
         self._chunk_layers = chunk_layers
         self._levels = [self._create("0", shape)]
@@ -83,29 +101,42 @@ class VolumeWriter:
 
     def finish(self, window: tuple[float, float]) -> None:
         """Make the pyramid and write the metadata. `window` is what viewers show from black to white."""
+        self.finite = self._ranks.reduce(self.finite, sum)
+        self.minimum = self._ranks.reduce(self.minimum, min)
+        self.maximum = self._ranks.reduce(self.maximum, max)
         while max(self._levels[-1].shape) > _SMALLEST:
             self._levels.append(self._halved(self._levels[-1]))
-        self._group.attrs["ome"] = self._metadata(window)
+        if self._ranks.first:
+            self._group.attrs["ome"] = self._metadata(window)
 
     def _create(self, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
+        if self._ranks.first:
+            self._new_array(name, shape)
+        self._ranks.barrier()
+        array = self._group[name]
+        assert isinstance(array, zarr.Array)
+        return array.with_config({"write_empty_chunks": True})  # so that a missing chunk is always a fault
+
+    def _new_array(self, name: str, shape: tuple[int, ...]) -> None:
         chunks = tuple(min(n, c) for n, c in zip(shape, (self._chunk_layers, _CHUNK_PLANE, _CHUNK_PLANE), strict=True))
-        return self._group.create_array(
+        self._group.create_array(
             name,
             shape=shape,
             chunks=chunks,
             dtype="float32",
             compressors=BloscCodec(cname="lz4", clevel=5, shuffle=BloscShuffle.shuffle),
             dimension_names=("z", "y", "x"),
-            config={"write_empty_chunks": True},  # so that a missing chunk is always a fault
         )
 
     def _halved(self, fine: zarr.Array[Any]) -> zarr.Array[Any]:
         shape = tuple(-(-n // 2) for n in fine.shape)
         coarse = self._create(str(len(self._levels)), shape)
         step = coarse.chunks[0]
-        for start in range(0, shape[0], step):
+        for chunk in self._ranks.share(-(-shape[0] // step)):
+            start = chunk * step
             block = np.asarray(fine[2 * start : 2 * (start + step)])
             coarse[start : start + step] = _mean_of_two(block)
+        self._ranks.barrier()
         return coarse
 
     def _metadata(self, window: tuple[float, float]) -> dict[str, Any]:

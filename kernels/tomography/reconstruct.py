@@ -1,4 +1,8 @@
-"""`tomography.reconstruct`: from a scan to a volume, slab by slab."""
+"""`tomography.reconstruct`: from a scan to a volume, slab by slab, the slabs shared among the ranks.
+
+Slices do not depend on each other, so each rank reads, reconstructs and writes its own, in whole chunks of the volume.
+The chunks do not depend on the number of ranks, and so no byte of the volume does.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,16 @@ class Slabs(NamedTuple):
 
 
 def plan_slabs(
-    *, slices: int, angles: int, columns: int, binning: int, frames: int, itemsize: int, fixed: int, limit: int
+    *,
+    slices: int,
+    angles: int,
+    columns: int,
+    binning: int,
+    frames: int,
+    itemsize: int,
+    fixed: int,
+    limit: int,
+    ranks: int = 1,
 ) -> Slabs:
     """The largest slabs that fit into `limit` bytes, in whole chunks where possible.
 
@@ -44,6 +57,8 @@ def plan_slabs(
         Rows and columns of the detector per binned one; flat and dark fields; bytes of a stored count.
     fixed
         Bytes needed whatever the slab.
+    limit, ranks
+        Bytes of a node and the ranks that share them. The chunks follow from the limit alone.
 
     Raises
     ------
@@ -53,18 +68,18 @@ def plan_slabs(
     stored = angles * columns * binning**2
     counts = stored * (itemsize + 4) if binning > 1 else stored * itemsize
     each = counts + frames * columns * binning**2 * 16 + angles * columns * 8 + columns * columns * 4
-    group = min(LANES, slices) * columns * columns * 4
-    fits = (limit - fixed - group) // each
+    base = fixed + min(LANES, slices) * columns * columns * 4
+    fits = (limit // ranks - base) // each
     if fits < 1:
-        need = (fixed + group + each) / 1e9
+        among = f" shared by {ranks} ranks" if ranks > 1 else ""
         raise KernelError(
-            f"tomography.reconstruct: one slice of {columns} x {columns} from {angles} angles needs {need:.2f} GB; "
-            f"memoryGB is {limit / 1e9:g}. Raise memoryGB or binning."
+            f"tomography.reconstruct: one slice of {columns} x {columns} from {angles} angles needs "
+            f"{(base + each) / 1e9:.2f} GB; memoryGB is {limit / 1e9:g}{among}. Raise memoryGB or binning."
         )
     layers = int(min(fits, slices))
-    chunk = min(_CHUNK_LAYERS, layers)
-    layers = layers if layers == slices else layers // chunk * chunk
-    return Slabs(layers, chunk, int(fixed + group + layers * each))
+    chunk = int(min(_CHUNK_LAYERS, slices, (limit - base) // each))
+    layers = layers // chunk * chunk if chunk <= layers < slices else layers
+    return Slabs(layers, chunk, int(base + layers * each))
 
 
 def reconstruct(
@@ -88,7 +103,7 @@ def reconstruct(
 ) -> None:
     """Reconstruct the scan `input` into the OME-Zarr `output`; arguments as in the schema.
 
-    Reports `rotation_axis`, `slices`, `size`, `bad_pixels`, `floored_fraction`, `minimum`, `maximum`.
+    Reports `rotation_axis`, `slices`, `size`, `bad_pixels`, `floored_values`, `minimum`, `maximum`.
 
     Raises
     ------
@@ -96,6 +111,7 @@ def reconstruct(
         Exit 65, 66, 75 for the scan; 2 when the axis is off the detector or a slice does not fit into memory; 3 when
         the volume would hold values that are not finite; 73, 74 for outputs.
     """
+    ranks = job.ranks
     recipe = Recipe(transmission_floor, air_columns, binning)
     name = printable(Path(input).stem)
     voxel_um = pixel_size * binning if pixel_size else None
@@ -106,7 +122,8 @@ def reconstruct(
                 f"tomography.reconstruct: binning {binning} is too much for {scan.rows} x {scan.columns}."
             )
         begun = 0.1 if rotation_axis is None else 0.0
-        rotation_axis = _axis(job, scan, rotation_axis, recipe, end=begun)
+        given = rotation_axis
+        rotation_axis = ranks.once(lambda: _axis(job, scan, given, recipe, end=begun))
         reconstructor = Reconstructor(
             scan.theta_deg,
             shape[1],
@@ -125,12 +142,16 @@ def reconstruct(
             itemsize=scan.dtype.itemsize,
             fixed=reconstructor.bytes_per_group,
             limit=int(memory_gb * 1e9),
+            ranks=ranks.local_size,
         )
-        part = job.stage(output, directory=True, check=partial(check_volume, shape=shape))
-        writer = VolumeWriter(part, shape, chunk_layers=slabs.chunk, name=name, pixel_size_um=voxel_um)
+        part = ranks.once(lambda: job.stage(output, directory=True, check=partial(check_volume, shape=shape)))
+        writer = VolumeWriter(part, shape, chunk_layers=slabs.chunk, name=name, pixel_size_um=voxel_um, ranks=ranks)
         middle = Middle(shape)
-        for start in range(0, shape[0], slabs.layers):
-            stop = min(start + slabs.layers, shape[0])
+        among = f" of rank 0 of {ranks.size}" if ranks.size > 1 else ""
+        chunks = ranks.share(-(-shape[0] // slabs.chunk))
+        begin, end = chunks.start * slabs.chunk, min(chunks.stop * slabs.chunk, shape[0])
+        for start in range(begin, end, slabs.layers):
+            stop = min(start + slabs.layers, end)
             with job.phase("prepare"):
                 prepared = prepare_rows(scan, start * binning, stop * binning, recipe)
             job.count("bad_pixels", prepared.bad_pixels)
@@ -139,21 +160,27 @@ def reconstruct(
             with job.phase("reconstruct"):
                 for first in range(0, stop - start, LANES):
                     slab[first : first + LANES] = reconstructor.slices(prepared.sinograms[first : first + LANES])
-                    done = min(start + first + LANES, stop)
-                    job.progress(begun + (0.9 - begun) * done / shape[0], "reconstruct", f"{done}/{shape[0]} slices")
+                    done, own = min(start + first + LANES, stop) - begin, end - begin
+                    job.progress(begun + (0.9 - begun) * done / own, "reconstruct", f"{done}/{own} slices{among}")
             with job.phase("write"):
                 writer.write(start, slab)
             middle.take(start, slab)
+    for metric in ("bad_pixels", "floored_values"):
+        job.metric(metric, ranks.reduce(int(job.metrics.get(metric, 0)), sum))
     for metric, value in zip(("slices", "size"), shape, strict=False):
         job.metric(metric, value)
-    job.metric("minimum", writer.minimum)
-    job.metric("maximum", writer.maximum)
-    shown = window(middle.slices)
+    with job.phase("wait"):
+        middle.join(ranks)
+    shown = ranks.once(lambda: window(middle.slices))
     with job.phase("pyramid"):
         writer.finish(shown)
+    job.metric("minimum", writer.minimum)
+    job.metric("maximum", writer.maximum)
+    job.progress(0.95, "pyramid", "written")
+    if not ranks.first:
+        return
     finite = writer.finite / float(np.prod(shape))
     job.describe(part, description="reconstructed volume", shape=shape, dtype=dtype, finiteFraction=finite)
-    job.progress(0.95, "pyramid", "written")
     if picture:
         write_picture(job, picture, middle, shown)
     if nexus:

@@ -210,6 +210,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             _AIR,
             _MEMORY,
         ),
+        parallel=True,
     ),
     KernelSpec(
         "tomography.compare",
