@@ -11,8 +11,8 @@ import signal
 import sys
 from types import FrameType
 
-from kernels import registry
-from kernels.errors import Exit, KernelError, PeerFailed, Terminated, printable
+from kernels import ranks, registry
+from kernels.errors import Exit, KernelError, Terminated, printable
 from kernels.spec import KernelArgument, KernelSpec
 
 
@@ -59,8 +59,6 @@ def _run(spec: KernelSpec, arguments: dict[str, str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         contract.run(spec.name, arguments)
-    except PeerFailed as error:
-        return error.exit_code  # the rank that failed tells why
     except KernelError:
         raise
     except Terminated:
@@ -111,4 +109,4 @@ def _note(argument: KernelArgument) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.leave(main())

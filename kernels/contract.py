@@ -13,11 +13,11 @@ can capture::
     metric   = "metric" SP name SP value                     name [a-z][a-z0-9_]*, value to the end of the line
     product  = "product" SP path                             control characters escaped
 
-Of several ranks (MPI) only the first prints, checks, publishes and writes the manifest; all return the same result or
-raise: the one that failed its error, the others `PeerFailed`.
-
 Progress comes at most four times a second, besides the first and last line. Metric and product lines come at the
 end, also (without products) when an output failed its own check. Exit codes: see `kernels.errors`.
+
+Several ranks (`kernels.ranks`) run a kernel that says it is `parallel`; rank 0 speaks, checks and publishes for all of
+them, and every rank gets the same result.
 """
 
 from __future__ import annotations
@@ -31,21 +31,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kernels import devices, manifest, outputs, registry
-from kernels.errors import Exit, KernelError, PeerFailed, printable
+from kernels.errors import Exit, KernelError, printable
 from kernels.job import Job, Metric, ProgressCallback
 from kernels.ranks import Ranks
 from kernels.spec import KernelSpec
 
-__all__ = [
-    "KernelError",
-    "KernelResult",
-    "PeerFailed",
-    "Product",
-    "metric_line",
-    "product_line",
-    "progress_line",
-    "run",
-]
+__all__ = ["KernelError", "KernelResult", "Product", "metric_line", "product_line", "progress_line", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +114,8 @@ def run(
     bound = spec.bind(arguments)
     ranks = Ranks.here()
     if ranks.size > 1 and not spec.parallel:
-        raise KernelError(f"{name} is one process, and {ranks.size} ranks were started for it; ask for one rank.")
-    tell = say if say and ranks.first else _quiet
+        raise KernelError(f"{name} runs as one process, and {ranks.size} ranks were started. Ask for one rank.")
+    tell = say if say and ranks.first else lambda line: None
 
     def on_progress(fraction: float, phase: str, text: str) -> None:
         tell(progress_line(fraction, phase, text))
@@ -132,51 +123,33 @@ def run(
             progress(fraction, phase, text)
 
     job = Job(on_progress if ranks.first else None, ranks)
-    try:
-        result = _work(spec, bound, job)
-        job.progress(1.0, "done")
-    except BaseException as error:
-        failure = ranks.fail(error) or error
-        if isinstance(failure, KernelError):
-            failure.metrics.update(job.metrics)
-            for metric, value in job.metrics.items():
-                tell(metric_line(metric, value))
-        if failure is error:
-            raise
-        raise failure from error
-    finally:
-        for staged in job.staged:
-            outputs.discard(staged)
-    for metric, value in result.metrics.items():
-        tell(metric_line(metric, value))
-    for product in result.products:
-        tell(product_line(product))
-    return result
-
-
-def _quiet(line: str) -> None:
-    pass
-
-
-def _work(spec: KernelSpec, bound: dict[str, Any], job: Job) -> KernelResult:
-    """Call the kernel and bring its outputs to their names."""
     started = datetime.now(UTC)
     try:
         _refuse_clashes(spec, bound)
         module, function = spec.call.split(":")
         kernel = getattr(importlib.import_module(module), function)
-        if job.ranks.size > 1:
-            from kernels import compiled
-
-            compiled.use_at_most(job.ranks.cores)
         kernel(job, **{argument.parameter: bound[argument.name] for argument in spec.schema})
-        seen = job.ranks.gather(devices.visible())
-        return job.ranks.once(lambda: _finish(spec, bound, job, started, seen))
+        ranks.meet()  # nothing is published before all have done their part
+        result = ranks.told(_finish(spec, bound, job, started) if ranks.first else None)
+        assert result is not None
+    except KernelError as error:
+        error.metrics.update(job.metrics)
+        for metric, value in job.metrics.items():
+            tell(metric_line(metric, value))
+        raise
     except OSError as error:
-        raise outputs.io_error(error, f"{spec.name} could not read or write") from error
+        raise outputs.io_error(error, f"{name} could not read or write") from error
     except MemoryError as error:
-        sentence = f"{spec.name} ran out of memory; give it more or a lower memoryGB."
-        raise KernelError(sentence, Exit.TRANSIENT) from error
+        raise KernelError(f"{name} ran out of memory; give it more or a lower memoryGB.", Exit.TRANSIENT) from error
+    finally:
+        for staged in job.staged:
+            outputs.discard(staged)
+    job.progress(1.0, "done")
+    for metric, value in result.metrics.items():
+        tell(metric_line(metric, value))
+    for product in result.products:
+        tell(product_line(product))
+    return result
 
 
 def _refuse_clashes(spec: KernelSpec, bound: Mapping[str, Any]) -> None:
@@ -192,9 +165,7 @@ def _refuse_clashes(spec: KernelSpec, bound: Mapping[str, Any]) -> None:
         taken[place] = argument.name
 
 
-def _finish(
-    spec: KernelSpec, bound: dict[str, Any], job: Job, started: datetime, seen: list[devices.Visible | None]
-) -> KernelResult:
+def _finish(spec: KernelSpec, bound: dict[str, Any], job: Job, started: datetime) -> KernelResult:
     with job.phase("check"):
         for staged in job.staged:
             if staged.check:
@@ -223,7 +194,7 @@ def _finish(
                 )
             )
     if record:
-        manifest.write(record.part, _record(spec, bound, job, started, products, seen))
+        manifest.write(record.part, _record(spec, bound, job, started, products))
         outputs.publish(record)
     return KernelResult(
         spec.name, tuple(products), dict(job.metrics), dict(job.timings), str(record.final) if record else ""
@@ -231,14 +202,8 @@ def _finish(
 
 
 def _record(
-    spec: KernelSpec,
-    bound: dict[str, Any],
-    job: Job,
-    started: datetime,
-    products: list[Product],
-    seen: list[devices.Visible | None],
+    spec: KernelSpec, bound: dict[str, Any], job: Job, started: datetime, products: list[Product]
 ) -> dict[str, Any]:
-    pinned = [{"rank": rank, **found._asdict()} for rank, found in enumerate(seen) if found]
     given = [bound[a.name] for a in spec.schema if a.role == "input" and bound[a.name]]
     return {
         "format": manifest.FORMAT,
@@ -262,7 +227,5 @@ def _record(
         ],
         "metrics": job.metrics,
         "timings": {name: round(seconds, 4) for name, seconds in job.timings.items()},
-        "ranks": job.ranks.size,
-        **({"devices": pinned} if pinned else {}),
-        "provenance": manifest.provenance(),
+        "provenance": {**manifest.provenance(), "ranks": job.ranks.size, "devices": list(devices.visible())},
     }

@@ -87,13 +87,5 @@ class UnknownKernel(KernelError, KeyError):
     """No kernel has this name."""
 
 
-class PeerFailed(KernelError):
-    """This rank stopped because `rank` has failed, whose own error says more."""
-
-    def __init__(self, sentence: str, exit_code: int, rank: int = -1) -> None:
-        super().__init__(sentence, exit_code)
-        self.rank = rank
-
-
 class Terminated(BaseException):
     """SIGTERM arrived. Not an `Exception`, so that no handler of a kernel swallows it."""

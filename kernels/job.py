@@ -13,6 +13,7 @@ from kernels.ranks import Ranks
 
 Metric = float | int | str
 ProgressCallback = Callable[[float, str, str], None]
+Check = Callable[[Path], None]
 
 _INTERVAL_S = 0.25
 
@@ -21,9 +22,6 @@ class Job:
     """One run of one kernel. Kernels get it as their first argument.
 
     Progress is passed on at most four times a second, except the first and the last message, which always pass.
-
-    Of several `ranks` each has its own job. What the first one's says and stages is the run's; `stage` is for it alone
-    (see `Ranks.once`).
     """
 
     def __init__(self, progress: ProgressCallback | None = None, ranks: Ranks | None = None) -> None:
@@ -36,11 +34,7 @@ class Job:
         self._told_at = float("-inf")
 
     def progress(self, fraction: float, phase: str, text: str = "") -> None:
-        """Say how far the run is: `fraction` 0 to 1, `phase` one word, `text` for people.
-
-        Raises `PeerFailed` when another rank has failed, so that a kernel stops soon.
-        """
-        self.ranks.look()
+        """Say how far the run is: `fraction` 0 to 1, `phase` one word, `text` for people."""
         now = time.monotonic()
         if self._progress and (now - self._told_at >= _INTERVAL_S or fraction >= 1.0):
             self._told_at = now
@@ -68,15 +62,23 @@ class Job:
         path: str | Path,
         *,
         directory: bool = False,
-        check: Callable[[Path], None] | None = None,
+        check: Check | None = None,
         **facts: object,
     ) -> Path:
-        """Claim an output and return the part to write. It gets its final name only when the whole run succeeds."""
+        """Claim an output and return the part to write. It gets its final name only when the whole run succeeds.
+
+        With several ranks: for rank 0, or for all of them by `stage_together`.
+        """
         staged = outputs.claim(path, directory=directory)
         staged.check = check
         staged.facts.update(facts)
         self.staged.append(staged)
         return staged.part
+
+    def stage_together(self, path: str | Path, *, directory: bool = False, check: Check | None = None) -> Path:
+        """As `stage`, for an output that all ranks write into; all of them come here."""
+        part = self.stage(path, directory=directory, check=check) if self.ranks.first else None
+        return Path(self.ranks.told(str(part)))
 
     def describe(self, part: Path, **facts: object) -> None:
         """Add facts (shape, dtype, finiteFraction) about a staged output to the manifest."""

@@ -115,17 +115,14 @@ def _text(value: Any) -> str:
 
 
 class KernelSpec(NamedTuple):
-    """A registered kernel. `call` is `module:function`, imported only when the kernel runs.
-
-    `parallel`: it knows how to share its work among several ranks; without, it is one process always.
-    """
+    """A registered kernel. `call` is `module:function`, imported only when the kernel runs."""
 
     name: str
     summary: str
     call: str
     version: str
     schema: tuple[KernelArgument, ...]
-    parallel: bool = False
+    parallel: bool = False  # can be run by several ranks together
 
     @property
     def arguments(self) -> dict[str, KernelArgument]:

@@ -14,16 +14,21 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator import locks, protocol
 from orchestrator.errors import BeamwayError, Conflict, NotFound, Unavailable, UserError
-from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run, StageKind
+from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run, StageKind, StagePlan
 from orchestrator.settings import Settings, ensure_home
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 from orchestrator.store.runs import EventRow, Summary
+
+if TYPE_CHECKING:
+    from orchestrator.engine.placement import Placement
+    from sites.schema import SiteProfile
 
 START_S = 30.0  # a service must answer within this
 AHEAD = 256  # submissions sent before the answer to the first is read
@@ -118,6 +123,25 @@ class Client:
                     f"Stage {stage.name!r} cannot run at site {name!r}: {sentence}.",
                     "Ask for less in its 'resources', or run it at another site.",
                 )
+
+    def placements(self, plan: Plan) -> list[Placement]:
+        """Where each stage whose site is `auto` would go now, and why; the sites' schedulers are asked, side by side.
+
+        Input files are looked at; those that earlier stages would make count for nothing.
+        """
+        from orchestrator.engine import opening, place_sites
+
+        stages = [s for s in plan.stages if s.placing.site == "auto" and s.kind is not StageKind.WORKFLOW]
+        sites = list(place_sites.candidates(self.settings.site, self.site_directories()[0])) if stages else []
+        run = Run("", plan, time.time(), files=opening.files_at_submission(plan)) if stages else None
+        found = []
+        for stage in stages:
+            assert run is not None
+            with ThreadPoolExecutor(max(1, len(sites))) as pool:
+                views = pool.map(lambda profile, s=stage: _outlook(profile, s), sites)
+                looked = list(zip(sites, views, strict=True))
+            found.append(place_sites.predict(self._database, run, stage, looked, now=time.time()))
+        return found
 
     # ---- wishes
 
@@ -311,6 +335,17 @@ class Client:
 
 
 _REFUSALS: dict[int, type[BeamwayError]] = {e.exit_code: e for e in (Unavailable, Conflict, NotFound)}
+
+
+def _outlook(profile: SiteProfile, stage: StagePlan) -> protocol.SiteView:
+    from orchestrator import schedulers
+    from orchestrator.engine import place_sites
+    from orchestrator.schedulers import outlook
+
+    if profile.local:
+        return protocol.SiteView(time.time())
+    scheduler = schedulers.of(profile)
+    return outlook.ask(scheduler, profile, stage.resources, place_sites.queues(profile, stage.placing))
 
 
 def _submission(plan: Plan, run_id: str, username: str) -> protocol.Submit:

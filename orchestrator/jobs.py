@@ -80,7 +80,7 @@ class JobSpec(Struct, frozen=True):
     gpus_per_node: int = 0
     memory_bytes: int = 0  # of one node; 0: not stated
     walltime_s: float = 0.0  # 0: the queue's default
-    warning_s: float = 0.0  # SIGTERM reaches the script this long before the walltime is over
+    warning_s: float = 0.0  # a signal reaches the script this long before the walltime is over
     exclusive: bool = False
     options: tuple[str, ...] = ()  # further words of the submit command, from the site's profile
 

@@ -5,8 +5,9 @@ The record is written by rename at the very end, whatever ended the script short
 token only the one that claims it first runs; the other ends at once, so nothing is ever computed twice.
 
 SIGTERM, SIGUSR1 and SIGUSR2 are what schedulers send before they kill (before the walltime is over, at preemption, at a
-cancel): they are handed to the payload as SIGTERM, which gets the time that is left to end in order. Some schedulers
-send them to the whole process group: the payload is started with USR1 and USR2 ignored, so that they do not end it.
+cancel), SIGALRM is a timer's word that the walltime is nearly over: they are handed to the payload as SIGTERM, which
+gets the time that is left to end in order. Some schedulers send them to the whole process group: the payload is started
+with USR1 and USR2 ignored, so that they do not end it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def body(
         'printf "%s" "$bw_job" >"$bw_record.claim/job"',
         "bw_leave() {",
         '  bw_status="${bw_status:-$?}"',
-        "  trap '' TERM USR1 USR2",
+        "  trap '' TERM ALRM USR1 USR2",
         '  printf "job=%s\\nhost=%s\\nstarted=%s\\nended=%s\\nsignal=%s\\nstep=%s\\nstatus=%s\\n" "$bw_job" \\',
         '    "$(hostname)" "$bw_started" "$(date +%s)" "$bw_signal" "$bw_step" "$bw_status" >"$bw_record.part.$$" \\',
         '    && mv -f "$bw_record.part.$$" "$bw_record"',
@@ -73,7 +74,7 @@ def body(
         '  if [ "$bw_step" = init ]; then exit 143; fi',
         '  if [ -n "$bw_child" ]; then kill -TERM "$bw_child" 2>/dev/null; fi',
         "}",
-        "trap 'bw_asked TERM' TERM; trap 'bw_asked USR1' USR1; trap 'bw_asked USR2' USR2",
+        'for bw_name in TERM ALRM USR1 USR2; do trap "bw_asked $bw_name" "$bw_name"; done',
     ]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted((environment or {}).items())]
     lines += [f"{{ {line}\n}} || exit" for line in init]

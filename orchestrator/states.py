@@ -340,12 +340,14 @@ class _Change:
         )
         self.commands.append(Wake(task.number, due_at))
         if failure in (FailureClass.SITE, FailureClass.RESERVATION):
-            self.move(task.stage, event.outcome)
+            self.move(task, event.outcome)
         return True
 
-    def move(self, name: str, outcome: Outcome) -> None:
+    def move(self, task: Task, outcome: Outcome) -> None:
         """The site would not have it: on to the one its policy names, or for `auto` to the next best."""
-        stage = self.run.stages[name]
+        name, stage = task.stage, self.run.stages[task.stage]
+        if stage.site != task.site:
+            return  # it has moved since this attempt was sent
         if outcome.elsewhere:
             self.put_stage(replace(stage, site=outcome.elsewhere, queue="", reservation="", placed=outcome.reason))
         elif outcome.failure is FailureClass.SITE and stage_plan(self.run, name).placing.site == AUTO:

@@ -1,1 +1,2 @@
-"""Slurm: client, job templates, a one-machine cluster. Empty as yet: runs go to the agent's own host."""
+"""Slurm: what its commands are told (`argv`), what they print (`parse`, `states`), the adapter (`client`), its
+reservations, and a real Slurm on one machine for trial and tests (`cluster`)."""

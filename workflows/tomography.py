@@ -73,6 +73,26 @@
             "default": "2",
             "description": "Memory for the data in work, in 10^9 bytes; more means fewer passes over the file.",
         },
+        "nodes": {
+            "type": "integer",
+            "default": "1",
+            "description": "Nodes that reconstruct together (MPI). The volume is the same for any number.",
+        },
+        "ranksPerNode": {
+            "type": "integer",
+            "default": "1",
+            "description": "Processes on each of these nodes; they share memoryGB.",
+        },
+        "coresPerRank": {
+            "type": "integer",
+            "default": "2",
+            "description": "Cores of each process.",
+        },
+        "gpusPerRank": {
+            "type": "integer",
+            "default": "0",
+            "description": "GPUs that each process sees, and nobody else.",
+        },
         "truthPath": {
             "type": "path",
             "default": "",
@@ -159,7 +179,14 @@
                 "$outputDir/slices.nxs": {"opens": "hdf5", "dataset": "/entry/horizontal/data", "finite": 1.0},
                 "$outputDir/volume.zarr.manifest.json": {"opens": "json"},
             },
-            "resources": {"coresPerRank": 2, "memory": "4GB", "walltime": 3600},
+            "resources": {
+                "nodes": "$nodes",
+                "ranksPerNode": "$ranksPerNode",
+                "coresPerRank": "$coresPerRank",
+                "gpusPerRank": "$gpusPerRank",
+                "memory": "4GB",
+                "walltime": 3600,
+            },
             "retries": {"transient": 3, "bad output": 1},
             "timeout": 7200,
         },

@@ -33,15 +33,6 @@ Floats = NDArray[np.float32]
 class VolumeWriter:
     """Writes a float32 volume (z, y, x) slab by slab, then its pyramid.
 
-    Several ranks make one each of the same path and write what is theirs; no two may write into one chunk. `finish`
-    is for all of them, and so is making one.
-
-    Attributes
-    ----------
-    minimum, maximum, finite
-        Least and largest value and the number of finite ones: of what this rank has written, and after `finish` of
-        the volume.
-
     Parameters
     ----------
     path
@@ -55,7 +46,8 @@ class VolumeWriter:
     pixel_size_um
         Voxel edge in micrometres; None: lengths are in voxels and carry no unit.
     ranks
-        Who writes it; None: this process alone.
+        Those that write it together, each with a writer of its own; all make theirs, and `finish`, at the same time.
+        No two may write one chunk.
     """
 
     def __init__(
@@ -71,9 +63,9 @@ class VolumeWriter:
         self._ranks = ranks or Ranks()
         if self._ranks.first:
             self._group = zarr.create_group(LocalStore(path), zarr_format=3)
-        self._ranks.barrier()
+        self._ranks.meet()
         if not self._ranks.first:
-            self._group = zarr.open_group(LocalStore(path), mode="r+")
+            self._group = zarr.open_group(LocalStore(path), mode="r+", zarr_format=3)
         self._name, self._pixel_size_um = name, pixel_size_um
         self._chunk_layers = chunk_layers
         self._levels = [self._create("0", shape)]
@@ -99,44 +91,49 @@ class VolumeWriter:
         self.finite += slab.size
         self.minimum, self.maximum = min(self.minimum, least), max(self.maximum, most)
 
+    def gather(self) -> None:
+        """Give `finite`, `minimum` and `maximum` of rank 0 those of the whole volume."""
+        parts = self._ranks.gathered((self.finite, self.minimum, self.maximum))
+        if parts:
+            finite, least, most = zip(*parts, strict=True)
+            self.finite, self.minimum, self.maximum = sum(finite), min(least), max(most)
+
     def finish(self, window: tuple[float, float]) -> None:
-        """Make the pyramid and write the metadata. `window` is what viewers show from black to white."""
-        self.finite = self._ranks.reduce(self.finite, sum)
-        self.minimum = self._ranks.reduce(self.minimum, min)
-        self.maximum = self._ranks.reduce(self.maximum, max)
+        """Make the pyramid and write the metadata. `window` is what viewers show from black to white: rank 0's."""
         while max(self._levels[-1].shape) > _SMALLEST:
             self._levels.append(self._halved(self._levels[-1]))
+        self._ranks.meet()
         if self._ranks.first:
             self._group.attrs["ome"] = self._metadata(window)
 
     def _create(self, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
         if self._ranks.first:
-            self._new_array(name, shape)
-        self._ranks.barrier()
+            self._made(name, shape)
+        self._ranks.meet()
         array = self._group[name]
         assert isinstance(array, zarr.Array)
-        return array.with_config({"write_empty_chunks": True})  # so that a missing chunk is always a fault
+        return array
 
-    def _new_array(self, name: str, shape: tuple[int, ...]) -> None:
+    def _made(self, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
         chunks = tuple(min(n, c) for n, c in zip(shape, (self._chunk_layers, _CHUNK_PLANE, _CHUNK_PLANE), strict=True))
-        self._group.create_array(
+        return self._group.create_array(
             name,
             shape=shape,
             chunks=chunks,
             dtype="float32",
             compressors=BloscCodec(cname="lz4", clevel=5, shuffle=BloscShuffle.shuffle),
             dimension_names=("z", "y", "x"),
+            config={"write_empty_chunks": True},  # so that a missing chunk is always a fault
         )
 
     def _halved(self, fine: zarr.Array[Any]) -> zarr.Array[Any]:
         shape = tuple(-(-n // 2) for n in fine.shape)
         coarse = self._create(str(len(self._levels)), shape)
         step = coarse.chunks[0]
-        for chunk in self._ranks.share(-(-shape[0] // step)):
-            start = chunk * step
+        mine = self._ranks.share(shape[0], step)
+        for start in range(mine.start, mine.stop, step):
             block = np.asarray(fine[2 * start : 2 * (start + step)])
             coarse[start : start + step] = _mean_of_two(block)
-        self._ranks.barrier()
         return coarse
 
     def _metadata(self, window: tuple[float, float]) -> dict[str, Any]:

@@ -1,8 +1,4 @@
-"""`tomography.reconstruct`: from a scan to a volume, slab by slab, the slabs shared among the ranks.
-
-Slices do not depend on each other, so each rank reads, reconstructs and writes its own, in whole chunks of the volume.
-The chunks do not depend on the number of ranks, and so no byte of the volume does.
-"""
+"""`tomography.reconstruct`: from a scan to a volume, slab by slab."""
 
 from __future__ import annotations
 
@@ -36,16 +32,7 @@ class Slabs(NamedTuple):
 
 
 def plan_slabs(
-    *,
-    slices: int,
-    angles: int,
-    columns: int,
-    binning: int,
-    frames: int,
-    itemsize: int,
-    fixed: int,
-    limit: int,
-    ranks: int = 1,
+    *, slices: int, angles: int, columns: int, binning: int, frames: int, itemsize: int, fixed: int, limit: int
 ) -> Slabs:
     """The largest slabs that fit into `limit` bytes, in whole chunks where possible.
 
@@ -57,8 +44,6 @@ def plan_slabs(
         Rows and columns of the detector per binned one; flat and dark fields; bytes of a stored count.
     fixed
         Bytes needed whatever the slab.
-    limit, ranks
-        Bytes of a node and the ranks that share them. The chunks follow from the limit alone.
 
     Raises
     ------
@@ -68,18 +53,18 @@ def plan_slabs(
     stored = angles * columns * binning**2
     counts = stored * (itemsize + 4) if binning > 1 else stored * itemsize
     each = counts + frames * columns * binning**2 * 16 + angles * columns * 8 + columns * columns * 4
-    base = fixed + min(LANES, slices) * columns * columns * 4
-    fits = (limit // ranks - base) // each
+    group = min(LANES, slices) * columns * columns * 4
+    fits = (limit - fixed - group) // each
     if fits < 1:
-        among = f" shared by {ranks} ranks" if ranks > 1 else ""
+        need = (fixed + group + each) / 1e9
         raise KernelError(
-            f"tomography.reconstruct: one slice of {columns} x {columns} from {angles} angles needs "
-            f"{(base + each) / 1e9:.2f} GB; memoryGB is {limit / 1e9:g}{among}. Raise memoryGB or binning."
+            f"tomography.reconstruct: one slice of {columns} x {columns} from {angles} angles needs {need:.2f} GB; "
+            f"memoryGB is {limit / 1e9:g}. Raise memoryGB or binning."
         )
     layers = int(min(fits, slices))
-    chunk = int(min(_CHUNK_LAYERS, slices, (limit - base) // each))
-    layers = layers // chunk * chunk if chunk <= layers < slices else layers
-    return Slabs(layers, chunk, int(base + layers * each))
+    chunk = min(_CHUNK_LAYERS, layers)
+    layers = layers if layers == slices else layers // chunk * chunk
+    return Slabs(layers, chunk, int(fixed + group + layers * each))
 
 
 def reconstruct(
@@ -103,7 +88,10 @@ def reconstruct(
 ) -> None:
     """Reconstruct the scan `input` into the OME-Zarr `output`; arguments as in the schema.
 
-    Reports `rotation_axis`, `slices`, `size`, `bad_pixels`, `floored_values`, `minimum`, `maximum`.
+    Several ranks take neighbouring slices each; the volume is the same, bit by bit, for any number of them. memoryGB is
+    for all ranks of a node together.
+
+    Reports `rotation_axis`, `slices`, `size`, `bad_pixels`, `floored_fraction`, `minimum`, `maximum`.
 
     Raises
     ------
@@ -122,8 +110,7 @@ def reconstruct(
                 f"tomography.reconstruct: binning {binning} is too much for {scan.rows} x {scan.columns}."
             )
         begun = 0.1 if rotation_axis is None else 0.0
-        given = rotation_axis
-        rotation_axis = ranks.once(lambda: _axis(job, scan, given, recipe, end=begun))
+        rotation_axis = ranks.told(_axis(job, scan, rotation_axis, recipe, end=begun) if ranks.first else 0.0)
         reconstructor = Reconstructor(
             scan.theta_deg,
             shape[1],
@@ -133,7 +120,8 @@ def reconstruct(
             circle=circle,
             scale=binning,
         )
-        slabs = plan_slabs(
+        plan = partial(
+            plan_slabs,
             slices=shape[0],
             angles=scan.angles,
             columns=shape[1],
@@ -141,17 +129,21 @@ def reconstruct(
             frames=scan.flats + scan.darks,
             itemsize=scan.dtype.itemsize,
             fixed=reconstructor.bytes_per_group,
-            limit=int(memory_gb * 1e9),
-            ranks=ranks.local_size,
         )
-        part = ranks.once(lambda: job.stage(output, directory=True, check=partial(check_volume, shape=shape)))
-        writer = VolumeWriter(part, shape, chunk_layers=slabs.chunk, name=name, pixel_size_um=voxel_um, ranks=ranks)
+        chunk = plan(limit=int(memory_gb * 1e9)).chunk  # the same for any number of ranks
+        slabs = plan(limit=int(memory_gb * 1e9) // ranks.local_size)
+        if slabs.layers < chunk:
+            raise KernelError(
+                f"tomography.reconstruct: memoryGB {memory_gb:g} is too little for {ranks.local_size} ranks on a node, "
+                f"each of which holds {chunk} slices at least. Raise memoryGB, or ask for fewer ranks."
+            )
+        mine = ranks.share(shape[0], chunk)
+        layers = slabs.layers // chunk * chunk
+        part = job.stage_together(output, directory=True, check=partial(check_volume, shape=shape))
+        writer = VolumeWriter(part, shape, chunk_layers=chunk, name=name, pixel_size_um=voxel_um, ranks=ranks)
         middle = Middle(shape)
-        among = f" of rank 0 of {ranks.size}" if ranks.size > 1 else ""
-        chunks = ranks.share(-(-shape[0] // slabs.chunk))
-        begin, end = chunks.start * slabs.chunk, min(chunks.stop * slabs.chunk, shape[0])
-        for start in range(begin, end, slabs.layers):
-            stop = min(start + slabs.layers, end)
+        for start in range(mine.start, mine.stop, layers):
+            stop = min(start + layers, mine.stop)
             with job.phase("prepare"):
                 prepared = prepare_rows(scan, start * binning, stop * binning, recipe)
             job.count("bad_pixels", prepared.bad_pixels)
@@ -160,27 +152,28 @@ def reconstruct(
             with job.phase("reconstruct"):
                 for first in range(0, stop - start, LANES):
                     slab[first : first + LANES] = reconstructor.slices(prepared.sinograms[first : first + LANES])
-                    done, own = min(start + first + LANES, stop) - begin, end - begin
-                    job.progress(begun + (0.9 - begun) * done / own, "reconstruct", f"{done}/{own} slices{among}")
+                    done = (min(start + first + LANES, stop) - mine.start) * shape[0] // len(mine)
+                    job.progress(begun + (0.9 - begun) * done / shape[0], "reconstruct", f"{done}/{shape[0]} slices")
             with job.phase("write"):
                 writer.write(start, slab)
             middle.take(start, slab)
-    for metric in ("bad_pixels", "floored_values"):
-        job.metric(metric, ranks.reduce(int(job.metrics.get(metric, 0)), sum))
+    for name_of_count in ("bad_pixels", "floored_values"):
+        if counts := ranks.gathered(int(job.metrics.get(name_of_count, 0))):
+            job.metric(name_of_count, sum(counts))
+    writer.gather()
+    middle.gather(ranks, mine)
     for metric, value in zip(("slices", "size"), shape, strict=False):
         job.metric(metric, value)
-    with job.phase("wait"):
-        middle.join(ranks)
-    shown = ranks.once(lambda: window(middle.slices))
-    with job.phase("pyramid"):
-        writer.finish(shown)
     job.metric("minimum", writer.minimum)
     job.metric("maximum", writer.maximum)
-    job.progress(0.95, "pyramid", "written")
+    shown = window(middle.slices) if ranks.first else (0.0, 1.0)
+    with job.phase("pyramid"):
+        writer.finish(shown)
     if not ranks.first:
         return
     finite = writer.finite / float(np.prod(shape))
     job.describe(part, description="reconstructed volume", shape=shape, dtype=dtype, finiteFraction=finite)
+    job.progress(0.95, "pyramid", "written")
     if picture:
         write_picture(job, picture, middle, shown)
     if nexus:

@@ -28,26 +28,25 @@ class Middle:
     def __init__(self, shape: tuple[int, int, int]) -> None:
         layers, size, _ = shape
         self._layer, self._centre = layers // 2, size // 2
-        self._taken: list[tuple[int, int]] = []
         self.slices = [np.zeros(s, np.float32) for s in ((size, size), (layers, size), (layers, size))]
 
     def take(self, start: int, slab: Floats) -> None:
         """Keep what is needed of `slab` (layers, y, x), which begins at layer `start`."""
         stop = start + len(slab)
-        self._taken.append((start, stop))
         if start <= self._layer < stop:
             self.slices[0] = slab[self._layer - start].copy()
         self.slices[1][start:stop] = slab[:, self._centre, :]
         self.slices[2][start:stop] = slab[:, :, self._centre]
 
-    def join(self, ranks: Ranks) -> None:
-        """Give the first of several ranks what the others have taken."""
-        parts = [(a, b, self.slices[1][a:b], self.slices[2][a:b]) for a, b in self._taken]
-        middle = self.slices[0] if any(a <= self._layer < b for a, b in self._taken) else None
-        for one, theirs in ranks.gather((middle, parts)):
-            self.slices[0] = self.slices[0] if one is None else one
-            for start, stop, front, side in theirs:
-                self.slices[1][start:stop], self.slices[2][start:stop] = front, side
+    def gather(self, ranks: Ranks, mine: range) -> None:
+        """Give rank 0 what the others have of their layers."""
+        for layers, parts in ranks.gathered(
+            (mine, [self.slices[0], *(s[mine.start : mine.stop] for s in self.slices[1:])])
+        ):
+            if self._layer in layers:
+                self.slices[0] = parts[0]
+            for whole, part in zip(self.slices[1:], parts[1:], strict=True):
+                whole[layers.start : layers.stop] = part
 
 
 def write_picture(job: Job, path: str, middle: Middle, window: tuple[float, float]) -> None:

@@ -24,7 +24,7 @@ import structlog
 from msgspec.structs import replace
 
 from orchestrator import codec, protocol
-from orchestrator.agent import executors, output, processes, wrapper
+from orchestrator.agent import executors, link, output, processes, wrapper
 from orchestrator.agent.cluster import Cluster
 from orchestrator.agent.shell import Shell
 from orchestrator.jobs import JobState
@@ -57,17 +57,15 @@ class Agent:
         self.cluster: Cluster | None = None  # set where work goes to a scheduler
         self._slots = home / "agents" / site / "slots"
         self._active: dict[str, _Active] = {}
+        self._strays: set[str] = set()  # being ended although this agent has not begun them
         self._arrived: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
         self._told: queue.SimpleQueue[tuple[str, float, str]] = queue.SimpleQueue()
         self._views: queue.SimpleQueue[protocol.Estimated] = queue.SimpleQueue()
         self._waking, self._woken = socket.socketpair()
         self._waking.setblocking(False)
         self._woken.setblocking(False)
-        self._events: list[protocol.Started | protocol.Progress | protocol.Waits | protocol.Ended] = []
-        self._unstored: dict[int, protocol.Report] = {}
-        self._report_number = 0
-        self._service: socket.socket | None = None
-        self._frames = protocol.Frames()
+        self._events: list[link.Event] = []  # not reported yet
+        self._link = link.Link(home, site)
         self._stopping = False
 
     def run(self) -> None:
@@ -78,9 +76,9 @@ class Agent:
         looked_at = 0.0
         heard_at = time.monotonic()
         while not self._stopping:
-            if self._service is None:
-                if self._connect():
-                    selector.register(self._service, selectors.EVENT_READ)  # type: ignore[arg-type]
+            if self._link.socket is None:
+                if connection := self._connect():
+                    selector.register(connection, selectors.EVENT_READ)
                 elif time.monotonic() - heard_at > LEASE_S and not self._active:
                     log.warning("agent.no_service", seconds=LEASE_S)
                     break
@@ -108,42 +106,17 @@ class Agent:
 
     # ---- the service
 
-    def _connect(self) -> bool:
-        try:
-            self._service = protocol.connect(self._home)
-        except OSError:
+    def _connect(self) -> socket.socket | None:
+        ended = {e.token for e in self._events if isinstance(e, protocol.Ended)}
+        connection = self._link.connect(ended | self._active.keys())
+        if connection is None:
             time.sleep(BEAT_S)
-            return False
-        self._service.settimeout(LEASE_S)
-        self._frames = protocol.Frames()
-        ended = {e.token for r in self._unstored.values() for e in r.events if isinstance(e, protocol.Ended)}
-        ended |= {e.token for e in self._events if isinstance(e, protocol.Ended)}
-        self._say(protocol.Hello(self._site, os.getpid(), tuple(ended | self._active.keys())))
-        for report in list(self._unstored.values()):
-            self._say(report)
-        return self._service is not None
-
-    def _say(self, message: protocol.Message) -> None:
-        if self._service is None:
-            return
-        try:
-            self._service.sendall(protocol.pack(message))
-        except OSError as error:
-            log.warning("service.gone", reason=str(error))
-            with contextlib.suppress(OSError):
-                self._service.shutdown(socket.SHUT_RDWR)  # the next read sees the end
+        return connection
 
     def _listen(self) -> bool:
         """Hear what the service says; False when the connection is over."""
-        assert self._service is not None
-        try:
-            data = self._service.recv(1 << 20)
-            messages = self._frames.feed(data)
-        except (OSError, ValueError):
-            data, messages = b"", []
-        if not data:
-            self._service.close()
-            self._service = None
+        messages = self._link.hear()
+        if messages is None:
             return False
         for message in messages:
             match message:
@@ -164,29 +137,24 @@ class Agent:
         return True
 
     def _forget(self, number: int) -> None:
-        for known in [n for n in self._unstored if n <= number]:
-            for event in self._unstored.pop(known).events:
-                if isinstance(event, protocol.Ended):
-                    active = self._active.pop(event.token, None)
-                    if active is not None and _left_files(active, event.outcome):
-                        output.tidy(active.paths, well=event.outcome.failure is None)
+        for event in self._link.stored(number):
+            active = self._active.pop(event.token, None)
+            if active is not None and _left_files(active, event.outcome):
+                well = event.outcome.failure is None
+                output.tidy(active.paths, well=well, begun=well or bool(active.started_at))
 
     def _send_events(self) -> None:
         while not self._views.empty():
-            self._say(self._views.get())
+            self._link.say(self._views.get())
         while not self._told.empty():
             token, since, text = self._told.get()
             active = self._active.get(token)
             if active is not None and not active.started_at and active.waits != text:
                 active.waits = text
                 self._events.append(protocol.Waits(token, since, text))
-        if not self._events:
-            return
-        self._report_number += 1
-        report = protocol.Report(self._report_number, tuple(self._events))
-        self._events = []
-        self._unstored[report.number] = report
-        self._say(report)
+        if self._events:
+            events, self._events = self._events, []
+            self._link.report(events)
 
     # ---- attempts
 
@@ -252,6 +220,9 @@ class Agent:
                 return
             active = self._active.get(token)
             if active is None:
+                if token in self._strays:
+                    self._strays.discard(token)
+                    self._events.append(protocol.Ended(token, outcome))
                 continue
             order = active.order
             if self.cluster is not None:
@@ -291,7 +262,9 @@ class Agent:
         active = self._active.get(token)
         if active is None:
             if self.cluster is not None:
-                self.cluster.end_unknown(token)
+                if token not in self._strays:
+                    self._strays.add(token)
+                    self.cluster.end_unknown(token)
                 return
             found = list(processes.with_environment(processes.TOKEN, token))
             processes.end(found)
@@ -399,9 +372,7 @@ class Agent:
         for slot in self._busy_slots():
             if not slot.host:
                 _signal_group(slot.pid, signal.SIGKILL)
-        with contextlib.suppress(OSError):
-            if self._service is not None:
-                self._service.close()
+        self._link.close()
         if self.cluster is not None:
             self.cluster.close()
         self._pool.close()

@@ -27,7 +27,7 @@ from orchestrator.agent.around import Around
 from orchestrator.agent.ranks import RankOrder
 from orchestrator.agent.target import Target
 from orchestrator.agent.tracker import Tracker
-from orchestrator.errors import BeamwayError
+from orchestrator.errors import BeamwayError, UserError
 from orchestrator.jobs import (
     OVER,
     WAITING,
@@ -54,6 +54,12 @@ log = structlog.get_logger()
 Told = Callable[[str, float, str], None]  # token, since, what it waits for
 
 
+class Sent(RankOrder, frozen=True):
+    """The file of an order that was sent to the scheduler: what the job reads, and where it was sent."""
+
+    target: Target
+
+
 class _Job:
     """One attempt in its job. Changed under the executor's lock."""
 
@@ -65,6 +71,7 @@ class _Job:
         self.last: Job | None = None
         self.over_at = 0.0  # monotonic; the scheduler says that it is over
         self.cancelled = False
+        self.recalled = ""  # why it was taken back from the queue before it began
         self.since = time.time()
 
 
@@ -130,15 +137,22 @@ class BatchExecutor(ParslExecutor):
             self._submitters.submit(self._cancel, job)
         return True
 
+    def recall(self, token: str, why: str) -> None:
+        """Take a waiting attempt back from the queue of its reservation: it ends as RESERVATION, unless it begins."""
+        job = self._jobs.get(token)
+        if job is not None and job.id and not job.recalled:
+            job.recalled = why
+            self._submitters.submit(self._cancel, job)
+
     def of(self, token: str) -> tuple[str, Job | None]:
         """(id, the scheduler's last word) of this attempt's job."""
         job = self._jobs.get(token)
         return (job.id, job.last) if job is not None else ("", None)
 
-    def waiting(self) -> list[tuple[str, float]]:
-        """(token, since) of the attempts that the scheduler has not begun."""
+    def waiting(self) -> list[tuple[str, float, str]]:
+        """(token, since, reservation) of the attempts that the scheduler has not begun."""
         jobs = list(self._jobs.values())
-        return [(j.order.token, j.since) for j in jobs if j.last is None or j.last.state in WAITING]
+        return [(j.order.token, j.since, j.target.reservation) for j in jobs if j.last is None or _waits(j.last)]
 
     # ---- in the submitters' threads
 
@@ -180,9 +194,15 @@ class BatchExecutor(ParslExecutor):
             except Refused as error:
                 self._settle(job, Outcome(FailureClass.SITE, error.sentence))
                 return
+            except UserError as error:  # no scheduler was asked: this job cannot be written down as it is
+                self._settle(job, Outcome(FailureClass.USER, error.sentence))
+                return
         else:
             return
         log.info("batch.submitted", token=job.order.token, job=job_id, queue=job.target.queue)
+        self._track(job, job_id)
+
+    def _track(self, job: _Job, job_id: str) -> None:
         with self._lock:
             job.id = job_id
             cancelled = job.cancelled
@@ -212,7 +232,9 @@ class BatchExecutor(ParslExecutor):
         """The job of this order; its script and its order file are written beside the attempt's logs."""
         paths = output.Paths(order)
         os.makedirs(order.log_dir, mode=0o700, exist_ok=True)
-        Path(paths.order).write_text(codec.dumps(RankOrder(order, self._around)))
+        part = Path(f"{paths.order}.part")
+        part.write_text(codec.dumps(Sent(order, self._around, target)))
+        os.replace(part, paths.order)  # an adopted job may be about to read it
         argv = [*self._around.program, "-m", payload.__name__, paths.order]
         script = jobscript.body(argv, record=paths.job, init=self._init, environment=self._environment)
         Path(paths.script).write_text("#!/bin/bash\n" + script)
@@ -223,7 +245,7 @@ class BatchExecutor(ParslExecutor):
             stdout=paths.stdout,
             stderr=paths.stderr,
             directory=order.log_dir,
-            queue=target.queue,
+            queue=target.partition,
             qos=target.qos,
             account=target.account,
             reservation=target.reservation,
@@ -283,8 +305,9 @@ class BatchExecutor(ParslExecutor):
         return 0.0 if jobscript.read(job.paths.job) is not None else LATE_S
 
     def _limits(self, job: _Job) -> verdict.Limits:
-        target = job.target
-        return verdict.Limits(target.walltime_s, warning_s(target.walltime_s), target.longest_s)
+        asked_s = job.target.walltime_s
+        granted_s = job.last.walltime_s if job.last is not None else 0.0  # schedulers round it
+        return verdict.Limits(max(asked_s, granted_s), warning_s(asked_s), job.target.longest_s)
 
     def _settle(self, job: _Job, outcome: Outcome) -> None:
         with self._lock:
@@ -293,7 +316,13 @@ class BatchExecutor(ParslExecutor):
                 return
             if job.cancelled and outcome.failure is not None:
                 outcome = Outcome(FailureClass.CANCELLED, "cancelled", job=job.id)
+            elif job.recalled and outcome.failure is FailureClass.OUTSIDE:
+                outcome = Outcome(FailureClass.RESERVATION, f"job {job.id}: {job.recalled}", job=job.id)
         job.future.set_result(outcome)
+
+
+def _waits(job: Job) -> bool:
+    return job.state in WAITING
 
 
 def warning_s(walltime_s: float) -> float:
@@ -303,6 +332,14 @@ def warning_s(walltime_s: float) -> float:
 def init_lines(modules: list[str], worker_init: str) -> tuple[str, ...]:
     """The lines of the profile that prepare the environment of a job."""
     return (*(f"module load {shlex.quote(name)}" for name in modules), *filter(None, [worker_init.strip()]))
+
+
+def sent_to(path: str) -> Target | None:
+    """Where an order was sent whose file is at `path`; None when it was not, or only partly."""
+    try:
+        return codec.loads(Path(path).read_text(), Sent).target
+    except (OSError, ValueError):
+        return None
 
 
 def outcome_of(path: str) -> Outcome | None:

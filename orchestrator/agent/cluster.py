@@ -21,21 +21,25 @@ import structlog
 from parsl import python_app
 from parsl.dataflow.dflow import DataFlowKernel
 
-from orchestrator import codec, jobscript
+from orchestrator import codec
 from orchestrator.agent import around as surroundings
-from orchestrator.agent import batch, output, pilots, wrapper
-from orchestrator.agent.target import Hold, Shape, Target, resolve
+from orchestrator.agent import batch, folders, output, pilots, wrapper
+from orchestrator.agent.target import Hold, Target, resolve
+from orchestrator.agent.target import patience_s as patience
 from orchestrator.agent.tracker import Tracker
-from orchestrator.errors import BeamwayError, UserError
-from orchestrator.jobs import ALIVE, Job, JobSpec, JobState, Queue, Refused, Scheduler, SchedulerSilent
+from orchestrator.errors import BeamwayError
+from orchestrator.jobs import ALIVE, Job, JobState, Refused, Reservation, Scheduler, SchedulerSilent
 from orchestrator.model import FailureClass, Order, Outcome, Placing, Resources, StageKind
 from orchestrator.protocol import SiteView
+from orchestrator.schedulers import outlook
 
 if TYPE_CHECKING:
     from sites.schema import SiteProfile
 
 LOOK_S = 1.0  # how often held orders and reservations are looked at
 TELL_S = 2.0  # how often it is told what waits
+START_S = 10.0  # a reservation whose work has not begun so soon is not full yet
+FULL_S = 300.0  # a reservation that was full is not tried again for so long
 WARM_AHEAD_S = 600.0  # a reservation's pilot is submitted so long before it opens
 
 log = structlog.get_logger()
@@ -59,7 +63,9 @@ class Cluster:
         told: batch.Told,
     ) -> None:
         self._profile, self._scheduler, self._kernel = profile, scheduler, kernel
-        self._arrive, self._told = arrive, told
+        self._map = [(pair.here, pair.there) for pair in profile.paths.map]
+        self._arrive: Arrive = lambda token, outcome: arrive(token, folders.outcome(outcome, self._map))
+        self._told = told
         self._tracker = Tracker(scheduler, poll_s=profile.scheduler.poll_s)
         self._tracker.wants_reservations = bool(profile.reservations)
         around = surroundings.of(profile, str(directory / "slots"))
@@ -87,9 +93,11 @@ class Cluster:
             prefix=self.prefix,
             environment=variables,
             give_up=self._give_up,
+            others_wait=lambda: {reservation for _, _, reservation in self._batch.waiting()},
         )
         self._held: dict[str, tuple[Order, float, Hold]] = {}  # token -> order, since, why
         self._gone_since: dict[str, float] = {}  # reservation -> first missed
+        self._full_until: dict[str, float] = {}  # reservation -> not to be tried before
         self._in_pilot: dict[str, tuple[pilots.Pilot, Order]] = {}
         self._given_up: dict[str, Outcome] = {}
         self._looked_at = self._told_at = 0.0
@@ -116,8 +124,9 @@ class Cluster:
     # ---- orders
 
     def begin(self, order: Order) -> None:
+        order = folders.order(order, self._map)
         if order.placing.reservation:
-            self._tracker.wants_reservations = True
+            self._tracker.ask_reservations()
         if order.adopt and self._known(order):
             return
         self._place(order, time.time())
@@ -125,8 +134,9 @@ class Cluster:
     def _known(self, order: Order) -> bool:
         """May it be on its way already? Then it is looked for where it was sent, whatever the reservations say now."""
         paths = output.Paths(order)
-        if os.path.exists(paths.order):  # its job was about to be submitted, or was
-            self._to_batch(order, Target("batch", Shape(), walltime_s=order.resources.walltime_s))
+        target = batch.sent_to(paths.order)
+        if target is not None:  # its job was about to be submitted, or was
+            self._to_batch(order, target)
             return True
         if os.path.exists(paths.stdout):
             outcome = batch.outcome_of(paths.exit)
@@ -138,11 +148,15 @@ class Cluster:
         now = time.time()
         name = order.placing.reservation
         there = self._tracker.reservations
+        if there is not None and name and name not in there and self._tracker.reservations_at < since:
+            there = None  # it may have been made since they were looked at
+            self._tracker.ask_reservations()
         if there is not None and name and name not in there:
             self._gone_since.setdefault(name, now)
         else:
             self._gone_since.pop(name, None)
-        found = resolve(order, self._profile, there, now=now, gone_since=self._gone_since.get(name, 0.0))
+        full = [r for r, until in self._full_until.items() if now < until]
+        found = resolve(order, self._profile, there, now=now, gone_since=self._gone_since.get(name, 0.0), full=full)
         if isinstance(found, Hold):
             self._held[order.token] = (order, since, found)
             self._told(order.token, since, found.sentence)
@@ -216,16 +230,20 @@ class Cluster:
         return False
 
     def end_unknown(self, token: str) -> None:
-        """End whatever job an attempt has that this agent has never heard of."""
+        """End whatever job an attempt has that this agent has never heard of; it arrives when there is none."""
 
         def search() -> None:
-            try:
-                found = self._scheduler.find(batch.PREFIX + token)
-                self._scheduler.cancel([j.id for j in found if j.state in ALIVE])
-            except BeamwayError as error:
-                log.warning("job.end_unknown", token=token, reason=error.sentence)
-                time.sleep(batch.SILENT_RETRY_S)
-                search()
+            while True:
+                try:
+                    found = [j.id for j in self._scheduler.find(batch.PREFIX + token) if j.state in ALIVE]
+                    if not found:
+                        break
+                    self._scheduler.cancel(found)
+                    time.sleep(LOOK_S)
+                except BeamwayError as error:
+                    log.warning("job.end_unknown", token=token, reason=error.sentence)
+                    time.sleep(batch.SILENT_RETRY_S)
+            self._arrive(token, Outcome(FailureClass.CANCELLED, "cancelled"))
 
         threading.Thread(target=search, daemon=True).start()
 
@@ -252,10 +270,42 @@ class Cluster:
             if now >= hold.until or self._tracker.reservations is not None:
                 del self._held[token]
                 self._place(order, since)
+        self._leave_reservations(now)
         self._warm(now)
         if now - self._told_at >= TELL_S:
             self._told_at = now
             self._tell()
+
+    def _leave_reservations(self, now: float) -> None:
+        """What waits in a reservation that is gone, or has been full for too long, is taken back from its queue."""
+        there = self._tracker.reservations
+        if there is None:
+            return
+        patience_s = patience(self._profile)
+        if patience_s is not None:  # a free node is found in the scheduler's own time
+            patience_s = max(patience_s, START_S + 2 * self._profile.scheduler.poll_s)
+        for token, since, name in self._batch.waiting():
+            if why := self._lost(name, there, now - since, patience_s, now):
+                self._batch.recall(token, why)
+        for pilot in self._pilots.all():
+            name = pilot.target.reservation
+            begun = any(b.running for b in pilot.blocks)
+            since = min((pilot.tokens[t] for t in list(pilot.tokens)), default=now)
+            if not begun and (why := self._lost(name, there, now - since, patience_s, now)):
+                self._pilots.leave(pilot, why)
+
+    def _lost(
+        self, name: str, there: dict[str, Reservation], waited_s: float, patience_s: float | None, now: float
+    ) -> str:
+        if not name:
+            return ""
+        if name not in there:
+            return f"reservation {name!r} is gone"
+        open_s = now - there[name].from_at
+        if patience_s is None or not there[name].active or min(waited_s, open_s) <= patience_s:
+            return ""
+        self._full_until[name] = now + FULL_S
+        return f"reservation {name!r} had no room in {patience_s:g} s"
 
     def _warm(self, now: float) -> None:
         """Start a pilot of whole-node workers as a reservation of the profile opens."""
@@ -292,7 +342,7 @@ class Cluster:
                     if token not in pilot.begun:
                         self._told(token, since, waits)
         if silent:
-            for token, since in self._batch.waiting():
+            for token, since, _ in self._batch.waiting():
                 self._told(token, since, silent)
 
     def trouble(self) -> str:
@@ -309,48 +359,9 @@ class Cluster:
 
     def view(self, resources: Resources, queues: tuple[str, ...]) -> SiteView:
         """How the site looks for work of this size. Asks the scheduler: not for the agent's own thread."""
-        now = time.time()
-        try:
-            found = self._scheduler.queues()
-            reservations = self._scheduler.reservations()
-            starts = {name: self._starts_in_s(name, resources, now) for name in queues}
-        except SchedulerSilent:
-            return SiteView(now, silent_since=self._tracker.silent_since or now)
-        except UserError as error:
-            log.warning("site.view", reason=error.sentence)
-            return SiteView(now)
         warm = {w for p in self._pilots.all() if p.free > 0 for w in (p.target.queue, p.target.reservation) if w}
-        return SiteView(
-            now,
-            queues=tuple(found.get(name, Queue(name, open=False)) for name in queues),
-            starts_in_s={name: seconds for name, seconds in starts.items() if seconds is not None},
-            reservations=tuple(reservations.values()),
-            warm=tuple(sorted(warm)),
-        )
-
-    def _starts_in_s(self, name: str, resources: Resources, now: float) -> float | None:
-        queue = self._profile.queue(name)
-        spec = JobSpec(
-            "bw-estimate",
-            "#!/bin/sh\n" + jobscript.body(["true"], record="/dev/null"),
-            stdout="/dev/null",
-            stderr="/dev/null",
-            queue=name,
-            qos=queue.qos if queue else "",
-            account=self._profile.accounts.default,
-            nodes=resources.nodes,
-            ranks_per_node=resources.ranks_per_node,
-            cores_per_rank=resources.cores_per_rank,
-            gpus_per_node=resources.gpus_per_rank * resources.ranks_per_node,
-            walltime_s=resources.walltime_s or (queue.default_walltime_s if queue else 0.0),
-            options=(*self._profile.scheduler.options, *(queue.options if queue else ())),
-        )
-        try:
-            at = self._scheduler.starts_at(spec)
-        except Refused as error:
-            log.info("site.estimate_refused", queue=name, reason=error.sentence)
-            return None
-        return None if at is None else max(0.0, at - now)
+        since = self._tracker.silent_since
+        return outlook.ask(self._scheduler, self._profile, resources, queues, warm=warm, silent_since=since)
 
     def close(self) -> None:
         """Pilot jobs are ended; batch jobs go on, to be found again by the next agent."""

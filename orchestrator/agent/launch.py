@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from orchestrator.agent.around import Around
 from orchestrator.model import Resources
 
+THREADS = ("MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # how many a process has
 PROGRAMS = {"srun": "srun", "mpiexec": "mpiexec", "pals": "mpiexec"}
 
 

@@ -88,15 +88,20 @@ def mark(paths: Paths) -> None:
         Path(paths.cancelled).touch()
 
 
-def tidy(paths: Paths, *, well: bool) -> None:
-    """Remove what an attempt needs no more once its outcome is stored. Not before: an empty stdout says "started"."""
+def tidy(paths: Paths, *, well: bool, begun: bool) -> None:
+    """Remove what an attempt needs no more once its outcome is stored. Not before: an empty stdout says "started".
+
+    The mark of one that was not seen to begin stays: a worker may still come for it.
+    """
     for path in (paths.stdout, paths.stderr):
         if not path_if_any(path):
             with contextlib.suppress(OSError):
                 os.unlink(path)
-    spent = [paths.exit, paths.cancelled, f"{paths.job}.claim/job"]
-    if well:  # else they tell a person what was tried
-        spent += [paths.job, paths.script, paths.order]
+    spent = [paths.exit]
+    if begun:
+        spent.append(paths.cancelled)
+    if well:  # else they tell a person what was tried, and the claim keeps a second job of the token from beginning
+        spent += [paths.job, paths.script, paths.order, f"{paths.job}.claim/job"]
     for path in spent:
         with contextlib.suppress(OSError):
             os.unlink(path)

@@ -13,7 +13,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from orchestrator.agent.around import Around
 from orchestrator.agent.provider import Block, BlockProvider
 from orchestrator.agent.target import MARGIN_S, Shape, Target
 from orchestrator.agent.tracker import Tracker
-from orchestrator.jobs import WAITING, JobSpec, Refused, ReservationGone, Scheduler
+from orchestrator.jobs import WAITING, JobSpec, JobState, Refused, ReservationGone, Scheduler
 from orchestrator.model import FailureClass, Outcome
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 HEARTBEAT_S, HEARTBEATS_LOST_S = 2, 12
 TEND_S = 0.25
 YIELD_S = 2.0  # an idle block is given up after so long when work of another shape waits for nodes
+TAKEN_AWAY = frozenset({JobState.CANCELLED, JobState.NODE, JobState.PREEMPTED})
 DEAD_STARTS = 2  # blocks in a row whose workers never reported in, before the waiting tasks are given up
-THREADS = ("MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 log = structlog.get_logger()
 
@@ -83,7 +83,10 @@ class Pilots:
         prefix: str,
         environment: dict[str, str],
         give_up: GiveUp,
+        others_wait: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        """`others_wait`: the reservations (empty: none) in which other jobs of ours wait for nodes."""
+        self._jobs_wait = others_wait
         self._profile, self._kernel = profile, kernel
         self._scheduler, self._tracker, self._around = scheduler, tracker, around
         self._run_dir, self._prefix = run_dir, prefix
@@ -124,6 +127,13 @@ class Pilots:
         """Keep a block of this shape until then, work or not."""
         self.of(target).warm_until = until
         self._wake.set()
+
+    def leave(self, pilot: Pilot, why: str) -> None:
+        """Its reservation is of no use any more: nothing waits for it, and what has not begun is reported."""
+        pilot.warm_until = 0.0
+        self._give_up_on(pilot, Outcome(FailureClass.RESERVATION, why))
+        if pilot.blocks:
+            pilot.provider.cancel([b.job_id for b in pilot.blocks])
 
     def all(self) -> list[Pilot]:
         return list(self._pilots.values())
@@ -187,7 +197,7 @@ class Pilots:
     def _script(self, command: str, record: str, shape: Shape, nodes: int) -> str:
         spread = nodes if shape.nodes == 1 else 1  # an MPI block has its workers on the first node
         argv = [*launch.per_node(self._around, spread), "bash", "-c", command]
-        environment = {**self._environment, **dict.fromkeys(THREADS, str(shape.cores))}
+        environment = {**self._environment, **dict.fromkeys(launch.THREADS, str(shape.cores))}
         profile = self._profile.environment
         init = batch.init_lines(profile.modules, profile.worker_init)
         return jobscript.body(argv, record=record, init=init, environment=environment)
@@ -202,7 +212,7 @@ class Pilots:
             stdout=f"{stem}.out",
             stderr=f"{stem}.err",
             directory=str(self._run_dir),
-            queue=target.queue,
+            queue=target.partition,
             qos=target.qos,
             account=target.account,
             reservation=target.reservation,
@@ -242,7 +252,8 @@ class Pilots:
             self._give_up_on(pilot, self._dead(pilot))
             pilot.dead_starts = 0
         elif len(blocks) < wanted and not closing and not self._tracker.silent_since:
-            self._scale_out(pilot)
+            if pilot.provider.end_doubtful():
+                self._scale_out(pilot)
         elif blocks and not pilot.tokens:
             idle_s = time.monotonic() - pilot.idle_since
             if idle_s > (YIELD_S if self._others_wait(pilot) else math.inf if warm else self._profile.execution.idle_s):
@@ -250,8 +261,10 @@ class Pilots:
 
     def _others_wait(self, pilot: Pilot) -> bool:
         """Does work of another shape wait for a block, perhaps for these very nodes?"""
-        waiting = (p for p in self.all() if p is not pilot and p.target.queue == pilot.target.queue and p.tokens)
-        return any(b.last is not None and b.last.state in WAITING for p in waiting for b in p.blocks)
+        mine = pilot.target.reservation  # queues may share their nodes
+        waiting = (p for p in self.all() if p is not pilot and p.target.reservation == mine and p.tokens)
+        blocks_wait = any(b.last is not None and b.last.state in WAITING for p in waiting for b in p.blocks)
+        return blocks_wait or mine in self._jobs_wait()
 
     def _scale_out(self, pilot: Pilot) -> None:
         pilot.executor.scale_out_facade(1)
@@ -277,7 +290,7 @@ class Pilots:
             if block.over_at and not block.connected and not block.dismissed:
                 block.dismissed = True  # counted
                 # one that was taken away before it had a chance says nothing about the site
-                if block.last is None or block.last.state not in verdict.CLASSES:
+                if block.last is None or block.last.state not in TAKEN_AWAY:
                     pilot.dead_starts += 1
 
     def _dead(self, pilot: Pilot) -> Outcome:
@@ -348,7 +361,7 @@ def _launch_command(around: Around) -> str:
 
 def _block_walltime_s(wanted_s: float, target: Target) -> float:
     """In whole minutes, as schedulers count; a job that could outlast its reservation would never start in it."""
-    left_s = target.until - max(time.time(), target.from_at) if target.until else math.inf
+    left_s = target.until - MARGIN_S - max(time.time(), target.from_at) if target.until else math.inf
     seconds = min(wanted_s, target.longest_s or math.inf, left_s)
     return max(60.0, seconds // 60 * 60)
 

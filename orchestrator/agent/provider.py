@@ -21,7 +21,7 @@ from orchestrator import jobscript
 from orchestrator.agent import output
 from orchestrator.agent.tracker import Tracker
 from orchestrator.errors import BeamwayError
-from orchestrator.jobs import OVER, Job, JobSpec, JobState, Scheduler
+from orchestrator.jobs import ALIVE, OVER, Job, JobSpec, JobState, Scheduler, SchedulerSilent
 
 _STATES = {
     JobState.PENDING: BlockState.PENDING,
@@ -34,6 +34,8 @@ _STATES = {
     JobState.WALLTIME: BlockState.TIMEOUT,
     JobState.UNKNOWN: BlockState.UNKNOWN,
 }
+
+AGAIN_S = 5.0  # a scheduler that has lost an answer of ours is asked again so much later
 
 log = structlog.get_logger()
 
@@ -98,6 +100,8 @@ class BlockProvider(ExecutionProvider):
         self.launcher = SimpleLauncher()
         self.blocks: dict[str, Block] = {}
         self.trouble: BeamwayError | None = None  # of the last submission
+        self._doubtful: list[str] = []  # tokens whose submission was not answered: there may be jobs of theirs
+        self._ask_at = 0.0  # monotonic
 
     @property
     def label(self) -> str:
@@ -114,11 +118,27 @@ class BlockProvider(ExecutionProvider):
             job_id = self._scheduler.submit_once(self._spec_of(token, script, stem))
         except BeamwayError as error:
             self.trouble = error
+            if isinstance(error, SchedulerSilent):
+                self._doubtful.append(token)
+                self._ask_at = time.monotonic() + AGAIN_S
             raise
         block = self.blocks[job_id] = Block(job_id, f"{stem}.job", f"{stem}.err")
         self._tracker.watch(job_id, lambda job: self._changed(block, job))
         log.info("block.submitted", executor=self._label, job=job_id)
         return job_id
+
+    def end_doubtful(self) -> bool:
+        """End the jobs that a lost answer may have left, which no block stands for; False while that is open."""
+        if self._doubtful and time.monotonic() < self._ask_at:
+            return False
+        self._ask_at = time.monotonic() + AGAIN_S
+        try:
+            for token in list(self._doubtful):
+                self._scheduler.cancel([job.id for job in self._scheduler.find(token) if job.state in ALIVE])
+                self._doubtful.remove(token)
+        except BeamwayError as error:
+            log.warning("block.doubtful", executor=self._label, reason=error.sentence)
+        return not self._doubtful
 
     def _changed(self, block: Block, job: Job) -> None:
         block.last = job

@@ -17,10 +17,11 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from kernels import ranks
 from orchestrator import codec
 from orchestrator.agent import launch, output, processes
 from orchestrator.agent.around import Around
-from orchestrator.model import FailureClass, Order, Outcome, StageKind
+from orchestrator.model import FailureClass, Order, Outcome, Resources, StageKind
 
 # (rank, local rank, size) as the launchers say it, first one first
 _RANKS = (
@@ -57,7 +58,7 @@ def run(order: Order, around: Around, nodes: tuple[str, ...] = ()) -> Outcome:
     path = f"{stem}.ranks"
     Path(path).write_text(codec.dumps(RankOrder(order, around)))
     argv = [*words, *around.program, "-m", __name__, path]
-    environment = {**os.environ, processes.TOKEN: order.token}
+    environment = {**os.environ, processes.TOKEN: order.token, **started(order.resources)}
     if os.getuid() == 0:
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     try:
@@ -76,6 +77,12 @@ def run(order: Order, around: Around, nodes: tuple[str, ...] = ()) -> Outcome:
     with contextlib.suppress(OSError):
         os.unlink(path)
     return outcome
+
+
+def started(resources: Resources) -> dict[str, str]:
+    """What the ranks are told: how many they are, and how many threads each may use."""
+    count = resources.nodes * resources.ranks_per_node
+    return {ranks.EXPECTED: str(count), **dict.fromkeys(launch.THREADS, str(resources.cores_per_rank))}
 
 
 def _together(order: Order, stem: str, status: int) -> Outcome:
@@ -151,4 +158,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    ranks.leave(main(sys.argv[1]))

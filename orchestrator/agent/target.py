@@ -1,13 +1,13 @@
 """Where at its site an attempt goes: pilot or batch, which queue, account and reservation, for how long. Pure.
 
-A reservation is used while it is there and large enough. When it is gone the steps of the profile's `policies.fallback`
+A reservation is used while it is there, large enough and not full. Else the steps of the profile's `policies.fallback`
 are taken in turn: wait so long for it to come back, then a queue, then another site. Each says so in a sentence.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -36,7 +36,8 @@ class Shape(Struct, frozen=True):
 class Target(Struct, frozen=True):
     mode: str
     shape: Shape
-    queue: str = ""
+    queue: str = ""  # its name in the profile
+    partition: str = ""  # what the submit command is told of it
     qos: str = ""
     options: tuple[str, ...] = ()
     account: str = ""
@@ -73,22 +74,29 @@ def resolve(
     *,
     now: float,
     gone_since: float = 0.0,
+    full: Collection[str] = (),
 ) -> Target | Hold | Outcome:
     """`reservations` as the scheduler has them, None when it has not said yet; `gone_since` when the one that is asked
-    for was first missed. An Outcome says that the site cannot have it.
+    for was first missed; `full`: those in which work has waited longer than the policy says. An Outcome says that the
+    site cannot have it.
     """
     window = _maintenance(profile, now)
     if window is not None:
         return window
-    asked = order.placing.reservation or _own(order, profile, reservations, now)
+    asked = order.placing.reservation or _own(order, profile, reservations, now, full)
     if not asked:
         return _target(order, profile, order.placing.queue)
     known = next((r for r in profile.reservations if r.name == asked), None)
     there = _seen(asked, known, reservations, now)
     if there is None:
         return Hold(f"asks whether reservation {asked!r} is there", now + 2.0)
+    if asked in full:
+        return _without(order, profile, f"reservation {asked!r} is full", now=now)
+    if there.node_count and order.resources.nodes > there.node_count:
+        return _without(order, profile, f"reservation {asked!r} has only {there.node_count} nodes", now=now)
     if not _usable(there, order.resources, now):
-        return _without(order, profile, asked, there, now=now, gone_since=gone_since or now)
+        since = gone_since or min(now, there.until_at or now)  # one that is over may still be listed
+        return _without(order, profile, f"reservation {asked!r} is gone", now=now, gone_since=since)
     queue = order.placing.queue or (known.queue if known else "") or there.queue
     account = known.account if known else ""
     return _target(order, profile, queue, reservation=there, account=account, now=now)
@@ -102,14 +110,28 @@ def _maintenance(profile: SiteProfile, now: float) -> Hold | None:
     return None
 
 
-def _own(order: Order, profile: SiteProfile, there: Mapping[str, Reservation] | None, now: float) -> str:
+def patience_s(profile: SiteProfile) -> float | None:
+    """How long work may wait for room in an open reservation before the policy's next step; None: for ever."""
+    from sites import rules
+
+    waited_s = 0.0
+    for step in [rules.fallback(text) for text in profile.policies.fallback]:
+        if step.kind != "wait":
+            return waited_s
+        waited_s += step.seconds
+    return None
+
+
+def _own(
+    order: Order, profile: SiteProfile, there: Mapping[str, Reservation] | None, now: float, full: Collection[str]
+) -> str:
     """A reservation of the profile that is open, ours, and has room in size and time: nobody has to ask for it."""
     for known in profile.reservations:
         seen = _seen(known.name, known, there, now)
         ours = not known.experiments or order.experiment in known.experiments
         wanted_s = order.resources.walltime_s or 0.0
         open_now = seen is not None and seen.active and (not seen.until_at or now + wanted_s < seen.until_at - MARGIN_S)
-        if ours and open_now and seen is not None and _usable(seen, order.resources, now):
+        if ours and open_now and known.name not in full and seen is not None and _usable(seen, order.resources, now):
             return known.name
     return ""
 
@@ -130,17 +152,16 @@ def _usable(seen: Reservation, resources: Resources, now: float) -> bool:
 
 
 def _without(
-    order: Order, profile: SiteProfile, name: str, seen: Reservation, *, now: float, gone_since: float
+    order: Order, profile: SiteProfile, why: str, *, now: float, gone_since: float = 0.0
 ) -> Target | Hold | Outcome:
+    """The next step of the policy. `gone_since`: when waiting began; 0 when it is of no use, or over."""
     from sites import rules
 
-    small = seen.node_count and order.resources.nodes > seen.node_count
-    why = f"reservation {name!r} has only {seen.node_count} nodes" if small else f"reservation {name!r} is gone"
     waited_until = gone_since
     for step in [rules.fallback(text) for text in profile.policies.fallback]:
         if step.kind == "wait":
             waited_until += step.seconds
-            if now < waited_until and not small:
+            if gone_since and now < waited_until:
                 return Hold(f"{why}; waits for it until {clock(waited_until, now)}", waited_until)
         elif step.kind == "site":
             return Outcome(FailureClass.RESERVATION, f"{why}, so it goes to site {step.name!r}", elsewhere=step.name)
@@ -160,19 +181,22 @@ def _target(
     now: float = 0.0,
 ) -> Target | Outcome:
     queue = profile.queue(wanted)
-    if queue is None and wanted and profile.queues:
+    theirs = reservation.queue if reservation is not None else ""  # the scheduler has named it: it is there
+    if queue is None and wanted and wanted != theirs and profile.queues:
         known = [q.name for q in profile.queues] + sorted({q.use for q in profile.queues})
         sentence = f"site {profile.name!r} has no queue {wanted!r}.{nearest(wanted, known)} It has: {', '.join(known)}"
         return Outcome(FailureClass.USER, sentence)
     longest_s = queue.max_walltime_s if queue is not None else 0.0
     until = reservation.until_at if reservation is not None else 0.0
     if reservation is not None and until:
-        left_s = until - max(now, reservation.from_at)
+        # Schedulers count in minutes, and a job that could outlast its reservation never starts in it.
+        left_s = max(60.0, (until - MARGIN_S - max(now, reservation.from_at)) // 60 * 60)
         longest_s = min(longest_s, left_s) if longest_s else left_s
     return Target(
         _mode(order, profile),
         shape_of(order.resources),
         queue=queue.name if queue is not None else wanted,
+        partition=queue.partition if queue is not None else wanted,
         qos=queue.qos if queue is not None else "",
         options=tuple(queue.options) if queue is not None else (),
         account=order.placing.account or account or profile.accounts.default,

@@ -31,12 +31,13 @@ class Tracker:
         self._missed: dict[str, int] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._stop = False
+        self._stop = threading.Event()
         self._asked_at = float("-inf")
         self.silent_since = 0.0  # epoch seconds; 0: it answers
         self.silent_words = ""
         self.wants_reservations = False  # nobody has asked for one yet
         self.reservations: dict[str, Reservation] | None = None  # None: not known yet
+        self.reservations_at = 0.0  # epoch seconds: as they were then
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
 
     def start(self) -> None:
@@ -59,25 +60,31 @@ class Tracker:
         with self._lock:
             return self._seen.get(job_id)
 
+    def ask_reservations(self) -> None:
+        """What is known of them may be too old."""
+        self.wants_reservations = True
+        self._asked_at = float("-inf")
+        self._wake.set()
+
     def look_soon(self) -> None:
         """Something has happened: do not wait for the next turn."""
         self._wake.set()
 
     def close(self) -> None:
-        self._stop = True
+        self._stop.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        while not self._stop:
+        while not self._stop.is_set():
             begun = time.monotonic()
             try:
                 self.look()
             except Exception:  # a fault here must not leave jobs unwatched for ever
                 log.exception("tracker.look_failed")
             # never more than one look a second, whoever wakes us
-            time.sleep(max(0.0, 1.0 - (time.monotonic() - begun)))
+            self._stop.wait(max(0.0, 1.0 - (time.monotonic() - begun)))
             self._wake.wait(max(0.0, self._poll_s - (time.monotonic() - begun)))
             self._wake.clear()
 
@@ -86,10 +93,14 @@ class Tracker:
         with self._lock:
             ids = list(self._watched)
         try:
-            if self.wants_reservations and time.monotonic() - self._asked_at > RESERVATIONS_S:
-                self.reservations = self._scheduler.reservations()
-                self._asked_at = time.monotonic()
             found = self._scheduler.jobs(ids) if ids else {}
+            for job_id in ids:
+                self._saw(job_id, found.get(job_id) or Job(job_id, "", JobState.GONE))
+            if self.wants_reservations and time.monotonic() - self._asked_at > RESERVATIONS_S:
+                self._asked_at = time.monotonic()
+                at = time.time()
+                self.reservations = self._scheduler.reservations()
+                self.reservations_at = at
         except SchedulerSilent as error:
             if not self.silent_since:
                 self.silent_since = time.time()
@@ -102,11 +113,11 @@ class Tracker:
         if self.silent_since:
             log.info("scheduler.answers_again", silent_s=round(time.time() - self.silent_since))
             self.silent_since = 0.0
-        for job_id in ids:
-            self._saw(job_id, found.get(job_id) or Job(job_id, "", JobState.GONE))
 
     def _saw(self, job_id: str, job: Job) -> None:
         with self._lock:
+            if job_id not in self._watched:  # forgotten while we looked
+                return
             if job.state is JobState.GONE:
                 self._missed[job_id] = self._missed.get(job_id, 0) + 1
                 if self._missed[job_id] < FORGOTTEN_LOOKS:

@@ -6,6 +6,8 @@ Only the first can say that it went well. The others name the cause when it is m
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -13,6 +15,8 @@ from orchestrator.jobs import Job, JobState
 from orchestrator.jobscript import Record
 from orchestrator.model import FailureClass, Outcome
 
+OUT_OF_MEMORY = re.compile(r"(?i)exceeded (?:\w+ )?memory limit|oom[-_ ]?kill|out of memory")  # words of schedulers
+WARNED = "ALRM"  # the signal of the script's own timer
 NEAR_S = 5.0  # clocks and signals are no more exact than this
 
 CLASSES = {
@@ -52,6 +56,8 @@ def of(job: Job, outcome: Outcome | None, record: Record | None, limits: Limits,
     if outcome is None and record is not None and record.step == "init" and not record.signal:
         failure = FailureClass.SITE
         reason = f"job {job.id}: the environment could not be prepared (exit status {record.status})"
+    if outcome is None and failure in (FailureClass.LOST, FailureClass.OUTSIDE) and OUT_OF_MEMORY.search(last_words):
+        failure, reason = FailureClass.MEMORY, f"job {job.id} {_WORDS[JobState.MEMORY]}: {last_words}"
     if outcome is None and last_words and failure in (FailureClass.SITE, FailureClass.LOST):
         reason = f"{reason}: {last_words}"
     if failure is FailureClass.WALLTIME:
@@ -69,11 +75,7 @@ def _cause(job: Job, record: Record | None, limits: Limits) -> tuple[FailureClas
     state = job.state
     if state not in CLASSES and record is not None and record.signal:
         # asked to end and over in time: schedulers call that failed, cancelled or done as it comes
-        lasted_s = record.ended - record.started
-        if limits.walltime_s and lasted_s >= limits.walltime_s - limits.warning_s - NEAR_S:
-            state = JobState.WALLTIME
-        else:
-            state = JobState.CANCELLED
+        state = JobState.WALLTIME if _near_the_end(job, record, limits) else JobState.CANCELLED
     words = _WORDS.get(state, f"ended as {state.value}")
     more = f" ({job.reason})" if job.reason else ""
     failure = CLASSES.get(state, FailureClass.LOST)
@@ -83,6 +85,8 @@ def _cause(job: Job, record: Record | None, limits: Limits) -> tuple[FailureClas
 
 
 def _near_the_end(job: Job, record: Record | None, limits: Limits) -> bool:
+    if record is not None and record.signal == WARNED:
+        return True
     if not limits.walltime_s:
         return False
     if record is not None and record.signal:

@@ -125,8 +125,11 @@ def slot_name(pid: int, host: str) -> str:
     return f"{host.replace('.', '_')}-{pid}" if host else str(pid)
 
 
-def run(text: str, surrounding: str) -> str:
-    """Carry out the order in `text`, in the `Around` that the other text holds; its outcome as text. Never raises."""
+def run(text: str, surrounding: str, **_parsl: object) -> str:
+    """Carry out the order in `text`, in the `Around` that the other text holds; its outcome as text. Never raises.
+
+    Parsl hands on what its executors are told of nodes and ranks; the order says it, too.
+    """
     global _worker
     order = codec.loads(text, Order)
     around = surroundings.read(surrounding)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import definitions, demo, logs, runs, service, sites
+from orchestrator.cli import definitions, demo, logs, reservations, runs, service, sites, slurm_cluster
 from orchestrator.cli.group import Commands
 
 
@@ -36,6 +36,8 @@ for command in (
     definitions.lint,
     definitions.export,
     sites.site,
+    reservations.reservation,
+    slurm_cluster.slurm_cluster,
     service.up,
     service.down,
     service.status,

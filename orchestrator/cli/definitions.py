@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from orchestrator.cli.session import arguments_argument, json_option, workflow_a
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
+    from orchestrator.engine.placement import Placement
     from orchestrator.model import Definition, Plan
 
 SUFFIXES = (".py", ".pyspec", ".json")
@@ -135,8 +137,8 @@ def print_arguments(definition: Definition, workflow: str, *, as_json: bool) -> 
     click.echo(formats.entries((a["name"], _note(a), a["description"]) for a in lines))
 
 
-def print_plan(plan: Plan, *, as_json: bool) -> None:
-    """What the plan would do, for people or for programs."""
+def print_plan(plan: Plan, placements: Sequence[Placement] = (), *, as_json: bool) -> None:
+    """What the plan would do, for people or for programs, and where its stages would go now."""
     from orchestrator.definition import explain as explaining
 
     explanation = explaining.explain(plan)
@@ -144,9 +146,20 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
         from orchestrator import codec
         from orchestrator.cli import formats
 
-        formats.emit({**json.loads(codec.dumps(explanation)), "plan": json.loads(codec.dumps(plan))})
+        formats.emit(
+            {
+                **json.loads(codec.dumps(explanation)),
+                "placements": [json.loads(codec.dumps(p)) for p in placements],
+                "plan": json.loads(codec.dumps(plan)),
+            }
+        )
     else:
+        from orchestrator.engine import placement_text
+
         click.echo(explaining.render(explanation), nl=False)
+        for found in placements:
+            click.echo(f"\nWhere {found.stage} would go now: {placement_text.sentence(found)}")
+            click.echo(placement_text.table(found), nl=False)
 
 
 @click.command()
@@ -161,7 +174,8 @@ def explain(workflow: str, pairs: tuple[str, ...], as_json: bool, **placing: str
     with session.client() as client:
         definition = client.definition(workflow)
         plan = client.plan(definition, compat.parse_arguments(pairs), placing=session.placing(placing))
-    print_plan(plan, as_json=as_json)
+        placements = client.placements(plan)
+    print_plan(plan, placements, as_json=as_json)
 
 
 @click.command()

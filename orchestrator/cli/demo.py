@@ -21,7 +21,7 @@ from orchestrator.cli.session import json_option
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
-    from orchestrator.model import Run
+    from orchestrator.model import Placing, Run
 
 SIZES = {
     "standard": {"columns": "512", "rows": "64", "angles": "721"},
@@ -32,9 +32,10 @@ SIZES = {
 @click.command()
 @click.option("--directory", default="demo", show_default=True, type=click.Path(), help="Where its files go.")
 @click.option("--size", default="standard", show_default=True, type=click.Choice(list(SIZES)), help="Of the scan.")
+@session.placing_options
 @json_option
 @click.pass_context
-def demo(context: click.Context, directory: str, size: str, as_json: bool) -> None:
+def demo(context: click.Context, /, directory: str, size: str, as_json: bool, **placing: str | None) -> None:
     """Make a scan of a known object, reconstruct it, and check the result against the truth."""
     from orchestrator.cli import formats, progress
 
@@ -47,7 +48,7 @@ def demo(context: click.Context, directory: str, size: str, as_json: bool) -> No
             _say(as_json, f"Going on with run {run_id}, which was cut off.")
         else:
             scan_s = _scan(where, size, as_json)
-            run_id = _submit(client, where)
+            run_id = _submit(client, where, session.placing(placing))
             _say(as_json, f"Reconstructing as run {run_id}.")
         ended = progress.follow(client, run_id, quiet=as_json)
     record = _record(ended, where, scan_s, time.monotonic() - begun)
@@ -138,14 +139,14 @@ def _unfinished(client: Client, where: Path) -> str:
         return ""
 
 
-def _submit(client: Client, where: Path) -> str:
+def _submit(client: Client, where: Path, placing: Placing) -> str:
     """Start the run; its id is written down first, so that a demo that is cut off finds it again."""
     arguments = {
         "filePath": str(where / "scan.h5"),
         "truthPath": str(where / "scan_truth.h5"),
         "outputDir": str(where / "results"),
     }
-    plan = client.plan(client.definition("tomography"), arguments, directory=str(where))
+    plan = client.plan(client.definition("tomography"), arguments, directory=str(where), placing=placing)
     run_id = str(uuid.uuid4())
     part = where / "run.json.part"
     part.write_text(json.dumps({"run": run_id}) + "\n", encoding="utf-8")

@@ -39,7 +39,7 @@ def _complete(context: click.Context, _parameter: click.Parameter, incomplete: s
     return [CompletionItem(n) for n in known if n.startswith(incomplete)] or [CompletionItem(incomplete, type="file")]
 
 
-_name_argument = click.argument("name", metavar="NAME", shell_complete=_complete)
+name_argument = click.argument("name", metavar="NAME", shell_complete=_complete)
 
 
 def _folder(settings: Settings) -> Path:
@@ -47,7 +47,7 @@ def _folder(settings: Settings) -> Path:
     return settings.home / "sites"
 
 
-def _load(name: str) -> SiteProfile:
+def load(name: str) -> SiteProfile:
     from orchestrator import settings
     from sites import loader
 
@@ -107,11 +107,11 @@ def ls(as_json: bool) -> None:
 
 
 @site.command()
-@_name_argument
+@name_argument
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show what the profile of a site says."""
-    profile = _load(name)
+    profile = load(name)
     if as_json:
         from orchestrator.cli import formats
 
@@ -123,7 +123,7 @@ def show(name: str, as_json: bool) -> None:
 
 
 @site.command()
-@_name_argument
+@name_argument
 @click.option("--live", is_flag=True, help="Run a small job there too, on one node for some seconds.")
 @click.option("--queue", default="", metavar="NAME", help="Queue or use for that job; without it, a debug queue.")
 @click.option(
@@ -149,7 +149,7 @@ def check(context: click.Context, name: str, live: bool, queue: str, timeout_s: 
     from orchestrator.cli import formats
 
     _quiet_logs()
-    profile = _load(name)
+    profile = load(name)
     if queue and profile.queue(queue) is None:
         raise click.BadParameter(f"there is no queue or use {queue!r} in the profile", param_hint="'--queue'")
     scheduler, refused = _scheduler(profile)

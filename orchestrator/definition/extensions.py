@@ -125,7 +125,8 @@ def read_retries(value: Any, kind: StageKind, place: Place) -> tuple[RetryRule, 
         rules[FailureClass.BAD_OUTPUT] = RetryRule(FailureClass.BAD_OUTPUT, 1)
     if isinstance(value, int):
         counted = (FailureClass.LOST, FailureClass.NODE, FailureClass.TRANSIENT, FailureClass.BAD_OUTPUT)
-        rules |= {f: RetryRule(f, _retry_count(value, place)) for f in counted}
+        most = _retry_count(value, place)
+        rules = rules | {f: RetryRule(f, most) for f in counted} if most else {}
     elif value is not None:
         known = tuple(str(f) for f in REPEATABLE)
         known_keys(value, known, place, "'retries'")

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from orchestrator.definition import variables
-from orchestrator.engine import place_limits
+from orchestrator.engine import place_limits, placement
 from orchestrator.engine.opening import values_of
 from orchestrator.engine.place_facts import Closed, Need, NodeFacts, QueueFacts, ReservationFacts, SiteFacts
+from orchestrator.engine.placement import Placement
+from orchestrator.errors import BeamwayError
 from orchestrator.jobs import Queue as Seen
 from orchestrator.model import Placing, Resources, Run, StagePlan
 from orchestrator.protocol import SiteView
+from orchestrator.store import history
+from orchestrator.store.database import Database
 
 if TYPE_CHECKING:
     from sites.schema import Node, Queue, SiteProfile
+
+log = structlog.get_logger()
 
 MOST_FILES = 10_000  # of a folder that is an input: more are not counted
 EXPORT_CONTROLLED = "exportControlled"  # argument of a run: true keeps its data to sites that may have them
@@ -105,6 +114,38 @@ def need(run: Run, plan: StagePlan) -> Need:
         export_controlled=values.get(EXPORT_CONTROLLED, "").lower() in ("1", "true", "yes"),
         queue=plan.placing.queue,
         reservation=plan.placing.reservation,
+    )
+
+
+def candidates(default: str, own: Path) -> Iterator[SiteProfile]:
+    """The default site and every profile that somebody has added to this home."""
+    from sites import loader
+
+    for name in dict.fromkeys([default, *loader.names([own])]):
+        try:
+            yield loader.load(name, [own])
+        except BeamwayError as error:
+            log.warning("placing.profile", site=name, reason=error.sentence)
+
+
+def queues(profile: SiteProfile, placing: Placing) -> tuple[str, ...]:
+    """Those of the site that a stage with this placing could go to."""
+    asked = profile.queue(placing.queue)
+    return tuple(q.name for q in ([asked] if placing.queue and asked else profile.queues))
+
+
+def predict(
+    database: Database, run: Run, plan: StagePlan, sites: Sequence[tuple[SiteProfile, SiteView]], *, now: float
+) -> Placement:
+    """The choice among these sites, from what they say and what was measured."""
+    asked = need(run, plan)
+    return placement.choose(
+        asked,
+        [facts(profile, view) for profile, view in sites],
+        now=now,
+        history=history.timings(database, asked.workflow, asked.stage),
+        rates=history.rates(database),
+        corrections=placement.corrections(history.waits(database)),
     )
 
 

@@ -150,28 +150,14 @@ def _submit_argv(spec: JobSpec) -> list[str]:
         argv += ["-l", f"place={':'.join(place)}"]
     if spec.walltime_s > 0:
         argv += ["-l", f"walltime={math.ceil(spec.walltime_s)}"]
-    if warned := _warned_after(spec):
+    if warned := specs.warned_after_s(spec):
         argv += ["-v", f"{text.WARNED}={warned}"]
     return [*argv, *spec.options]
 
 
-def _warned_after(spec: JobSpec) -> int:
-    if not 0 < spec.warning_s < spec.walltime_s:
-        return 0
-    return max(1, math.floor(spec.walltime_s - spec.warning_s))
-
-
 def _script(spec: JobSpec) -> str:
-    first, _, rest = specs.for_bash(spec.script).partition("\n")
-    lines = [first, f"cd {shlex.quote(spec.directory)} || exit 73"]  # PBS starts a job in the home of its account
-    if warned := _warned_after(spec):
-        # It ends with the script: a timer that is left behind would keep some sites' nodes.
-        lines.append(
-            f'( until=$((SECONDS + {warned})); while kill -0 "$$" 2>/dev/null; do'
-            ' left=$((until - SECONDS)); if [ "$left" -le 0 ]; then kill -TERM "$$"; break; fi;'
-            ' sleep "$((left < 5 ? left : 5))"; done ) </dev/null >/dev/null 2>&1 &'
-        )
-    return "\n".join([*lines, rest])
+    # PBS starts a job in the home of its account
+    return specs.timed(spec, f"cd {shlex.quote(spec.directory)} || exit 73")
 
 
 def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:

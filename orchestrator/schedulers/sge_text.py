@@ -215,7 +215,7 @@ def amount(text: str) -> float:
     except ValueError:
         return 0.0
     power = "kmgt".find(match[2].lower()) + 1 if match[2] else 0
-    return number * (1000 if match[2].islower() else 1024) ** power
+    return number * float(1000 if match[2].islower() else 1024) ** power
 
 
 def _fields(block: str, *, colon: bool = True) -> dict[str, list[str]]:

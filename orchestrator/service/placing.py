@@ -14,13 +14,11 @@ import structlog
 
 from orchestrator import events, protocol, states
 from orchestrator.engine import place_sites, placement, placement_text
-from orchestrator.errors import BeamwayError
 from orchestrator.model import Run, StageStatus, Task, TaskStatus
 from orchestrator.settings import Settings
 from orchestrator.store import history
 from orchestrator.store.database import Database
 from orchestrator.store.measured import Timing
-from sites import loader
 
 if TYPE_CHECKING:
     from sites.schema import SiteProfile
@@ -58,6 +56,8 @@ class Placer:
         self._heard: set[str] = set()  # sites that have answered before
 
     def begin(self, run_id: str, place: events.Place) -> None:
+        if any((q.run_id, q.place) == (run_id, place) for q in self._questions.values()):
+            return  # many attempts of a stage may be refused by its site at once
         self._number += 1
         self._questions[self._number] = _Question(run_id, place, time.time())
 
@@ -97,37 +97,22 @@ class Placer:
         question.asked_at = now
         question.sites = {p.name: p for p in self._candidates()}
         question.views = {}
-        new = question.sites.keys() - self._heard
+        new = {n for n, p in question.sites.items() if not p.local} - self._heard
         question.until = now + (FIRST_S if new else ANSWER_S)
         for name, profile in question.sites.items():
             if profile.local:
                 question.views[name] = protocol.SiteView(now)
                 continue
-            asked = profile.queue(plan.placing.queue)
-            queues = [asked] if plan.placing.queue and asked else profile.queues
-            self._ask(name, protocol.Estimate(number, plan.resources, tuple(q.name for q in queues)))
+            self._ask(name, protocol.Estimate(number, plan.resources, place_sites.queues(profile, plan.placing)))
 
     def _candidates(self) -> Iterable[SiteProfile]:
-        own = self._settings.home / "sites"
-        for name in dict.fromkeys([self._settings.site, *loader.names([own])]):
-            try:
-                yield loader.load(name, [own])
-            except BeamwayError as error:
-                log.warning("placing.profile", site=name, reason=error.sentence)
+        return place_sites.candidates(self._settings.site, self._settings.home / "sites")
 
     def _decide(self, question: _Question, run: Run, now: float) -> events.Event | None:
         plan = states.stage_plan(run, question.place.stage)
-        asked = place_sites.need(run, plan)
         silent = protocol.SiteView(now, silent_since=question.asked_at)
-        sites = [place_sites.facts(p, question.views.get(n, silent)) for n, p in question.sites.items()]
-        found = placement.choose(
-            asked,
-            sites,
-            now=now,
-            history=history.timings(self._database, asked.workflow, asked.stage),
-            rates=history.rates(self._database),
-            corrections=placement.corrections(history.waits(self._database)),
-        )
+        sites = [(p, question.views.get(n, silent)) for n, p in question.sites.items()]
+        found = place_sites.predict(self._database, run, plan, sites, now=now)
         if question.place.but:
             found = placement.fallback(found, question.place.but)
         attempt = max((t.attempt for t in run.tasks.values() if t.stage == plan.name), default=0) + 1

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import structlog
 
 from orchestrator import events, protocol
+from orchestrator.engine import place_sites
 from orchestrator.engine.loop import Effects, Engine, new_run
 from orchestrator.errors import BeamwayError, Conflict, Unavailable
 from orchestrator.locks import lock, service_lock
@@ -98,6 +99,10 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         log.info("service.started", home=str(self._home), unfinished=self._engine.recover())
+        if not self._idle_exit_s:  # a service that stays has the workers of reservations warm before a run asks
+            for profile in place_sites.candidates(self._settings.site, self._home / "sites"):
+                if any(r.warm for r in profile.reservations) and not profile.local:
+                    self._site(profile.name)
         tended_at = 0.0
         while not self._stopping:
             now = time.monotonic()

@@ -199,7 +199,7 @@ def test_resources_that_the_site_does_not_have(warm: Path, tmp_path: Path) -> No
     path.write_text(json.dumps({"name": "w", "owner": "o", "stages": stages}))
     result = beamway(warm, "run", str(path), cwd=tmp_path)
     assert result.returncode == 2
-    assert "asks for 2 nodes" in result.stderr
+    assert "needs 2 nodes; local has 1" in result.stderr
 
 
 def test_a_run_id_that_would_leave_the_home_is_refused(shared_client: Client, tmp_path: Path) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from immutables import Map
 
 from orchestrator import events as e
 from orchestrator import states as s
+from orchestrator.definition.extensions import OF_JOBS as OF_JOBS_RULES
 from orchestrator.model import (
     RUN_ENDED,
     STAGE_PASSED,
     TASK_ENDED,
     FailureClass,
     Outcome,
+    Placing,
     Plan,
     Repeat,
     RetryRule,
@@ -50,6 +53,7 @@ class World:
     finished: list[RunStatus] = field(default_factory=list)
     items: int = 1
     satisfied_at: int = 1
+    placed: list[e.Place] = field(default_factory=list)
 
     def feed(self, event: e.Event) -> None:
         queue = [event]
@@ -82,6 +86,8 @@ class World:
                         self.launched.append((task.number, task.attempt))
                     case e.Kill():
                         self.killed.append(command.number)
+                    case e.Place():
+                        self.placed.append(command)
                     case e.Wake():
                         self.wakes.append(command)
                     case e.Finished():
@@ -330,3 +336,141 @@ def test_every_history_ends_and_keeps_the_rules(stages: tuple[StagePlan, ...], s
         world.feed(event)
     assert world.run.status in RUN_ENDED
     assert world.finished == [world.run.status]
+
+
+# ------------------------------------------------------------------------------------------------------- the place
+
+OF_JOBS = tuple(OF_JOBS_RULES.values())
+ANYWHERE = {"placing": Placing(site="auto"), "retries": OF_JOBS}
+
+
+def due(world: World) -> None:
+    """The time of the last wish to be woken has come."""
+    wake = world.wakes[-1]
+    world.at = wake.at
+    world.feed(e.TaskDue(wake.at, wake.number))
+
+
+def test_a_stage_whose_site_is_auto_opens_when_it_has_one() -> None:
+    world = begun(stage("a", **ANYWHERE))
+    assert (world.placed, world.opened, world.launched) == ([e.Place("a")], [], [])
+    world.feed(e.StagePlaced(1.0, "a", "far", "it is idle", "fast", "beam"))
+    state = world.run.stages["a"]
+    assert (state.site, state.queue, state.reservation, state.placed) == ("far", "fast", "beam", "it is idle")
+    assert (world.opened, world.run.tasks[0].site) == (["a"], "far")
+
+
+def test_an_answer_that_comes_twice_opens_once() -> None:
+    world = begun(stage("a", **ANYWHERE))
+    for site in ("far", "near"):
+        world.feed(e.StagePlaced(1.0, "a", site))
+    assert world.launched == [(0, 1)]
+
+
+def test_a_stage_with_a_site_is_not_placed() -> None:
+    world = begun(stage("a", placing=Placing(site="far")), stage("b", "a"))
+    assert world.placed == []
+    world.end(0)
+    assert [world.run.tasks[n].site for n in (0, 1)] == ["far", ""]
+
+
+def test_a_stage_that_no_site_can_take_fails_with_the_reason() -> None:
+    world = begun(stage("a", **ANYWHERE))
+    world.feed(e.StageRefused(1.0, "a", "no site has GPUs"))
+    assert world.run.status is RunStatus.FAILED
+    assert world.run.error == "stage 'a': no site has GPUs"
+
+
+def test_a_run_cancelled_while_a_site_is_chosen_is_over_and_the_answer_comes_to_nothing() -> None:
+    world = begun(stage("a", **ANYWHERE))
+    world.feed(e.CancelAsked(1.0))
+    world.feed(e.StagePlaced(2.0, "a", "far"))
+    assert world.run.status is RunStatus.ABORTED
+    assert world.launched == []
+
+
+def test_after_a_restart_a_site_is_chosen_again_and_a_chosen_one_is_kept() -> None:
+    world = begun(stage("a", **ANYWHERE))
+    world.feed(e.Recovered(1.0))
+    assert world.placed == [e.Place("a"), e.Place("a")]
+    world.feed(e.StagePlaced(1.0, "a", "far"))
+    world.feed(e.Recovered(2.0))
+    assert len(world.placed) == 2
+    assert world.run.tasks[0].site == "far"
+
+
+def test_a_site_that_refuses_a_stage_without_a_fixed_site_is_left_for_another() -> None:
+    world = begun(stage("a", **ANYWHERE))
+    world.feed(e.StagePlaced(1.0, "a", "far"))
+    world.end(0, FailureClass.SITE)
+    assert world.placed[-1] == e.Place("a", but=("far",))
+    world.feed(e.StagePlaced(2.0, "a", "near"))
+    assert world.run.tasks[0].site == "far", "the attempt that was made stays with its site"
+    due(world)
+    assert (world.run.tasks[0].site, world.run.tasks[0].attempt) == ("near", 2)
+
+
+def test_a_site_that_was_named_is_tried_again_and_not_left() -> None:
+    world = begun(stage("a", placing=Placing(site="far"), retries=OF_JOBS))
+    world.end(0, FailureClass.SITE)
+    due(world)
+    assert (world.placed, world.run.tasks[0].site) == ([], "far")
+
+
+@pytest.mark.parametrize("failure", [FailureClass.SITE, FailureClass.RESERVATION])
+@pytest.mark.parametrize("site", ["auto", "far"])
+def test_the_site_that_the_policy_names_is_next(failure: FailureClass, site: str) -> None:
+    world = begun(stage("a", placing=Placing(site=site), retries=OF_JOBS))
+    world.feed(e.StagePlaced(1.0, "a", "far", queue="fast", reservation="beam"))
+    world.end(0, failure, elsewhere="near")
+    due(world)
+    state = world.run.stages["a"]
+    assert (world.run.tasks[0].site, state.queue, state.reservation, state.placed) == ("near", "", "", "why")
+
+
+def test_an_attempt_of_the_site_before_does_not_move_the_stage_again() -> None:
+    world = begun(stage("a", per_file=True, **ANYWHERE), items=2)
+    world.feed(e.StagePlaced(1.0, "a", "far"))
+    world.end(0, FailureClass.SITE)
+    world.feed(e.StagePlaced(2.0, "a", "near"))
+    asked = len(world.placed)
+    world.end(1, FailureClass.SITE)
+    assert len(world.placed) == asked, "it would say: not `near`, which has refused nothing"
+    world.end(1, FailureClass.RESERVATION, elsewhere="third")
+    assert world.run.stages["a"].site == "near"
+
+
+def test_a_reservation_that_is_gone_without_a_policy_is_tried_again_where_it_was() -> None:
+    world = begun(stage("a", **ANYWHERE))
+    world.feed(e.StagePlaced(1.0, "a", "far"))
+    world.end(0, FailureClass.RESERVATION)
+    assert world.placed == [e.Place("a")]
+
+
+def test_a_retry_of_the_run_chooses_anew() -> None:
+    world = begun(stage("a", **ANYWHERE))
+    world.feed(e.StagePlaced(1.0, "a", "far"))
+    world.end(0, FailureClass.USER)
+    world.feed(e.RetryAsked(2.0))
+    assert world.placed == [e.Place("a"), e.Place("a")]
+
+
+@pytest.mark.parametrize("rule", OF_JOBS, ids=[r.failure for r in OF_JOBS])
+def test_each_failure_of_jobs_has_its_own_budget(rule: RetryRule) -> None:
+    world = begun(stage("a", retries=OF_JOBS))
+    other = FailureClass.NODE if rule.failure is not FailureClass.NODE else FailureClass.SITE
+    world.end(0, other)
+    due(world)
+    for used in range(rule.most):
+        world.end(0, rule.failure)
+        assert world.run.tasks[0].used == {other: 1, rule.failure: used + 1}
+        due(world)
+    assert world.run.status is RunStatus.RUNNING
+    world.end(0, rule.failure)
+    assert world.run.status is RunStatus.FAILED
+
+
+def test_what_somebody_ended_outside_is_not_begun_again() -> None:
+    world = begun(stage("a", retries=OF_JOBS))
+    world.end(0, FailureClass.OUTSIDE)
+    assert world.run.status is RunStatus.FAILED

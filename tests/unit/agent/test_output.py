@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from orchestrator.agent import output
+from orchestrator.model import Order, StageKind
 
 
 def test_cut_keeps_both_ends_and_says_what_is_missing(tmp_path: Path) -> None:
@@ -54,3 +55,27 @@ def test_the_newest_progress_line_is_found_at_the_end_of_a_long_output(tmp_path:
     assert output.last_progress(str(path)) == (0.5, "reconstruct 5/10")
     path.write_text("no progress here\n")
     assert output.last_progress(str(path)) is None
+
+
+def left(tmp_path: Path, *, well: bool, begun: bool) -> set[str]:
+    """What is left of the files of an attempt."""
+    paths = output.Paths(Order("r.0.1", StageKind.KERNEL, "s", log_dir=str(tmp_path)))
+    for path in (paths.stdout, paths.exit, paths.cancelled, paths.job, paths.script, paths.order):
+        Path(path).touch()
+    Path(paths.stderr).write_text("grumble")
+    Path(f"{paths.job}.claim").mkdir()
+    Path(f"{paths.job}.claim/job").touch()
+    output.tidy(paths, well=well, begun=begun)
+    return {p.name.removeprefix("0.1.") for p in tmp_path.iterdir()}
+
+
+def test_an_attempt_that_went_well_leaves_what_it_wrote(tmp_path: Path) -> None:
+    assert left(tmp_path, well=True, begun=True) == {"err"}
+
+
+def test_a_failed_attempt_leaves_what_was_tried_and_its_claim(tmp_path: Path) -> None:
+    assert left(tmp_path, well=False, begun=True) == {"err", "job", "sh", "order", "job.claim"}
+
+
+def test_an_attempt_that_nobody_saw_begin_keeps_its_mark(tmp_path: Path) -> None:
+    assert "cancelled" in left(tmp_path, well=False, begun=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 from immutables import Map
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from orchestrator import protocol
 from orchestrator.errors import Conflict, NotFound
@@ -20,6 +20,7 @@ from orchestrator.model import (
     FailureClass,
     Finding,
     Outcome,
+    Placing,
     Plan,
     Product,
     Run,
@@ -147,8 +148,17 @@ class FakeClient:
             raise NotFound(f"There is no workflow {name!r}.", "`beamway workflows` lists them.")
         return Definition("recon", "ann", {}, {})
 
-    def plan(self, definition: Definition, arguments: dict[str, str], *, strict: bool = False) -> Plan:
+    def plan(
+        self,
+        definition: Definition,
+        arguments: dict[str, str],
+        *,
+        strict: bool = False,
+        placing: Placing | None = None,
+    ) -> Plan:
         self.asked.append(("plan", json.dumps(arguments), str(strict)))
+        if placing not in (None, Placing()):
+            self.asked.append(("placing", *(f"{k}={v}" for k, v in asdict(placing).items() if v)))
         return self.planned
 
     def submit(self, plan: Plan, *, run_id: str = "") -> str:
@@ -185,8 +195,8 @@ class FakeClient:
     def events(self, run_id: str, after: int = 0) -> list[EventRow]:
         return [] if after else [EventRow(run_id, T0 + 5, "cancel asked", seq=1)]
 
-    def live(self, run_id: str) -> dict[str, tuple[float, str]]:
-        return {}
+    def live(self, run_id: str) -> protocol.Live:
+        return protocol.Live({}, {}, ())
 
     def follow(self, run_id: str, *, beat_s: float = 0.0) -> Iterator[Run]:
         return self.follows(run_id)

@@ -13,7 +13,7 @@ from orchestrator.definition import loader
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-TYPED = re.compile(r"(?:^|[`$] ?)beamway ([a-z]+)((?: [^`\n|]*)?)", re.MULTILINE)
+TYPED = re.compile(r"(?:^|[`$] ?)beamway ([a-z]+(?:-[a-z]+)*)((?: [^`\n|]*)?)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

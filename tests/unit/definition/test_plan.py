@@ -253,7 +253,7 @@ def test_retries() -> None:
         **{name: most for name, most in jobs.items() if name != "walltime"},
     }
     spec = {"most": 3, "delay": "5 s", "factor": 1.5, "longest": "1 min", "exitCodes": [9, 137]}
-    (rule, _) = stage({**C, "retries": {"transient": spec}}).retries
+    rule = next(r for r in stage({**C, "retries": {"transient": spec}}).retries if r.failure is FailureClass.TRANSIENT)
     assert (rule.failure, rule.most, rule.delay_s, rule.factor) == (FailureClass.TRANSIENT, 3, 5.0, 1.5)
     assert (rule.delay_max_s, rule.exit_codes) == (60.0, (9, 137))
 

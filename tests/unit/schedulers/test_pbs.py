@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,15 +58,19 @@ class TestPbs(SchedulerContract):
         number = bench.run("bw-up", ["true"])
         bench.until(number)
         (place / "faults").write_text("refuse")
-        for ask in (
+        asks: tuple[Callable[[], object], ...] = (
             bench.scheduler.ping,
             lambda: bench.scheduler.jobs([number]),
             lambda: bench.scheduler.find("bw-up"),
             lambda: bench.scheduler.cancel([number]),
             lambda: bench.scheduler.submit_once(bench.spec("bw-other", ["true"])),
-        ):
-            with pytest.raises(SchedulerSilent, match="cannot connect"):
-                ask()
+        )
+        try:
+            for ask in asks:
+                with pytest.raises(SchedulerSilent, match="cannot connect"):
+                    ask()
+        finally:
+            (place / "faults").unlink()
 
     def test_a_variable_that_breaks_the_answer_is_left_out(self, bench: Bench, place: Path) -> None:
         number = bench.run("bw-json", ["true"])

@@ -1,0 +1,87 @@
+"""The agent's connection to the service: messages both ways, and reports that are kept until they are stored.
+
+A report that the service has not stored goes out again over the next connection, so nothing that was seen to end is
+lost, whichever side dies. For one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import structlog
+
+from orchestrator import protocol
+
+SEND_S = 60.0  # a service that takes nothing for so long is gone
+
+log = structlog.get_logger()
+
+Event: TypeAlias = protocol.Started | protocol.Progress | protocol.Waits | protocol.Ended
+
+
+class Link:
+    def __init__(self, home: Path, site: str) -> None:
+        self._home, self._site = home, site
+        self._frames = protocol.Frames()
+        self._unstored: dict[int, protocol.Report] = {}
+        self._number = 0
+        self.socket: socket.socket | None = None  # None: there is no connection
+
+    def connect(self, tokens: Iterable[str]) -> socket.socket | None:
+        """Say hello with the attempts of this agent, and send again what was not stored; None without a service."""
+        try:
+            self.socket = protocol.connect(self._home)
+        except OSError:
+            return None
+        self.socket.settimeout(SEND_S)
+        self._frames = protocol.Frames()
+        ended = (e.token for r in self._unstored.values() for e in r.events if isinstance(e, protocol.Ended))
+        self.say(protocol.Hello(self._site, os.getpid(), tuple({*ended, *tokens})))
+        for report in list(self._unstored.values()):
+            self.say(report)
+        return self.socket
+
+    def say(self, message: protocol.Message) -> None:
+        """What cannot be sent is left out; `hear` sees that the connection is over."""
+        if self.socket is None:
+            return
+        try:
+            self.socket.sendall(protocol.pack(message))
+        except OSError as error:
+            log.warning("service.gone", reason=str(error))
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)  # the next read sees the end
+
+    def hear(self) -> list[protocol.AnyMessage] | None:
+        """What the service says; None when the connection is over."""
+        assert self.socket is not None
+        try:
+            data = self.socket.recv(1 << 20)
+            messages = self._frames.feed(data)
+        except (OSError, ValueError):
+            data, messages = b"", []
+        if data:
+            return messages
+        self.close()
+        return None
+
+    def report(self, events: Sequence[Event]) -> None:
+        self._number += 1
+        report = self._unstored[self._number] = protocol.Report(self._number, tuple(events))
+        self.say(report)
+
+    def stored(self, number: int) -> list[protocol.Ended]:
+        """The ends in the reports up to this number, which are on the service's disk now."""
+        done = [self._unstored.pop(n) for n in sorted(self._unstored) if n <= number]
+        return [e for report in done for e in report.events if isinstance(e, protocol.Ended)]
+
+    def close(self) -> None:
+        if self.socket is not None:
+            with contextlib.suppress(OSError):
+                self.socket.close()
+        self.socket = None

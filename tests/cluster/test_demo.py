@@ -1,0 +1,143 @@
+"""One definition file, the standard tomography workflow, in every way that a site with a scheduler can run it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kernels import contract
+from orchestrator.jobs import JobState
+from orchestrator.model import Placing, Run, RunStatus
+from orchestrator.schedulers.sge import GridEngine
+from slurm import reservations
+from slurm.client import Slurm
+from slurm.cluster import Cluster, profile_toml
+from tests.cluster import gridengine
+from tests.cluster import slurm as trial
+from tests.cluster.product import Product, product
+
+pytestmark = pytest.mark.timeout(240)
+
+WAYS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "pilot": ({"mode": "pilot"}, {}),
+    "batch": ({"mode": "batch"}, {}),
+    "reservation": ({"mode": "pilot", "reservation": "beam"}, {}),
+    "mpi": ({"mode": "pilot"}, {"nodes": "2", "ranksPerNode": "2", "coresPerRank": "1"}),
+    "mpi batch": ({"mode": "batch"}, {"nodes": "2", "ranksPerNode": "2", "coresPerRank": "1"}),
+    "gpus": ({"mode": "batch"}, {"nodes": "2", "ranksPerNode": "2", "coresPerRank": "1", "gpusPerRank": "1"}),
+    "gpus of a pilot": ({"mode": "pilot"}, {"coresPerRank": "1", "gpusPerRank": "2"}),
+}
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scan") / "scan.h5"
+    arguments = {"output": str(path), "columns": "128", "rows": "40", "angles": "181"}
+    contract.run("tomography.simulate", arguments, say=None)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(scan: Path) -> str:
+    """The checksum of the volume as one process makes it, from the axis as the workflow captures it."""
+    out = scan.with_name("alone.zarr")
+    axis = contract.run("tomography.axis", {"input": str(scan), "output": str(scan.with_name("axis.nxs"))}, say=None)
+    captured = contract.metric_line("rotation_axis", axis.metrics["rotation_axis"]).split()[-1]
+    contract.run("tomography.reconstruct", {"input": str(scan), "output": str(out), "rotationAxis": captured}, say=None)
+    return volume_of(out)["checksum"]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with trial.running() as here:
+        yield here
+
+
+@pytest.fixture(scope="module")
+def on_slurm(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    slurm = Slurm(environment=cluster.environment)
+    with product(tmp_path_factory.mktemp("slurm"), profile_toml(cluster), slurm) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def on_grid_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    if reason := gridengine.missing():
+        pytest.skip(reason)
+    tmp = tmp_path_factory.mktemp("sge")
+    with gridengine.running() as engine:
+        text = engine.profile_toml("engine", scratch=tmp / "scratch")
+        text += '\n[execution]\nmode = "pilot"\naddress = "127.0.0.1"\n'
+        with product(tmp, text, GridEngine(environment=engine.environment), site="engine") as made:
+            yield made
+
+
+def volume_of(volume: Path) -> dict[str, str]:
+    """What the manifest says of the volume."""
+    record = json.loads(Path(f"{volume}.manifest.json").read_text())
+    return {**record["outputs"][0], "provenance": record["provenance"]}
+
+
+def reconstruct(here: Product, scan: Path, out: Path, placing: dict[str, str], arguments: dict[str, str]) -> Run:
+    definition = here.client.definition("tomography")
+    given = {"filePath": str(scan), "outputDir": str(out), **arguments}
+    plan = here.client.plan(definition, given, placing=Placing(site=here.site, **placing))
+    return here.wait(here.client.submit(plan), 180)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_demo_on_slurm(on_slurm: Product, scan: Path, reference: str, way: str, tmp_path: Path) -> None:
+    placing, arguments = WAYS[way]
+    slurm = on_slurm.scheduler
+    assert isinstance(slurm, Slurm)
+    if "reservation" in placing:
+        now = time.time()
+        reservations.create(slurm, "beam", from_at=now, until_at=now + 3600, nodes=2, users=["root"])
+    run = reconstruct(on_slurm, scan, tmp_path / "out", placing, arguments)
+    assert run.status is RunStatus.DONE, run.error
+    made = volume_of(tmp_path / "out" / "volume.zarr")
+    assert made["checksum"] == reference  # bit by bit, however it was run
+    ranks = int(arguments.get("nodes", 1)) * int(arguments.get("ranksPerNode", 1))
+    gpus = int(arguments.get("gpusPerRank", 0))
+    provenance = made["provenance"]
+    assert isinstance(provenance, dict)
+    assert (provenance["ranks"], len(provenance["devices"])) == (ranks, gpus)
+    jobs = on_slurm.jobs_of(run.id)
+    if placing["mode"] == "batch":
+        assert {job.state for job in jobs} == {JobState.DONE}
+        assert len(jobs) == len(run.tasks)
+    else:
+        assert jobs == []
+    if "reservation" in placing:
+        assert "beam" in {job.reservation for job in slurm.mine("bwp-") if job.state is JobState.RUNNING}
+        assert {task.attempt for task in run.tasks.values()} == {1}
+        slurm.cancel([job.id for job in slurm.mine("bwp-")])
+        slurm.calls.run(["scontrol", "update", "ReservationName=beam", "Duration=1"])
+
+
+@pytest.mark.parametrize("mode", ["pilot", "batch"])
+def test_the_demo_on_grid_engine(
+    on_grid_engine: Product, scan: Path, reference: str, mode: str, tmp_path: Path
+) -> None:
+    run = reconstruct(on_grid_engine, scan, tmp_path / "out", {"mode": mode}, {})
+    assert run.status is RunStatus.DONE, run.error
+    assert volume_of(tmp_path / "out" / "volume.zarr")["checksum"] == reference
+    assert len(on_grid_engine.jobs_of(run.id)) == (len(run.tasks) if mode == "batch" else 0)
+
+
+def test_ranks_see_their_own_devices_only(on_slurm: Product) -> None:
+    seen = on_slurm.work / "devices"
+    stage = {
+        "function": "tests.cluster.calls:rank_of",
+        "arguments": {"path": str(seen)},
+        "resources": {"nodes": 2, "ranksPerNode": 2, "gpusPerRank": 1},
+    }
+    run = on_slurm.run({"01-A": stage}, mode="batch")
+    assert run.status is RunStatus.DONE, run.error
+    lines = [line.split() for line in seen.read_text().splitlines()]
+    assert sorted((int(rank), device) for rank, _, device in lines) == [(0, "0"), (1, "1"), (2, "0"), (3, "1")]
+    assert len({(node, device) for _, node, device in lines}) == 4

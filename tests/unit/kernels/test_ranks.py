@@ -1,0 +1,156 @@
+"""Several processes run one kernel together, and the result is that of one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernels import contract, devices
+from kernels.ranks import Ranks, expected
+
+MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none"]
+
+
+@given(st.integers(0, 500), st.integers(1, 40), st.integers(1, 20))
+def test_shares_are_all_of_it_and_keep_pieces_whole(count: int, step: int, size: int) -> None:
+    shares = [Ranks(rank, size).share(count, step) for rank in range(size)]
+    assert [n for share in shares for n in share] == list(range(count))
+    assert all(share.start % step == 0 or not share for share in shares)
+    pieces = [-(-len(share) // step) for share in shares]
+    assert max(pieces) - min(pieces) <= 1
+
+
+def test_one_process_alone_needs_nobody() -> None:
+    alone = Ranks.here()
+    assert (alone.rank, alone.size, alone.first) == (0, 1, True)
+    alone.meet()
+    assert alone.told(7) == 7
+    assert alone.gathered(7) == [7]
+    assert alone.threads(4) == 4
+
+
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [
+        ({}, 1),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, 4),
+        ({"PMI_SIZE": "3"}, 3),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, 2),
+        ({"BEAMWAY_RANKS": "1", "OMPI_COMM_WORLD_SIZE": "4"}, 1),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, 1),  # a batch script, which is one process
+        ({"BEAMWAY_RANKS": "many"}, 1),
+    ],
+)
+def test_how_many_the_launcher_has_started(environment: dict[str, str], count: int) -> None:
+    assert expected(environment) == count
+
+
+def test_processes_that_do_not_find_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each of them would do the whole work, into the same files, and all would end well."""
+    program = (
+        "from kernels import contract\n"
+        "try: contract.run('tomography.inspect', {'input': 'x'})\n"
+        "except contract.KernelError as error: print(error)"
+    )
+    environment = {**os.environ, "BEAMWAY_RANKS": "4", "OMPI_ALLOW_RUN_AS_ROOT": "1"}
+    said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert "has started 4 processes, but MPI sees 1" in said.stdout or "mpi4py" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "seen"),
+    [
+        ({}, ()),
+        ({"CUDA_VISIBLE_DEVICES": "0,3"}, ("0", "3")),
+        ({"CUDA_VISIBLE_DEVICES": ""}, ()),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, ()),
+        ({"ZE_AFFINITY_MASK": "0.1"}, ("0.1",)),
+        ({"ROCR_VISIBLE_DEVICES": "GPU-1"}, ("GPU-1",)),
+    ],
+)
+def test_devices(environment: dict[str, str], seen: tuple[str, ...]) -> None:
+    assert devices.visible(environment) == seen
+
+
+# ------------------------------------------------------------------------------------------------------- with real MPI
+
+
+def mpirun(count: int, *words: str, timeout_s: float = 100.0) -> subprocess.CompletedProcess[str]:
+    if shutil.which("mpirun") is None:
+        pytest.skip("there is no mpirun here; see tests/install-system-parts")
+    environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    environment |= {"NUMBA_NUM_THREADS": "1"}
+    argv = [*MPIRUN, "-n", str(count), sys.executable, "-m", "kernels", *words]
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=timeout_s)
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ranks") / "scan.h5"
+    contract.run("tomography.simulate", {"output": str(path), "columns": "96", "rows": "70", "angles": "91"}, say=None)
+    return path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_volume_is_the_same_for_any_number_of_ranks(scan: Path, tmp_path: Path) -> None:
+    made = {}
+    for count in (1, 2, 4, 7):
+        folder = tmp_path / str(count)
+        words = ["--input", str(scan), "--output", str(folder / "v.zarr"), "--picture", str(folder / "v.png")]
+        said = mpirun(count, "tomography.reconstruct", *words)
+        assert said.returncode == 0, said.stderr
+        assert said.stdout.count("product ") == 2  # one speaks for all
+        made[count] = content(folder / "v.zarr") | {"png": (folder / "v.png").read_bytes()}
+        assert not list(folder.rglob("*.part"))
+    assert made[2] == made[1]
+    assert made[4] == made[1]
+    assert made[7] == made[1]  # two of them have nothing to do
+
+
+def test_when_one_fails_all_end_and_nothing_half_is_left(scan: Path, tmp_path: Path) -> None:
+    """The disk is full for one rank: where its first chunk belongs there is a folder that it cannot write to."""
+    out = tmp_path / "v.zarr"
+    program = (
+        "import sys; from kernels import contract, ranks\n"
+        "from kernels.io import omezarr\n"
+        "real = omezarr.VolumeWriter.write\n"
+        "def write(self, start, slab):\n"
+        "    if self._ranks.rank == 1: raise OSError(28, 'No space left on device')\n"
+        "    real(self, start, slab)\n"
+        "omezarr.VolumeWriter.write = write\n"
+        f"try: contract.run('tomography.reconstruct', {{'input': {str(scan)!r}, 'output': {str(out)!r}}})\n"
+        "except contract.KernelError as error: print(error, file=sys.stderr); ranks.leave(error.exit_code)\n"
+    )
+    if shutil.which("mpirun") is None:
+        pytest.skip("there is no mpirun here; see tests/install-system-parts")
+    environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    argv = [*MPIRUN, "-n", "3", sys.executable, "-c", program]
+    said = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
+    assert said.returncode == 74
+    assert "No space left on device" in said.stderr
+    assert not out.exists()
+    assert not Path(f"{out}.manifest.json").exists()
+
+
+def test_a_kernel_for_one_process_is_refused_on_several(scan: Path) -> None:
+    said = mpirun(2, "tomography.inspect", "--input", str(scan))
+    assert said.returncode == 2
+    assert "runs as one process, and 2 ranks were started" in said.stderr
+
+
+def test_memory_is_that_of_a_node(scan: Path, tmp_path: Path) -> None:
+    words = ["--input", str(scan), "--output", str(tmp_path / "v.zarr"), "--memoryGB", "0.01"]
+    assert mpirun(1, "tomography.reconstruct", *words).returncode == 0
+    said = mpirun(4, "tomography.reconstruct", *words)
+    assert said.returncode == 2
+    assert "memoryGB 0.01 is too little for 4 ranks" in said.stderr
