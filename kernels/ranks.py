@@ -34,6 +34,11 @@ def expected(environment: Mapping[str, str] = os.environ) -> int:
     return 1
 
 
+def apart(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` for a program that is none of the ranks this process was started with, but may start its own."""
+    return {name: value for name, value in environment.items() if name not in (EXPECTED, *_SIZES)}
+
+
 class Ranks:
     """`size` processes, of which this is `rank`; `local_size` of them are on this node."""
 
@@ -110,4 +115,4 @@ def leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
-__all__ = ["EXPECTED", "Ranks", "expected", "leave"]
+__all__ = ["EXPECTED", "Ranks", "apart", "expected", "leave"]
