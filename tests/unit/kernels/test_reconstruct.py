@@ -13,6 +13,7 @@ from PIL import Image as Picture
 from scans import run
 
 from kernels.errors import KernelError
+from kernels.io.dxchange import Scan
 from kernels.io.omezarr import VolumeWriter, check_volume, open_level
 from kernels.io.picture import window, write_slices
 from kernels.tomography import phantom
@@ -59,6 +60,15 @@ def test_slabs_do_not_show(clean: Path, tmp_path: Path) -> None:
         volumes.append(np.asarray(array[...]))
     assert array.chunks[0] < 16
     np.testing.assert_allclose(volumes[0], volumes[1], atol=1e-7)
+
+
+def test_what_fits_into_memory_is_read_once(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it is no whole number of chunks: a compressed scan is unpacked anew for each slab."""
+    read: list[tuple[int, int]] = []
+    real = Scan.read_rows
+    monkeypatch.setattr(Scan, "read_rows", lambda self, a, b: (read.append((a, b)), real(self, a, b))[1])
+    run("tomography.reconstruct", input=clean, output=tmp_path / "v.zarr", rotationAxis=89.75)
+    assert read == [(0, 20)]
 
 
 def test_binning_keeps_the_gain(clean: Path, tmp_path: Path) -> None:
