@@ -30,6 +30,12 @@ def compiled(*, parallel: bool = False, fastmath: bool = False) -> Callable[[F],
     return decorate
 
 
+def use_at_most(cores: int) -> None:
+    """Let the kernels of this process use no more than `cores` threads."""
+    numba.set_num_threads(min(cores, threads()))
+
+
 def threads() -> int:
-    """How many threads a kernel uses: NUMBA_NUM_THREADS, or else the CPUs of this process."""
+    """How many threads a kernel uses: NUMBA_NUM_THREADS, or else the CPUs of this process; of several ranks on a node
+    each at most its share."""
     return int(numba.get_num_threads())

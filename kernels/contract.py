@@ -128,6 +128,10 @@ def run(
         _refuse_clashes(spec, bound)
         module, function = spec.call.split(":")
         kernel = getattr(importlib.import_module(module), function)
+        if ranks.size > 1:
+            from kernels import compiled
+
+            compiled.use_at_most(ranks.cores)
         kernel(job, **{argument.parameter: bound[argument.name] for argument in spec.schema})
         ranks.meet()  # nothing is published before all have done their part
         result = ranks.told(_finish(spec, bound, job, started) if ranks.first else None)

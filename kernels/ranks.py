@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from kernels.errors import KernelError
@@ -34,11 +34,22 @@ def expected(environment: Mapping[str, str] = os.environ) -> int:
     return 1
 
 
-class Ranks:
-    """`size` processes, of which this is `rank`; `local_size` of them are on this node."""
+def apart(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` for a program that is none of the ranks this process was started with, but may start its own."""
+    return {name: value for name, value in environment.items() if name not in (EXPECTED, *_SIZES)}
 
-    def __init__(self, rank: int = 0, size: int = 1, local_size: int = 1, communicator: Any = None) -> None:
-        self.rank, self.size, self.local_size = rank, size, local_size
+
+class Ranks:
+    """`size` processes, of which this is `rank`; `local_size` of them are on this node.
+
+    `cores` is how many CPUs this one may keep busy so that all on this node together use each once; 0 says that it is
+    alone and may use what it likes.
+    """
+
+    def __init__(
+        self, rank: int = 0, size: int = 1, local_size: int = 1, communicator: Any = None, cores: int = 0
+    ) -> None:
+        self.rank, self.size, self.local_size, self.cores = rank, size, local_size, cores
         self._communicator = communicator
 
     @classmethod
@@ -67,7 +78,8 @@ class Ranks:
             )
         local = world.Split_type(MPI.COMM_TYPE_SHARED)
         try:
-            return cls(world.rank, world.size, local.size, world)
+            cores = share_of_cores(local.allgather(cpus()), local.rank)
+            return cls(world.rank, world.size, local.size, world, cores)
         finally:
             local.Free()
 
@@ -96,9 +108,21 @@ class Ranks:
             return [value]
         return self._communicator.gather(value, root=0) or []
 
-    def threads(self, asked: int) -> int:
-        """How many threads each may use when all on this node together may use `asked`."""
-        return max(1, asked // self.local_size)
+
+def cpus() -> frozenset[int]:
+    """Those that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def share_of_cores(cpus_of: Sequence[frozenset[int]], which: int) -> int:
+    """How many CPUs one of the ranks on a node may keep busy, given those that each may run on.
+
+    Ranks that are bound have CPUs of their own; others all see the whole node.
+    """
+    together = len(frozenset().union(*cpus_of))
+    return max(1, min(len(cpus_of[which]), together // len(cpus_of)))
 
 
 def leave(status: int) -> NoReturn:
@@ -110,4 +134,4 @@ def leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
-__all__ = ["EXPECTED", "Ranks", "expected", "leave"]
+__all__ = ["EXPECTED", "Ranks", "apart", "expected", "leave"]

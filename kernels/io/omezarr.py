@@ -112,18 +112,18 @@ class VolumeWriter:
         self._ranks.meet()
         array = self._group[name]
         assert isinstance(array, zarr.Array)
-        return array
+        # A missing chunk is always a fault. The setting belongs to the open array and is not stored.
+        return array.with_config({"write_empty_chunks": True})
 
-    def _made(self, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
+    def _made(self, name: str, shape: tuple[int, ...]) -> None:
         chunks = tuple(min(n, c) for n, c in zip(shape, (self._chunk_layers, _CHUNK_PLANE, _CHUNK_PLANE), strict=True))
-        return self._group.create_array(
+        self._group.create_array(
             name,
             shape=shape,
             chunks=chunks,
             dtype="float32",
             compressors=BloscCodec(cname="lz4", clevel=5, shuffle=BloscShuffle.shuffle),
             dimension_names=("z", "y", "x"),
-            config={"write_empty_chunks": True},  # so that a missing chunk is always a fault
         )
 
     def _halved(self, fine: zarr.Array[Any]) -> zarr.Array[Any]:

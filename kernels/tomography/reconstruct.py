@@ -138,7 +138,7 @@ def reconstruct(
                 f"each of which holds {chunk} slices at least. Raise memoryGB, or ask for fewer ranks."
             )
         mine = ranks.share(shape[0], chunk)
-        layers = slabs.layers // chunk * chunk
+        layers = slabs.layers if slabs.layers >= len(mine) else slabs.layers // chunk * chunk
         part = job.stage_together(output, directory=True, check=partial(check_volume, shape=shape))
         writer = VolumeWriter(part, shape, chunk_layers=chunk, name=name, pixel_size_um=voxel_um, ranks=ranks)
         middle = Middle(shape)

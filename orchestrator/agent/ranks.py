@@ -93,11 +93,11 @@ def _together(order: Order, stem: str, status: int) -> Outcome:
             outcomes[number] = codec.loads(Path(f"{stem}.rank.{number}").read_text(), Outcome)
     failed = [(n, o) for n, o in sorted(outcomes.items()) if o.failure is not None]
     # a rank that was ended because of another's failure is not the cause
-    causes = [f for f in failed if f[1].failure is not FailureClass.CANCELLED] or failed
-    if causes:
-        number, outcome = causes[0]
-        return replace(outcome, reason=f"rank {number} of {wanted}: {outcome.reason}")
+    causes = [f for f in failed if f[1].failure is not FailureClass.CANCELLED]
     missing = [n for n in range(wanted) if n not in outcomes]
+    if causes or (failed and not missing):
+        number, outcome = (causes or failed)[0]
+        return replace(outcome, reason=f"rank {number} of {wanted}: {outcome.reason}")
     if missing:
         which = f"rank {missing[0]}" if len(missing) == 1 else f"{len(missing)} ranks, {missing[0]} the first,"
         sentence = f"{which} of {wanted} left no result; the launcher ended with {status}"

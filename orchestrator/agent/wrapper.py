@@ -28,6 +28,7 @@ from typing import Any
 
 import msgspec
 
+import kernels.ranks
 from orchestrator import codec
 from orchestrator.agent import around as surroundings
 from orchestrator.agent import output, processes, ranks, shell
@@ -188,6 +189,8 @@ def attempt(order: Order, around: Around | None) -> Outcome:
     if not os.path.isdir(order.working_dir):
         reason = f"the working directory {order.working_dir} does not exist or cannot be entered"
         return Outcome(FailureClass.USER, reason)
+    if around is not None:  # whatever launcher has started this worker or job, one on each node of a block perhaps
+        os.environ[kernels.ranks.EXPECTED] = "1"
     before = os.getcwd()
     os.chdir(order.working_dir)
     try:
@@ -238,7 +241,8 @@ def _nodes() -> tuple[str, ...]:
 
 def _call_command(order: Order) -> Outcome:
     """A command in a pilot worker or a job, in the environment that the site's profile has prepared there."""
-    environment = {**os.environ, processes.TOKEN: order.token}
+    alone = os.environ.get(kernels.ranks.EXPECTED) == "1"
+    environment = {**(kernels.ranks.apart(os.environ) if alone else os.environ), processes.TOKEN: order.token}
     process = subprocess.Popen(
         [shell.program(), "-c", order.command],
         stdin=subprocess.DEVNULL,

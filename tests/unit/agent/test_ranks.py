@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator import codec
-from orchestrator.agent import output, ranks
+from orchestrator.agent import output, ranks, wrapper
 from orchestrator.agent.around import Around
 from orchestrator.model import FailureClass, Order, Outcome, Product, Resources, StageKind
 
@@ -128,6 +129,15 @@ def test_ranks_that_were_ended_for_another_are_not_the_cause(tmp_path: Path) -> 
     assert together(tmp_path, 1, ended, ended, ended, ended).failure is FailureClass.CANCELLED
 
 
+def test_a_rank_that_was_killed_is_lost_although_the_others_were_asked_to_end(tmp_path: Path) -> None:
+    ended = Outcome(FailureClass.CANCELLED, "ended")
+    outcome = together(tmp_path, 137, ended, None, ended, ended)
+    assert (outcome.failure, outcome.reason) == (
+        FailureClass.LOST,
+        "rank 1 of 4 left no result; the launcher ended with 137",
+    )
+
+
 def test_a_launcher_that_fails_with_all_ranks_well_is_no_success(tmp_path: Path) -> None:
     outcome = together(tmp_path, 137, Outcome(), Outcome(), Outcome(), Outcome())
     assert (outcome.failure, outcome.exit_status) == (FailureClass.LOST, 137)
@@ -170,6 +180,20 @@ def test_ranks_are_started_and_leave_no_files(call: str, failure: FailureClass |
     outcome = ranks.run(wanted, around)
     assert outcome.failure is failure
     assert os.listdir(logs) == []
+
+
+@pytest.mark.parametrize("launcher", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
+def test_a_worker_is_one_process_whatever_has_started_it(
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block of two nodes has a worker on each, started by a launcher: they are no ranks of one kernel."""
+    monkeypatch.setenv(launcher, "2")
+    monkeypatch.setenv("BEAMWAY_RANKS", "2")
+    alone = order(tmp_path, call="kernels.ranks:expected", resources=Resources())
+    assert wrapper.attempt(alone, Around()).metrics == {"value": 1}
+    command = f"env | grep -c '^BEAMWAY_RANKS\\|^{launcher}' >seen"
+    assert wrapper.attempt(replace(alone, kind=StageKind.COMMAND, command=command), Around()).exit_status == 1
+    assert (tmp_path / "seen").read_text() == "0\n"  # so that it may start ranks of its own
 
 
 def test_a_launcher_that_is_not_there_is_the_site(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels import contract, devices
-from kernels.ranks import Ranks, expected
+from kernels.ranks import Ranks, expected, share_of_cores
 
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none"]
 
@@ -33,7 +33,20 @@ def test_one_process_alone_needs_nobody() -> None:
     alone.meet()
     assert alone.told(7) == 7
     assert alone.gathered(7) == [7]
-    assert alone.threads(4) == 4
+
+
+@pytest.mark.parametrize(
+    ("cpus_of", "cores"),
+    [
+        ([{0, 1, 2, 3}] * 2, [2, 2]),  # not bound: they share
+        ([{0, 1}, {2, 3}], [2, 2]),  # bound
+        ([{0}, {1, 2, 3}], [1, 2]),
+        ([{0, 1}] * 3, [1, 1, 1]),  # more ranks than CPUs
+    ],
+)
+def test_ranks_of_a_node_share_its_cores(cpus_of: list[set[int]], cores: list[int]) -> None:
+    each = [frozenset(c) for c in cpus_of]
+    assert [share_of_cores(each, which) for which in range(len(each))] == cores
 
 
 @pytest.mark.parametrize(

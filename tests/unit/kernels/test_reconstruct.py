@@ -13,7 +13,8 @@ from PIL import Image as Picture
 from scans import run
 
 from kernels.errors import KernelError
-from kernels.io.omezarr import VolumeWriter, open_level
+from kernels.io.dxchange import Scan
+from kernels.io.omezarr import VolumeWriter, check_volume, open_level
 from kernels.io.picture import window, write_slices
 from kernels.tomography import phantom
 from kernels.tomography.reconstruct import plan_slabs
@@ -61,6 +62,15 @@ def test_slabs_do_not_show(clean: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(volumes[0], volumes[1], atol=1e-7)
 
 
+def test_what_fits_into_memory_is_read_once(clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it is no whole number of chunks: a compressed scan is unpacked anew for each slab."""
+    read: list[tuple[int, int]] = []
+    real = Scan.read_rows
+    monkeypatch.setattr(Scan, "read_rows", lambda self, a, b: (read.append((a, b)), real(self, a, b))[1])
+    run("tomography.reconstruct", input=clean, output=tmp_path / "v.zarr", rotationAxis=89.75)
+    assert read == [(0, 20)]
+
+
 def test_binning_keeps_the_gain(clean: Path, tmp_path: Path) -> None:
     run("tomography.reconstruct", input=clean, output=tmp_path / "v.zarr", rotationAxis=89.75, binning=2)
     volume = np.asarray(open_level(str(tmp_path / "v.zarr"), "0")[...])
@@ -105,6 +115,17 @@ def test_the_volume_is_an_ome_zarr_that_readers_accept(clean: Path, tmp_path: Pa
     assert shown["min"] <= shown["start"] < shown["end"] <= shown["max"]
     fine, coarse = group["0"][...], group["1"][...]
     np.testing.assert_allclose(coarse, fine.reshape(10, 2, 96, 2, 96, 2).mean((1, 3, 5)), atol=1e-6)
+
+
+def test_chunks_of_nothing_but_zeros_are_written(tmp_path: Path) -> None:
+    """As in the corners of a wide volume, outside the circle: a chunk that is not there could be a lost one."""
+    (tmp_path / "v").mkdir()
+    values = np.zeros((2, 512, 512), np.float32)
+    values[:, :256, :256] = 1
+    writer = VolumeWriter(tmp_path / "v", values.shape, chunk_layers=2)
+    writer.write(0, values)
+    writer.finish((0.0, 1.0))
+    check_volume(tmp_path / "v", values.shape)
 
 
 def test_a_pyramid_of_odd_and_thin_volumes(tmp_path: Path) -> None:
