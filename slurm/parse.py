@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -14,6 +14,33 @@ from slurm import states
 log = structlog.get_logger()
 
 # The name comes last: it is the only field that may hold the separator.
+_SQUEUE = [
+    "number",
+    "state",
+    "partition",
+    "reservation",
+    "nodes",
+    "submitted",
+    "starts",
+    "ends",
+    "limit",
+    "reason",
+    "name",
+]
+_SACCT = [
+    "number",
+    "state",
+    "status",
+    "partition",
+    "reservation",
+    "nodes",
+    "submitted",
+    "starts",
+    "ends",
+    "minutes",
+    "reason",
+    "name",
+]
 SQUEUE = "%i|%T|%P|%v|%N|%V|%S|%e|%l|%r|%j"
 SACCT = "JobIDRaw,State,ExitCode,Partition,Reservation,NodeList,Submit,Start,End,TimelimitRaw,Reason,JobName"
 SINFO = "%R|%a|%l|%F"
@@ -73,88 +100,49 @@ def _expanded(part: str) -> list[str]:
 
 
 def squeue(text: str) -> Iterator[Job]:
-    for line in text.splitlines():
-        fields = line.split("|", 10)
-        if len(fields) != 11 or not fields[0].strip():
-            _odd("squeue", line)
-            continue
-        number, word, partition, reservation, nodes, submitted, starts, ends, limit, reason, name = fields
-        yield _job(
-            number,
-            name,
-            word,
-            reason=reason,
-            partition=partition,
-            reservation=reservation,
-            nodes=nodes,
-            submitted=submitted,
-            starts=starts,
-            ends=ends,
-            walltime_s=duration(limit),
-            status="",
-        )
+    for said in _lines("squeue", text, _SQUEUE):
+        yield _job(said, walltime_s=duration(said["limit"]))
 
 
 def sacct(text: str) -> Iterator[Job]:
+    for said in _lines("sacct", text, _SACCT):
+        minutes = said["minutes"]
+        yield _job(said, walltime_s=60.0 * int(minutes) if minutes.isdecimal() else 0.0)
+
+
+def _lines(command: str, text: str, names: Sequence[str]) -> Iterator[dict[str, str]]:
     for line in text.splitlines():
-        fields = line.split("|", 11)
-        if len(fields) != 12 or not fields[0].strip():
-            _odd("sacct", line)
-            continue
-        number, word, status, partition, reservation, nodes, submitted, starts, ends, minutes, reason, name = fields
-        yield _job(
-            number,
-            name,
-            word,
-            reason=reason,
-            partition=partition,
-            reservation=reservation,
-            nodes=nodes,
-            submitted=submitted,
-            starts=starts,
-            ends=ends,
-            walltime_s=60.0 * int(minutes) if minutes.isdecimal() else 0.0,
-            status=status,
-        )
+        fields = line.split("|", len(names) - 1)
+        if len(fields) == len(names) and fields[0].strip():
+            yield dict(zip(names, fields, strict=True))
+        else:
+            _odd(command, line)
 
 
-def _job(
-    number: str,
-    name: str,
-    word: str,
-    *,
-    reason: str,
-    partition: str,
-    reservation: str,
-    nodes: str,
-    submitted: str,
-    starts: str,
-    ends: str,
-    walltime_s: float,
-    status: str,
-) -> Job:
-    state = states.state(word, reason)
+def _job(said: Mapping[str, str], *, walltime_s: float) -> Job:
+    number, reason = said["number"].strip(), said["reason"]
+    state = states.state(said["state"], reason)
     if state is JobState.UNKNOWN:
-        log.warning("slurm.state_not_understood", job=number, state=word[:80])
+        log.warning("slurm.state_not_understood", job=number, state=said["state"][:80])
     waits, over = state in WAITING, state not in (*WAITING, JobState.RUNNING, JobState.SUSPENDED, JobState.UNKNOWN)
     why = states.sentence(reason, state=state)
     if state in WAITING and states.never_starts(reason):
         state = JobState.REFUSED
-    code, _, by_signal = status.partition(":")
+    code, _, by_signal = said.get("status", "").partition(":")
     exit_status = int(code) if code.isdecimal() and not (by_signal.isdecimal() and int(by_signal)) else None
     return Job(
-        number.strip(),
-        name,
+        number,
+        said["name"],
         state,
-        word=word.strip(),
+        word=said["state"].strip(),
         reason=why or _HOW.get(state, ""),
-        queue=partition.strip(),
-        reservation="" if reservation.strip() in ("(null)", "N/A") else reservation.strip(),
-        nodes=hosts(nodes),
-        submitted_at=moment(submitted),
-        starts_at=moment(starts) if waits else 0.0,
-        started_at=0.0 if waits else moment(starts),
-        ended_at=moment(ends) if over else 0.0,
+        queue=said["partition"].strip(),
+        reservation=_or_empty(said["reservation"].strip()),
+        nodes=hosts(said["nodes"]),
+        submitted_at=moment(said["submitted"]),
+        starts_at=moment(said["starts"]) if waits else 0.0,
+        started_at=0.0 if waits else moment(said["starts"]),
+        ended_at=moment(said["ends"]) if over else 0.0,
         exit_status=0 if state is JobState.DONE else exit_status if over else None,
         walltime_s=walltime_s,
     )
