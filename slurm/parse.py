@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 
 import structlog
@@ -14,35 +14,35 @@ from slurm import states
 log = structlog.get_logger()
 
 # The name comes last: it is the only field that may hold the separator.
-_SQUEUE = [
-    "number",
-    "state",
-    "partition",
-    "reservation",
-    "nodes",
-    "submitted",
-    "starts",
-    "ends",
-    "limit",
-    "reason",
-    "name",
-]
-_SACCT = [
-    "number",
-    "state",
-    "status",
-    "partition",
-    "reservation",
-    "nodes",
-    "submitted",
-    "starts",
-    "ends",
-    "minutes",
-    "reason",
-    "name",
-]
-SQUEUE = "%i|%T|%P|%v|%N|%V|%S|%e|%l|%r|%j"
-SACCT = "JobIDRaw,State,ExitCode,Partition,Reservation,NodeList,Submit,Start,End,TimelimitRaw,Reason,JobName"
+_SQUEUE = {
+    "number": "%i",
+    "state": "%T",
+    "partition": "%P",
+    "reservation": "%v",
+    "nodes": "%N",
+    "submitted": "%V",
+    "starts": "%S",
+    "ends": "%e",
+    "limit": "%l",
+    "reason": "%r",
+    "name": "%j",
+}
+_SACCT = {
+    "number": "JobIDRaw",
+    "state": "State",
+    "status": "ExitCode",
+    "partition": "Partition",
+    "reservation": "Reservation",
+    "nodes": "NodeList",
+    "submitted": "Submit",
+    "starts": "Start",
+    "ends": "End",
+    "minutes": "TimelimitRaw",
+    "reason": "Reason",
+    "name": "JobName",
+}
+SQUEUE = "|".join(_SQUEUE.values())
+SACCT = ",".join(_SACCT.values())
 SINFO = "%R|%a|%l|%F"
 
 _NO_TIME = {"", "N/A", "NONE", "UNKNOWN", "NOT_SET", "(NULL)"}
@@ -110,7 +110,7 @@ def sacct(text: str) -> Iterator[Job]:
         yield _job(said, walltime_s=60.0 * int(minutes) if minutes.isdecimal() else 0.0)
 
 
-def _lines(command: str, text: str, names: Sequence[str]) -> Iterator[dict[str, str]]:
+def _lines(command: str, text: str, names: Collection[str]) -> Iterator[dict[str, str]]:
     for line in text.splitlines():
         fields = line.split("|", len(names) - 1)
         if len(fields) == len(names) and fields[0].strip():
