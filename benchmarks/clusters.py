@@ -43,40 +43,21 @@ def noop(previous: object = None) -> tuple[float, float]:
 # ------------------------------------------------------------------------------------------------------ raw Parsl
 
 
-@contextmanager
-def parsl_apps(directory: Path, cluster: Any) -> Iterator[Any]:
-    from parsl import Config, python_app
-    from parsl.dataflow.dflow import DataFlowKernel
-    from parsl.executors import HighThroughputExecutor
+def slurm_provider(cluster: Any) -> Any:
     from parsl.launchers import SimpleLauncher
     from parsl.providers import SlurmProvider
 
     os.environ |= cluster.environment
-    executor = HighThroughputExecutor(
-        label="raw",
-        address="127.0.0.1",
-        max_workers_per_node=cluster.plan.cpus,
-        encrypted=True,
-        provider=SlurmProvider(
-            partition="regular",
-            nodes_per_block=1,
-            cores_per_node=cluster.plan.cpus,
-            init_blocks=1,
-            max_blocks=1,
-            walltime="00:30:00",
-            exclusive=False,
-            launcher=SimpleLauncher(),
-        ),
+    return SlurmProvider(
+        partition="regular",
+        nodes_per_block=1,
+        cores_per_node=cluster.plan.cpus,
+        init_blocks=1,
+        max_blocks=1,
+        walltime="00:30:00",
+        exclusive=False,
+        launcher=SimpleLauncher(),
     )
-    config = Config(executors=[executor], run_dir=str(directory), strategy_period=1, initialize_logging=False)
-    kernel = DataFlowKernel(config)
-    app = python_app(noop, data_flow_kernel=kernel)
-    try:
-        for future in [app() for _ in range(20)]:
-            future.result()
-        yield app
-    finally:
-        kernel.cleanup()
 
 
 # -------------------------------------------------------------------------------------------------------- Beamway
@@ -148,7 +129,10 @@ def pilot(place: Path, cluster: Any, runs: int, rounds: int) -> None:
 
     raw_rates, our_rates, raw_gaps, our_gaps = [], [], [], []
     for number in range(rounds):
-        with parsl_apps(place / f"parsl-{number}", cluster) as app:
+        raw = plain.parsl_apps(
+            place / f"parsl-{number}", provider=slurm_provider(cluster), function=noop, workers=cluster.plan.cpus
+        )
+        with raw as app:
             raw_gaps += plain.raw_latency_ms(app, 30)
             raw_rates.append(plain.raw_rate(app, runs))
         text = profile_toml(cluster, execution={"blocks": 1})

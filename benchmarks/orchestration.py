@@ -40,7 +40,8 @@ def noop(previous: object = None) -> tuple[float, float]:
 
 
 @contextmanager
-def parsl_apps(directory: Path) -> Iterator[Any]:
+def parsl_apps(directory: Path, *, provider: Any = None, function: Any = noop, workers: int = 0) -> Iterator[Any]:
+    """A warm app of raw Parsl; `provider` None: on this host, with a worker a core."""
     from parsl import Config, python_app
     from parsl.dataflow.dflow import DataFlowKernel
     from parsl.executors import HighThroughputExecutor
@@ -49,14 +50,14 @@ def parsl_apps(directory: Path) -> Iterator[Any]:
     executor = HighThroughputExecutor(
         label="raw",
         address="127.0.0.1",
-        max_workers_per_node=len(os.sched_getaffinity(0)),
+        max_workers_per_node=workers or len(os.sched_getaffinity(0)),
         encrypted=True,
-        provider=LocalProvider(init_blocks=1, max_blocks=1),
+        provider=provider or LocalProvider(init_blocks=1, max_blocks=1),
     )
     kernel = DataFlowKernel(
         Config(executors=[executor], run_dir=str(directory), strategy_period=1, initialize_logging=False)
     )
-    app = python_app(noop, data_flow_kernel=kernel)
+    app = python_app(function, data_flow_kernel=kernel)
     try:
         for future in [app() for _ in range(20)]:
             future.result()

@@ -249,19 +249,21 @@ def test_a_job_that_slurm_has_forgotten(here: Product, cluster: Cluster) -> None
     assert len(here.began("forgotten")) == 1
 
 
-def test_parallel_tasks_of_several_sizes_side_by_side(here: Product) -> None:
+@pytest.mark.parametrize("mode", ["batch", "pilot"])
+def test_parallel_tasks_of_several_sizes_side_by_side(here: Product, mode: str) -> None:
+    sizes = [(1, 2), (2, 1), (2, 2), (3, 1), (4, 2)]
     stages = {
         f"0{n}-{nodes}x{ranks}": {
             "function": "tests.cluster.calls:rank_of",
-            "arguments": {"path": str(here.work / f"mpi-{nodes}x{ranks}")},
+            "arguments": {"path": str(here.work / f"{mode}-{nodes}x{ranks}")},
             "resources": {"nodes": nodes, "ranksPerNode": ranks},
             "after": [],
         }
-        for n, (nodes, ranks) in enumerate([(1, 2), (2, 1), (2, 2), (3, 1), (4, 2)], 1)
+        for n, (nodes, ranks) in enumerate(sizes, 1)
     }
-    run = here.run(stages)
+    run = here.run(stages, 200, mode=mode)
     assert run.status is RunStatus.DONE, run.error
-    for nodes, ranks in [(1, 2), (2, 1), (2, 2), (3, 1), (4, 2)]:
-        seen = [line.split() for line in (here.work / f"mpi-{nodes}x{ranks}").read_text().splitlines()]
+    for nodes, ranks in sizes:
+        seen = [line.split() for line in (here.work / f"{mode}-{nodes}x{ranks}").read_text().splitlines()]
         assert sorted(int(rank) for rank, _ in seen) == list(range(nodes * ranks))
         assert len({host for _, host in seen}) == nodes

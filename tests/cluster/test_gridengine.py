@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -16,19 +15,12 @@ from orchestrator import schedulers
 from orchestrator.jobs import Job, JobState, Refused, ReservationGone, SchedulerSilent
 from orchestrator.schedulers.sge import GridEngine
 from sites.schema import SiteProfile
-from tests.cluster import gridengine
+from tests.cluster import gridengine, real
 from tests.cluster.gridengine import SLOTS, GridEngineHere
 from tests.unit.schedulers.contract import Bench, SchedulerContract
 
-LOSING = """#!/bin/bash
-if rm "$(dirname "$0")/lose" 2>/dev/null; then
-  {qsub} "$@" >/dev/null
-  echo "Unable to run job: failed receiving gdi request response for mid=1" \\
-    "(got syncron message receive timeout error)." >&2
-  exit 1
-fi
-exec {qsub} "$@"
-"""
+COMMANDS = ("qsub", "qstat", "qdel", "qacct", "qconf", "qrsub", "qrstat", "qrdel")
+LOST = "Unable to run job: failed receiving gdi request response for mid=1 (got syncron message receive timeout error)."
 
 
 @pytest.fixture(scope="session")
@@ -41,39 +33,15 @@ def engine() -> Iterator[GridEngineHere]:
 
 @pytest.fixture
 def bench(engine: GridEngineHere, tmp_path: Path) -> Iterator[Bench]:
-    work, commands = tmp_path / "work", tmp_path / "bin"
-    work.mkdir()
-    commands.mkdir()
-    for name in ("qstat", "qdel", "qacct", "qconf", "qrsub", "qrstat", "qrdel"):
-        (commands / name).symlink_to(gridengine.PROGRAMS / name)
-    (commands / "qsub").write_text(LOSING.format(qsub=gridengine.PROGRAMS / "qsub"))
-    (commands / "qsub").chmod(0o755)
-
-    def open_one() -> GridEngine:
-        return GridEngine(environment=engine.environment, bin_dir=str(commands), timeout_s=15)
-
-    @contextlib.contextmanager
-    def silent() -> Iterator[None]:
-        assert isinstance(made.scheduler, GridEngine)
-        made.scheduler.calls.timeout_s = 1.5
-        engine.pause_master()
-        try:
-            yield
-        finally:
-            engine.resume_master()
-            made.scheduler.calls.timeout_s = 15
-
-    @contextlib.contextmanager
-    def lost_answer() -> Iterator[None]:
-        (commands / "lose").touch()
-        yield
-        assert not (commands / "lose").exists()
-
-    made = Bench(
-        open=open_one,
-        directory=work,
-        silent=silent,
-        lost_answer=lost_answer,
+    made = real.bench(
+        tmp_path,
+        lambda folder, seconds: GridEngine(environment=engine.environment, bin_dir=folder, timeout_s=seconds),
+        commands={name: gridengine.PROGRAMS / name for name in COMMANDS},
+        submit="qsub",
+        lost=LOST,
+        pause=engine.pause_master,
+        resume=engine.resume_master,
+        silent_s=1.5,
         waiting={"ranks_per_node": SLOTS + 1},
         end_s=40,
     )

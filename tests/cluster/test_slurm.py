@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,18 +15,11 @@ from orchestrator.jobs import Job, JobState, Refused, ReservationGone, Scheduler
 from slurm import reservations
 from slurm.client import Slurm
 from slurm.cluster import Cluster
+from tests.cluster import real
 from tests.cluster import slurm as trial
 from tests.unit.schedulers.contract import Bench, SchedulerContract
 
 COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "sinfo", "scontrol", "sacctmgr")
-LOSING = """#!/bin/bash
-if rm "$(dirname "$0")/lose" 2>/dev/null; then
-  {sbatch} "$@" >/dev/null
-  echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
-  exit 1
-fi
-exec {sbatch} "$@"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -61,49 +53,20 @@ def clear(bench: Bench) -> None:
         reservations.delete(slurm, name)
 
 
-def bench_of(cluster: Cluster, tmp_path: Path) -> Bench:
-    work, commands = tmp_path / "work", tmp_path / "bin"
-    work.mkdir(parents=True)
-    commands.mkdir()
-    for name in COMMANDS:
-        program = shutil.which(name)
-        assert program is not None
-        if name == "sbatch":
-            (commands / name).write_text(LOSING.format(sbatch=program))
-            (commands / name).chmod(0o755)
-        else:
-            (commands / name).symlink_to(program)
-
-    def open_one() -> Slurm:
-        return Slurm(environment=cluster.environment, bin_dir=str(commands), timeout_s=15)
-
-    @contextlib.contextmanager
-    def silent() -> Iterator[None]:
-        assert isinstance(made.scheduler, Slurm)
-        made.scheduler.calls.timeout_s = 1.0
-        cluster.pause_controller()
-        try:
-            yield
-        finally:
-            cluster.resume_controller()
-            made.scheduler.calls.timeout_s = 15
-
-    @contextlib.contextmanager
-    def lost_answer() -> Iterator[None]:
-        (commands / "lose").touch()
-        yield
-        assert not (commands / "lose").exists()
-
-    made = Bench(
-        open=open_one,
-        directory=work,
-        silent=silent,
-        lost_answer=lost_answer,
+def bench_of(cluster: Cluster, directory: Path) -> Bench:
+    return real.bench(
+        directory,
+        lambda folder, seconds: Slurm(environment=cluster.environment, bin_dir=folder, timeout_s=seconds),
+        commands={name: Path(shutil.which(name) or name) for name in COMMANDS},
+        submit="sbatch",
+        lost="sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+        pause=cluster.pause_controller,
+        resume=cluster.resume_controller,
+        silent_s=1.0,
         waiting={"options": ("--begin=now+1hour",)},
         warned=JobState.FAILED,
         end_s=90,
     )
-    return made
 
 
 def slurm_of(bench: Bench) -> Slurm:
