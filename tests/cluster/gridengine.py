@@ -37,7 +37,7 @@ qsort_args NONE
 
 HOST = """hostname localhost
 load_scaling NONE
-complex_values NONE
+complex_values gpu=2
 user_lists NONE
 xuser_lists NONE
 projects NONE
@@ -137,6 +137,8 @@ class GridEngineHere:
             "max_reservation": "10",
         }
         self.ask("qconf", "-Msconf", self._file("scheduler", _changed(self.ask("qconf", "-ssconf"), fast)))
+        complexes = self.ask("qconf", "-sc") + "gpu gpu INT <= YES YES 0 0\n"
+        self.ask("qconf", "-Mc", self._file("complexes", complexes))
         self.ask("qconf", "-Ae", self._file("host", HOST))
         for name, rule in (("smp", "$pe_slots"), ("mpi", "$round_robin")):
             self.ask("qconf", "-Ap", self._file(name, PARALLEL.format(name=name, rule=rule)))
@@ -255,6 +257,8 @@ default_walltime_s = 600.0
 
 [node]
 cores = 2
+gpus = 2
+accelerator = {{kind = "cuda", model = "pretended"}}
 
 [launcher]
 kind = "mpiexec"
