@@ -200,10 +200,10 @@ class GridEngine:
             asked.append(f"h_rt={math.ceil(spec.walltime_s)}")
             if 0 < spec.warning_s < spec.walltime_s:
                 asked.append(f"s_rt={max(1, math.floor(spec.walltime_s - spec.warning_s))}")
-        if spec.memory_bytes:
+        if spec.memory_bytes and not spec.reservation:  # in a reservation it finds no queue with a load value
             # Not h_vmem: that limits addresses, of which a process with a GPU or big mapped files takes any number.
             asked.append(f"mem_free={max(1, spec.memory_bytes // (per_node * 1024))}K")
-        if spec.gpus_per_node:
+        if spec.gpus_per_node:  # of the whole job: the complex is counted by job (`consumable JOB`)
             asked.append(f"gpu={spec.gpus_per_node}")
         if spec.exclusive:
             asked.append("exclusive=true")

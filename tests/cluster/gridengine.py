@@ -137,7 +137,7 @@ class GridEngineHere:
             "max_reservation": "10",
         }
         self.ask("qconf", "-Msconf", self._file("scheduler", _changed(self.ask("qconf", "-ssconf"), fast)))
-        complexes = self.ask("qconf", "-sc") + "gpu gpu INT <= YES YES 0 0\n"
+        complexes = self.ask("qconf", "-sc") + "gpu gpu INT <= YES JOB 0 0\n"
         self.ask("qconf", "-Mc", self._file("complexes", complexes))
         self.ask("qconf", "-Ae", self._file("host", HOST))
         for name, rule in (("smp", "$pe_slots"), ("mpi", "$round_robin")):

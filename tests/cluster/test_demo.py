@@ -127,14 +127,28 @@ def test_the_demo_on_slurm(on_slurm: Product, scan: Path, reference: str, way: s
         slurm.calls.run(["scontrol", "update", "ReservationName=beam", "Duration=1"])
 
 
-@pytest.mark.parametrize("mode", ["pilot", "batch"])
-def test_the_demo_on_grid_engine(
-    on_grid_engine: Product, scan: Path, reference: str, mode: str, tmp_path: Path
-) -> None:
-    run = reconstruct(on_grid_engine, scan, tmp_path / "out", {"mode": mode}, {})
+@pytest.mark.parametrize("way", ON_ONE_HOST)
+def test_the_demo_on_grid_engine(on_grid_engine: Product, scan: Path, reference: str, way: str, tmp_path: Path) -> None:
+    placing, arguments = ON_ONE_HOST[way]
+    engine = on_grid_engine.scheduler
+    assert isinstance(engine, GridEngine)
+    number = ""
+    if "reservation" in placing:
+        number = engine.reserve("beam", from_at=time.time() + 2, until_at=time.time() + 1800, slots=4)
+    try:
+        run = reconstruct(on_grid_engine, scan, tmp_path / "out", placing, arguments)
+    finally:
+        if number:
+            engine.release(number)
     assert run.status is RunStatus.DONE, run.error
-    assert volume_of(tmp_path / "out" / "volume.zarr")["checksum"] == reference
-    assert len(on_grid_engine.jobs_of(run.id)) == (len(run.tasks) if mode == "batch" else 0)
+    assert {task.attempt for task in run.tasks.values()} == {1}
+    made = volume_of(tmp_path / "out" / "volume.zarr")
+    assert made["checksum"] == reference
+    provenance = made["provenance"]
+    assert isinstance(provenance, dict)
+    assert provenance["ranks"] == int(arguments.get("ranksPerNode", 1))
+    assert len(provenance["devices"]) == int(arguments.get("gpusPerRank", 0))
+    assert len(on_grid_engine.jobs_of(run.id)) == (len(run.tasks) if placing["mode"] == "batch" else 0)
 
 
 def test_ranks_see_their_own_devices_only(on_slurm: Product) -> None:
