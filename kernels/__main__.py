@@ -12,7 +12,7 @@ import sys
 from types import FrameType
 
 from kernels import ranks, registry
-from kernels.errors import Exit, KernelError, Terminated, printable
+from kernels.errors import Exit, KernelError, PeerFailed, Terminated, printable
 from kernels.spec import KernelArgument, KernelSpec
 
 
@@ -59,6 +59,8 @@ def _run(spec: KernelSpec, arguments: dict[str, str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         contract.run(spec.name, arguments)
+    except PeerFailed as error:
+        return error.exit_code  # the one that failed says why
     except KernelError:
         raise
     except Terminated:

@@ -31,12 +31,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kernels import devices, manifest, outputs, registry
-from kernels.errors import Exit, KernelError, printable
+from kernels.errors import Exit, KernelError, PeerFailed, printable
 from kernels.job import Job, Metric, ProgressCallback
 from kernels.ranks import Ranks
 from kernels.spec import KernelSpec
 
-__all__ = ["KernelError", "KernelResult", "Product", "metric_line", "product_line", "progress_line", "run"]
+__all__ = [
+    "KernelError",
+    "KernelResult",
+    "PeerFailed",
+    "Product",
+    "metric_line",
+    "product_line",
+    "progress_line",
+    "run",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,8 @@ def run(
     KernelError
         For every failure a user can act on, with sentence, exit code, class word and the metrics known by then. No
         half output is left in any case, also not after KeyboardInterrupt or `Terminated`.
+    PeerFailed
+        A KernelError: another of several ranks has failed, which raises why.
     """
     spec = registry.get(name)
     bound = spec.bind(arguments)
@@ -123,7 +134,32 @@ def run(
             progress(fraction, phase, text)
 
     job = Job(on_progress if ranks.first else None, ranks)
-    started = datetime.now(UTC)
+    try:
+        result = _work(spec, bound, job)
+    except BaseException as error:
+        raised = ranks.fail(error)
+        if isinstance(raised, KernelError):
+            raised.metrics.update(job.metrics)
+            for metric, value in job.metrics.items():
+                tell(metric_line(metric, value))
+        if raised is error:
+            raise
+        raise raised from error
+    finally:
+        for staged in job.staged:
+            outputs.discard(staged)
+        ranks.part()
+    job.progress(1.0, "done")
+    for metric, value in result.metrics.items():
+        tell(metric_line(metric, value))
+    for product in result.products:
+        tell(product_line(product))
+    return result
+
+
+def _work(spec: KernelSpec, bound: dict[str, Any], job: Job) -> KernelResult:
+    """Call the kernel and bring its outputs to their names."""
+    started, ranks = datetime.now(UTC), job.ranks
     try:
         _refuse_clashes(spec, bound)
         module, function = spec.call.split(":")
@@ -136,24 +172,12 @@ def run(
         ranks.meet()  # nothing is published before all have done their part
         result = ranks.told(_finish(spec, bound, job, started) if ranks.first else None)
         assert result is not None
-    except KernelError as error:
-        error.metrics.update(job.metrics)
-        for metric, value in job.metrics.items():
-            tell(metric_line(metric, value))
-        raise
+        return result
     except OSError as error:
-        raise outputs.io_error(error, f"{name} could not read or write") from error
+        raise outputs.io_error(error, f"{spec.name} could not read or write") from error
     except MemoryError as error:
-        raise KernelError(f"{name} ran out of memory; give it more or a lower memoryGB.", Exit.TRANSIENT) from error
-    finally:
-        for staged in job.staged:
-            outputs.discard(staged)
-    job.progress(1.0, "done")
-    for metric, value in result.metrics.items():
-        tell(metric_line(metric, value))
-    for product in result.products:
-        tell(product_line(product))
-    return result
+        sentence = f"{spec.name} ran out of memory; give it more or a lower memoryGB."
+        raise KernelError(sentence, Exit.TRANSIENT) from error
 
 
 def _refuse_clashes(spec: KernelSpec, bound: Mapping[str, Any]) -> None:

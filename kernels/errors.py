@@ -87,5 +87,9 @@ class UnknownKernel(KernelError, KeyError):
     """No kernel has this name."""
 
 
+class PeerFailed(KernelError):
+    """This rank has stopped because another failed, whose own error says more."""
+
+
 class Terminated(BaseException):
     """SIGTERM arrived. Not an `Exception`, so that no handler of a kernel swallows it."""

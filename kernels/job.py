@@ -34,7 +34,11 @@ class Job:
         self._told_at = float("-inf")
 
     def progress(self, fraction: float, phase: str, text: str = "") -> None:
-        """Say how far the run is: `fraction` 0 to 1, `phase` one word, `text` for people."""
+        """Say how far the run is: `fraction` 0 to 1, `phase` one word, `text` for people.
+
+        Raises `PeerFailed` when another rank has failed.
+        """
+        self.ranks.look()
         now = time.monotonic()
         if self._progress and (now - self._told_at >= _INTERVAL_S or fraction >= 1.0):
             self._told_at = now

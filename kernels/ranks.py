@@ -5,20 +5,28 @@ One process alone is rank 0 of 1 and needs no MPI. Whether there are several is 
 and MPI is asked whether it agrees: where launcher and MPI library do not fit, each process would be alone, and would do
 the whole work in the others' way.
 
-A rank that fails raises, writes down why, and ends with another status than 0; the launcher then ends the others, which
-may be waiting for it. So between two meetings a kernel may raise whatever it likes.
+A rank that fails tells the others, waits until they have stopped, and raises; the others raise `PeerFailed` at their
+next meeting or word of progress, whichever comes first. So a kernel may raise whatever it likes between two meetings,
+nobody waits for ever, and the first rank can take away what is half. A rank that dies without a word is the launcher's
+business, which ends the others.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from kernels.errors import KernelError
+from kernels.errors import Exit, KernelError, PeerFailed
 
 T = TypeVar("T")
+
+_FAILED = 7301  # tag of the messages that say so
+_LONGEST_NAP_S = 0.005
+_PATIENCE_S = 1.0  # of a rank that is being ended: those that ended it kill next
 
 EXPECTED = "BEAMWAY_RANKS"  # set by who starts the ranks on purpose
 # How launchers say how many there are, on a node too; Slurm's are of the step, as a batch script alone has the others.
@@ -39,6 +47,14 @@ def apart(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in (EXPECTED, *_SIZES)}
 
 
+class Failure(NamedTuple):
+    """Why a rank stops. `cause`: by itself, and not because another did."""
+
+    sentence: str
+    exit_code: int
+    cause: bool
+
+
 class Ranks:
     """`size` processes, of which this is `rank`; `local_size` of them are on this node.
 
@@ -51,6 +67,9 @@ class Ranks:
     ) -> None:
         self.rank, self.size, self.local_size, self.cores = rank, size, local_size, cores
         self._communicator = communicator
+        self._waiting: Any = None  # a meeting that this rank has come to and that others have not
+        self._met = False
+        self._over = False  # they have agreed on a failure: there are no more meetings
 
     @classmethod
     def here(cls) -> Ranks:
@@ -94,19 +113,108 @@ class Ranks:
         return range(min(begin, count), min(end, count))
 
     def meet(self) -> None:
-        """Go on when all have come here."""
-        if self._communicator is not None:
-            self._communicator.barrier()
+        """Go on when all have come here. As the other meetings, it raises `PeerFailed` when a rank has failed."""
+        self._said(None)
 
     def told(self, value: T) -> T:
         """What rank 0 gives here."""
-        return value if self._communicator is None else self._communicator.bcast(value, root=0)
+        return self._said(value if self.first else None)[0]  # type: ignore[return-value]
 
     def gathered(self, value: T) -> list[T]:
         """What each gives here, in the order of ranks; for rank 0, the others get nothing."""
         if self._communicator is None:
             return [value]
+        self.meet()
         return self._communicator.gather(value, root=0) or []
+
+    def look(self) -> None:
+        """Raise `PeerFailed` when another rank has failed meanwhile. Costs next to nothing."""
+        if self._communicator is not None and not self._over and self._communicator.iprobe(tag=_FAILED):
+            raise PeerFailed("Another rank has failed.", Exit.TRANSIENT)
+
+    def fail(self, error: BaseException) -> BaseException:
+        """Tell the other ranks and wait until they have stopped, too; what this one is to raise then.
+
+        Of several errors at once only that of the lowest rank is raised: one failure has one voice.
+        """
+        if self._communicator is None or self._over:
+            return error
+        failure, told = _failure(error), []
+        if failure.cause:
+            others = [rank for rank in range(self.size) if rank != self.rank]
+            told = [self._communicator.isend(None, rank, _FAILED) for rank in others]
+        ended = not isinstance(error, Exception)
+        if not self._meet(_PATIENCE_S if ended else math.inf):
+            return error
+        failures, _ = self._exchange(failure, None)
+        for request in told:
+            request.wait()
+        blamed = _blamed(failures)
+        return error if ended or blamed == self.rank else _peer_failed(blamed, failures[blamed])
+
+    def part(self) -> None:
+        """After a failure: go on when all have come here, so that none ends while another takes away what is half."""
+        if self._communicator is not None and self._over:
+            _wait(self._communicator.Ibarrier(), math.inf)
+
+    def _said(self, value: T) -> list[T]:
+        """One meeting: everybody's value to everybody, or the failure that one of them has come with."""
+        if self._communicator is None:
+            return [value]
+        self._meet(math.inf)
+        failures, values = self._exchange(None, value)
+        if failures:
+            blamed = _blamed(failures)
+            raise _peer_failed(blamed, failures[blamed])
+        return values
+
+    def _exchange(self, failure: Failure | None, value: T) -> tuple[dict[int, Failure], list[T]]:
+        said = self._communicator.allgather((failure, value))
+        self._met = False
+        failures = {rank: failed for rank, (failed, _) in enumerate(said) if failed}
+        self._over = bool(failures)
+        for rank, failed in failures.items():
+            if failed.cause and rank != self.rank:
+                self._communicator.recv(source=rank, tag=_FAILED)
+        return failures, [given for _, given in said]
+
+    def _meet(self, patience_s: float) -> bool:
+        """Wait for the others without keeping a CPU busy and with an ear for signals.
+
+        Left by a signal's exception, this rank goes on waiting for the same meeting at the next call.
+        """
+        if not self._met:
+            self._waiting = self._waiting or self._communicator.Ibarrier()
+            if not _wait(self._waiting, patience_s):
+                return False
+            self._waiting, self._met = None, True
+        return True
+
+
+def _wait(request: Any, patience_s: float) -> bool:
+    until, nap_s = time.monotonic() + patience_s, 0.0
+    while not request.Test():
+        if time.monotonic() > until:
+            return False
+        time.sleep(nap_s)
+        nap_s = min(nap_s + 0.0001, _LONGEST_NAP_S)
+    return True
+
+
+def _blamed(failures: Mapping[int, Failure]) -> int:
+    return min(failures, key=lambda rank: (not failures[rank].cause, rank))
+
+
+def _peer_failed(rank: int, failure: Failure) -> PeerFailed:
+    return PeerFailed(f"rank {rank} failed: {failure.sentence}", failure.exit_code)
+
+
+def _failure(error: BaseException) -> Failure:
+    if isinstance(error, KernelError):
+        return Failure(error.sentence, error.exit_code, not isinstance(error, PeerFailed))
+    if isinstance(error, Exception):
+        return Failure(f"{type(error).__name__}: {error}", Exit.BUG, True)
+    return Failure("It was ended.", Exit.TERMINATED, True)
 
 
 def cpus() -> frozenset[int]:
@@ -126,8 +234,13 @@ def share_of_cores(cpus_of: Sequence[frozenset[int]], which: int) -> int:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process. A rank that failed does so without MPI's own end, which would wait for the others for ever."""
+    """End this process. A rank that failed does so without MPI's own end, which would wait for a dead one for ever.
+
+    It waits a moment for the others to get here, since launchers end them as soon as the first is gone.
+    """
     if status and expected() > 1:
+        if mpi := sys.modules.get("mpi4py.MPI"):
+            _wait(mpi.COMM_WORLD.Ibarrier(), _PATIENCE_S)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

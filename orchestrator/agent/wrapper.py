@@ -264,6 +264,8 @@ def _call_kernel(order: Order) -> Outcome:
 
     try:
         result = contract.run(order.call, order.arguments)
+    except contract.PeerFailed as error:
+        return Outcome(FailureClass.CANCELLED, str(error), exit_status=error.exit_code)
     except contract.KernelError as error:
         failure = FailureClass(error.failure)
         return Outcome(failure, str(error), exit_status=error.exit_code, metrics=dict(error.metrics))

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -130,29 +131,76 @@ def test_the_volume_is_the_same_for_any_number_of_ranks(scan: Path, tmp_path: Pa
     assert made[7] == made[1]  # two of them have nothing to do
 
 
-def test_when_one_fails_all_end_and_nothing_half_is_left(scan: Path, tmp_path: Path) -> None:
-    """The disk is full for one rank: where its first chunk belongs there is a folder that it cannot write to."""
-    out = tmp_path / "v.zarr"
-    program = (
-        "import sys; from kernels import contract, ranks\n"
-        "from kernels.io import omezarr\n"
-        "real = omezarr.VolumeWriter.write\n"
-        "def write(self, start, slab):\n"
-        "    if self._ranks.rank == 1: raise OSError(28, 'No space left on device')\n"
-        "    real(self, start, slab)\n"
-        "omezarr.VolumeWriter.write = write\n"
-        f"try: contract.run('tomography.reconstruct', {{'input': {str(scan)!r}, 'output': {str(out)!r}}})\n"
-        "except contract.KernelError as error: print(error, file=sys.stderr); ranks.leave(error.exit_code)\n"
-    )
+# What each rank does in the place of writing its slices, and what it says of its end.
+PROGRAM = """
+import os, signal, sys, time
+from kernels import contract, ranks
+from kernels.io import omezarr
+real = omezarr.VolumeWriter.write
+def write(self, start, slab):
+    rank = self._ranks.rank
+    {instead}
+    real(self, start, slab)
+omezarr.VolumeWriter.write = write
+try:
+    contract.run("tomography.reconstruct", dict(input={scan!r}, output={output!r}), say=None)
+except Exception as error:
+    print(f"{{type(error).__name__}} {{error}}\\n", end="", flush=True)
+    ranks.leave(getattr(error, "exit_code", 70))
+"""
+
+
+def fail(scan: Path, output: Path, instead: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("mpirun") is None:
         pytest.skip("there is no mpirun here; see tests/install-system-parts")
     environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    program = PROGRAM.format(instead=instead, scan=str(scan), output=str(output))
     argv = [*MPIRUN, "-n", "3", sys.executable, "-c", program]
-    said = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_when_one_fails_the_others_say_so_and_nothing_half_is_left(scan: Path, tmp_path: Path) -> None:
+    said = fail(scan, tmp_path / "v.zarr", "if rank == 1: raise OSError(28, 'No space left on device')")
     assert said.returncode == 74
-    assert "No space left on device" in said.stderr
-    assert not out.exists()
-    assert not Path(f"{out}.manifest.json").exists()
+    full = "tomography.reconstruct could not read or write: No space left on device."
+    assert sorted(said.stdout.split("\n")) == ["", *[f"KernelError {full}"], *[f"PeerFailed rank 1 failed: {full}"] * 2]
+    assert not list(tmp_path.iterdir())
+
+
+def test_when_several_fail_one_speaks(scan: Path, tmp_path: Path) -> None:
+    """The lowest of them, or the one that the others have heard of before they came to it."""
+    said = fail(scan, tmp_path / "v.zarr", "if rank: raise ValueError(f'bug {rank}')")
+    assert said.returncode == 70
+    which = said.stdout.partition("ValueError bug ")[2][:1]
+    heard = ["", *[f"PeerFailed rank {which} failed: ValueError: bug {which}"] * 2, f"ValueError bug {which}"]
+    assert sorted(said.stdout.split("\n")) == heard
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rank_at_work_stops_soon_when_another_fails(scan: Path, tmp_path: Path) -> None:
+    at_work = (
+        "if rank == 2: raise ValueError('early')\n"
+        "    for _ in range(3000): time.sleep(0.01); self._ranks.look()  # as each word of progress does"
+    )
+    begun = time.monotonic()
+    said = fail(scan, tmp_path / "v.zarr", at_work)
+    assert time.monotonic() - begun < 20
+    assert said.stdout.count("PeerFailed rank 2 failed: ValueError: early") == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rank_that_dies_takes_the_others_with_it(scan: Path, tmp_path: Path) -> None:
+    said = fail(scan, tmp_path / "v.zarr", "if rank == 1: os.kill(os.getpid(), signal.SIGKILL)")
+    assert said.returncode == 137
+    assert not (tmp_path / "v.zarr").exists()
+    assert not (tmp_path / "v.zarr.manifest.json").exists()
+
+
+def test_the_program_says_what_is_wrong_once(tmp_path: Path) -> None:
+    words = ["--input", str(tmp_path / "no.h5"), "--output", str(tmp_path / "v.zarr")]
+    said = mpirun(3, "tomography.reconstruct", *words)
+    assert said.returncode == 66
+    assert said.stderr.count("error bad input: The input") == 1
 
 
 def test_a_kernel_for_one_process_is_refused_on_several(scan: Path) -> None:
