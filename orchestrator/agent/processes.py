@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterable, Iterator
 
@@ -42,6 +43,16 @@ def end(processes: Iterable[psutil.Process], grace_s: float = GRACE_S) -> int:
             process.kill()
     psutil.wait_procs(alive, timeout=grace_s)
     return len(found)
+
+
+def waited(process: subprocess.Popen[bytes]) -> int:
+    """The exit status of a process with a group of its own; when this is left by an exception, the group is ended."""
+    try:
+        return process.wait()
+    except BaseException:
+        end_group(process.pid)
+        process.wait()
+        raise
 
 
 def end_group(group: int, grace_s: float = GRACE_S) -> bool:

@@ -65,12 +65,7 @@ def run(order: Order, around: Around, nodes: tuple[str, ...] = ()) -> Outcome:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
     except OSError as error:
         return Outcome(FailureClass.SITE, f"the launcher {words[0]!r} cannot be started: {error.strerror or error}")
-    try:
-        status = process.wait()
-    except BaseException:
-        processes.end_group(process.pid)
-        process.wait()
-        raise
+    status = processes.waited(process)
     outcome = _together(order, stem, status)
     for path_of_rank in Path(order.log_dir).glob(f"{Path(stem).name}.rank.*"):
         path_of_rank.unlink()

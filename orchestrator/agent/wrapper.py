@@ -249,12 +249,7 @@ def _call_command(order: Order) -> Outcome:
         env=environment,
         start_new_session=True,
     )
-    try:
-        status = process.wait()
-    except BaseException:
-        processes.end_group(process.pid)
-        process.wait()
-        raise
+    status = processes.waited(process)
     failure, reason = shell.judge(order, status, None, "")
     return Outcome(failure, reason, exit_status=status)
 
