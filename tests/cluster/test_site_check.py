@@ -74,3 +74,27 @@ def test_each_fault_is_named_with_its_remedy(cluster: Cluster, tmp_path: Path) -
     code, rows = check(cluster, tmp_path, "--live", launcher={"kind": "srun", "options": ["--mpi=none"]})
     assert code == 1
     assert any("mpi" in f"{name}{row['seen']}{row['remedy']}".lower() for name, row in failed(rows).items())
+
+
+def test_reservations_are_made_and_given_back_by_commands(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "sites").mkdir()
+    (tmp_path / "sites" / "trial.toml").write_text(profile_toml(cluster))
+
+    def reservation(*words: str) -> tuple[int, Any]:
+        argv = [sys.executable, "-m", "orchestrator.cli", "reservation", *words, "--json"]
+        environment = {**os.environ, "BEAMWAY_HOME": str(tmp_path)}
+        said = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
+        return said.returncode, msgspec.json.decode(said.stdout)
+
+    code, made = reservation("create", "trial", "beam", "--for", "2h", "--nodes", "2")
+    assert (code, made["node_count"], made["queue"]) == (0, 2, "regular")
+    code, longer = reservation("extend", "trial", "beam", "--for", "1h")
+    assert code == 0
+    assert longer["until"] > made["until"]
+    assert [r["name"] for r in reservation("ls", "trial")[1]] == ["beam"]
+    code, refused = reservation("create", "trial", "big", "--for", "1h", "--nodes", "3")
+    assert code != 0
+    assert "only 2 of the 3 nodes" in refused["error"]["sentence"]
+    assert reservation("delete", "trial", "baem")[1]["error"]["sentence"].endswith("Did you mean 'beam'?")
+    assert reservation("delete", "trial", "beam") == (0, {"name": "beam", "deleted": True})
+    assert reservation("ls", "trial") == (0, [])
