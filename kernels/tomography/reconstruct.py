@@ -32,7 +32,16 @@ class Slabs(NamedTuple):
 
 
 def plan_slabs(
-    *, slices: int, angles: int, columns: int, binning: int, frames: int, itemsize: int, fixed: int, limit: int
+    *,
+    slices: int,
+    angles: int,
+    columns: int,
+    binning: int,
+    frames: int,
+    itemsize: int,
+    fixed: int,
+    limit: int,
+    ranks: int = 1,
 ) -> Slabs:
     """The largest slabs that fit into `limit` bytes, in whole chunks where possible.
 
@@ -44,6 +53,8 @@ def plan_slabs(
         Rows and columns of the detector per binned one; flat and dark fields; bytes of a stored count.
     fixed
         Bytes needed whatever the slab.
+    limit, ranks
+        Bytes of a node, and the ranks there that share them.
 
     Raises
     ------
@@ -54,12 +65,12 @@ def plan_slabs(
     counts = stored * (itemsize + 4) if binning > 1 else stored * itemsize
     each = counts + frames * columns * binning**2 * 16 + angles * columns * 8 + columns * columns * 4
     group = min(LANES, slices) * columns * columns * 4
-    fits = (limit - fixed - group) // each
+    fits = (limit // ranks - fixed - group) // each
     if fits < 1:
         need = (fixed + group + each) / 1e9
         raise KernelError(
             f"tomography.reconstruct: one slice of {columns} x {columns} from {angles} angles needs {need:.2f} GB; "
-            f"memoryGB is {limit / 1e9:g}. Raise memoryGB or binning."
+            f"memoryGB is {limit / 1e9:g}{f' for {ranks} ranks' if ranks > 1 else ''}. Raise memoryGB or binning."
         )
     layers = int(min(fits, slices))
     chunk = min(_CHUNK_LAYERS, layers)
@@ -130,8 +141,9 @@ def reconstruct(
             itemsize=scan.dtype.itemsize,
             fixed=reconstructor.bytes_per_group,
         )
-        chunk = plan(limit=int(memory_gb * 1e9)).chunk  # the same for any number of ranks
-        slabs = plan(limit=int(memory_gb * 1e9) // ranks.local_size)
+        limit = int(memory_gb * 1e9)
+        chunk = plan(limit=limit).chunk  # the same for any number of ranks
+        slabs = plan(limit=limit, ranks=ranks.local_size)
         if slabs.layers < chunk:
             raise KernelError(
                 f"tomography.reconstruct: memoryGB {memory_gb:g} is too little for {ranks.local_size} ranks on a node, "

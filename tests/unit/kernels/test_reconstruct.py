@@ -101,6 +101,8 @@ def test_plan_slabs() -> None:
     assert plan_slabs(slices=3, limit=20 * 10**9, **plan).layers == 3
     with pytest.raises(KernelError, match=r"one slice of 2048 x 2048 from 1501 angles needs 1\.\d+ GB"):
         plan_slabs(slices=2048, limit=10**9, **plan)
+    with pytest.raises(KernelError, match=r"memoryGB is 4 for 4 ranks\."):
+        plan_slabs(slices=2048, limit=4 * 10**9, ranks=4, **plan)
 
 
 def test_the_volume_is_an_ome_zarr_that_readers_accept(clean: Path, tmp_path: Path) -> None:
