@@ -162,9 +162,13 @@ def test_a_reservation_that_is_gone_is_waited_for_as_the_profile_says(world: Wor
     site._tracker.wants_reservations = True
     site._tracker.look()
     site.begin(world.order(placing=Placing(reservation="beam")))
+    assert world.told["r.0.1"] == "asks whether reservation 'beam' is there"  # it may be newer than the last answer
+    site._tracker.look()
+    site.look()
     assert world.told["r.0.1"].startswith("reservation 'beam' is gone; waits for it until ")
     assert world.scheduler.specs == []
     site._gone_since["beam"] -= 601
+    site._looked_at = 0.0
     site.look()
     until(lambda: world.scheduler.specs)
     assert (world.scheduler.specs[0].queue, world.scheduler.specs[0].reservation) == ("fast", "")
@@ -327,7 +331,7 @@ def test_what_waits_in_a_reservation_that_is_gone_is_taken_back(world: World) ->
     [
         (601.0, FALLBACK, {}, True),
         (599.0, FALLBACK, {}, False),
-        (601.0, FALLBACK, {"from_at": time.time() - 60}, False),
+        (601.0, FALLBACK, {"open_s": 60.0}, False),
         (601.0, FALLBACK, {"active": False}, False),
         (6000.0, {}, {}, False),
     ],
@@ -336,7 +340,8 @@ def test_what_waits_in_a_reservation_that_is_gone_is_taken_back(world: World) ->
 def test_a_reservation_without_room_is_left_after_the_patience_of_the_policy(
     waited_s: float, policies: dict[str, Any], more: dict[str, Any], left: bool, world: World
 ) -> None:
-    beam(world, **{"from_at": time.time() - 3600, **more})
+    given = {**more}
+    beam(world, from_at=time.time() - given.pop("open_s", 3600.0), **given)
     site = world.open(policies=policies)
     recalled = waits(site, world.order(), since_s=waited_s)
     site._tracker.reservations = world.scheduler.there

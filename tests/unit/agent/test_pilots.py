@@ -80,6 +80,8 @@ class World:
         self.pilots._profile = profile(execution={"mode": "pilot", **execution}, node={"cores": 16})
         self.pilots._tracker = self.tracker  # type: ignore[assignment]
         self.pilots._pilots = {}
+        self.others: set[str] = set()  # reservations in which batch jobs wait
+        self.pilots._jobs_wait = lambda: self.others
         self.pilots._give_up = lambda token, outcome: self.given_up.append((token, outcome))
 
     def pilot(self, target: Target = TARGET) -> tuple[Pilot, Provider, Executor]:
@@ -147,6 +149,20 @@ def test_an_idle_block_makes_room_when_work_of_another_shape_waits(world: World)
     assert provider.cancelled == []
     run(others.blocks["1"])
     others.blocks["1"].last = Job("1", "", JobState.PENDING)
+    world.tend(pilot)
+    assert provider.cancelled == ["1"]
+
+
+def test_an_idle_block_makes_room_for_a_job_of_its_own_that_waits(world: World) -> None:
+    pilot, provider, _ = world.pilot()
+    pilot.tokens["r.0.1"] = time.time()
+    world.tend(pilot)
+    pilot.tokens.clear()
+    pilot.idle_since -= YIELD_S + 1
+    world.others = {"beam"}  # which has nodes of its own
+    world.tend(pilot)
+    assert provider.cancelled == []
+    world.others = {""}
     world.tend(pilot)
     assert provider.cancelled == ["1"]
 
