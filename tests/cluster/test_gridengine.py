@@ -114,7 +114,7 @@ class TestGridEngine(SchedulerContract):
         [
             ({"queue": "nope.q"}, "nope.q"),
             ({"account": "nope"}, "nope"),
-            ({"gpus_per_node": 1}, "gpu"),
+            ({"options": ("-l", "fpga=1")}, "fpga"),
             ({"exclusive": True}, "exclusive"),
         ],
     )
