@@ -167,7 +167,6 @@ def cold_start(place: Path, cluster: Any, times: int) -> None:
         time.sleep(8)  # for the workers in the job to report in
         for number in range(times):
             stages = {"01-work": {"function": "builtins:dict", "resources": {"coresPerRank": 1}}}
-
             begun = time.time()
             run_id = client.submit(plan(client, stages))
             plain.finish(client, [run_id])

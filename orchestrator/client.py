@@ -342,9 +342,13 @@ def _outlook(profile: SiteProfile, stage: StagePlan) -> protocol.SiteView:
     from orchestrator.engine import place_sites
     from orchestrator.schedulers import outlook
 
+    now = time.time()
     if profile.local:
-        return protocol.SiteView(time.time())
-    scheduler = schedulers.of(profile)
+        return protocol.SiteView(now)
+    try:
+        scheduler = schedulers.of(profile)
+    except BeamwayError:  # declared and not built yet: it answers nobody, and the others are asked all the same
+        return protocol.SiteView(now, silent_since=now)
     return outlook.ask(scheduler, profile, stage.resources, place_sites.queues(profile, stage.placing))
 
 

@@ -24,7 +24,7 @@ from parsl.launchers import SimpleLauncher
 from parsl.providers import LocalProvider
 
 from orchestrator import codec
-from orchestrator.agent import leash, wrapper
+from orchestrator.agent import launch, leash, wrapper
 from orchestrator.agent.around import Around
 from orchestrator.model import Order
 
@@ -75,8 +75,7 @@ class Executors:
         return str(self._pilots[cores].label)
 
     def _start(self, cores: int) -> HighThroughputExecutor:
-        threads = {"NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"}
-        lines = [f"export {name}={cores}" for name in sorted(threads)]
+        lines = [f"export {name}={cores}" for name in launch.THREADS]
         provider = LocalProvider(  # type: ignore[no-untyped-call]
             init_blocks=0,
             min_blocks=0,

@@ -96,8 +96,8 @@ def _together(order: Order, stem: str, status: int) -> Outcome:
     if missing:
         which = f"rank {missing[0]}" if len(missing) == 1 else f"{len(missing)} ranks, {missing[0]} the first,"
         sentence = f"{which} of {wanted} left no result; the launcher ended with {status}"
-        started = FailureClass.LOST if outcomes else FailureClass.SITE
-        return Outcome(started, sentence, exit_status=status)
+        failure = FailureClass.LOST if outcomes else FailureClass.SITE
+        return Outcome(failure, sentence, exit_status=status)
     if status:
         return Outcome(FailureClass.LOST, f"every rank ended well, but the launcher with {status}", exit_status=status)
     first = outcomes[0]

@@ -171,6 +171,7 @@ def explain(workflow: str, pairs: tuple[str, ...], as_json: bool, **placing: str
     """Show what WORKFLOW with these arguments would do, and start nothing."""
     from orchestrator.definition import compat
 
+    session.quiet_logs()
     with session.client() as client:
         definition = client.definition(workflow)
         plan = client.plan(definition, compat.parse_arguments(pairs), placing=session.placing(placing))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli import session
 from orchestrator.cli.group import Commands
 from orchestrator.cli.session import json_option
 from orchestrator.cli.sites import load, name_argument
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from sites.schema import SiteProfile
     from slurm.client import Slurm
 
-UNITS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
 
 @click.group(cls=Commands, invoke_without_command=True)
 @click.pass_context
@@ -29,6 +28,8 @@ def reservation(context: click.Context) -> None:
     """List the reservations of a site; with Slurm make and change them."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+    else:
+        session.quiet_logs()
 
 
 _reservation_argument = click.argument("reservation_name", metavar="RESERVATION")
@@ -194,10 +195,12 @@ def moment(text: str, now: float) -> float:
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"\s*(\d{1,6}(?:\.\d{1,3})?)\s*([a-z]+)\s*", text)
-    if found is None or found[2] not in UNITS:
-        raise UserError(f"{text!r} is no length of time.", "Say 90min, 2h or 1d.")
-    return float(found[1]) * UNITS[found[2]]
+    from orchestrator.definition.units import duration_s
+
+    try:
+        return duration_s(text)
+    except ValueError as error:
+        raise UserError(f"{text!r} is no length of time. {error}") from None
 
 
 def _until(until_text: str, length: str, begin: float, now: float) -> float:

@@ -50,6 +50,7 @@ def run(
         asked = session.placing(placing)
         plan = client.plan(definition, compat.parse_arguments(pairs), strict=strict, placing=asked)
         if dry_run:
+            session.quiet_logs()
             definitions.print_plan(plan, client.placements(plan), as_json=as_json)
             return
         run_id = client.submit(plan, run_id=run_id)

@@ -45,6 +45,19 @@ def placing(asked: dict[str, str | None]) -> Placing:
     return Placing(**{name: text or "" for name, text in asked.items()})
 
 
+def quiet_logs() -> None:
+    """What adapters log of foreign text goes to stderr, and only when it is a warning: stdout is for the answer."""
+    import logging
+    import sys
+
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
 def client() -> Client:
     """The client of this home, to be used as a context manager."""
     from orchestrator import settings

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from orchestrator.cli import session
 from orchestrator.cli.group import Commands
 from orchestrator.cli.session import json_option
 from orchestrator.errors import BeamwayError
@@ -148,7 +149,7 @@ def check(context: click.Context, name: str, live: bool, queue: str, timeout_s: 
     from orchestrator import sitecheck
     from orchestrator.cli import formats
 
-    _quiet_logs()
+    session.quiet_logs()
     profile = load(name)
     if queue and profile.queue(queue) is None:
         raise click.BadParameter(f"there is no queue or use {queue!r} in the profile", param_hint="'--queue'")
@@ -170,19 +171,6 @@ def check(context: click.Context, name: str, live: bool, queue: str, timeout_s: 
         contact = f" Contact: {profile.identity.contact}." if failed else ""
         click.echo(f"\n{len(made)} checks, {failed} failed.{contact}")
     context.exit(1 if failed else 0)
-
-
-def _quiet_logs() -> None:
-    """What adapters log of foreign text goes to stderr, and only when it is a warning: stdout is for the rows."""
-    import logging
-    import sys
-
-    import structlog
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def _scheduler(profile: SiteProfile) -> tuple[Any, str]:

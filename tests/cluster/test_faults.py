@@ -143,6 +143,19 @@ def test_a_walltime_that_cannot_be_longer_fails_and_says_so(here: Product) -> No
     assert here.ended("slower") == []
 
 
+def test_a_job_that_needs_more_memory_gets_more_once(here: Product) -> None:
+    program = here.work / "hungry.py"
+    program.write_text(
+        "import time\nx = bytearray(600_000_000)\nfor i in range(0, len(x), 4096): x[i] = 1\ntime.sleep(30)\n"
+    )
+    run = here.run({"01-A": {"command": f"python3 {program}", "resources": {"memory": "200MB"}}})
+    assert (run.status, attempts(run)) == (RunStatus.FAILED, [2])
+    assert [t.used for t in run.tasks.values()] == [{FailureClass.MEMORY: 1}]
+    said = here.why(run.id)
+    assert "used more memory than it had" in said.sentence
+    assert "`memory`" in said.next
+
+
 def occupied(slurm: Slurm, name: str, until_s: float) -> None:
     """A reservation of one node that is open, and full."""
     now = time.time()
