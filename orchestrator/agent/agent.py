@@ -273,7 +273,7 @@ class Agent:
         if active.asked is None:
             active.asked, active.asked_at = why, time.monotonic()
         if self.cluster is None and active.order.kind is StageKind.COMMAND:
-            begun = self._shell.end(token, why)
+            begun = self._shell.end(token, why) or active.order.adopt
         else:
             begun = self._end_call(active)
         if not begun:

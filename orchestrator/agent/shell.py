@@ -41,12 +41,15 @@ class Shell:
         """Run the command to its end. Never raises: what goes wrong is in the outcome."""
         paths = output.Paths(order)
         with self._lock:
-            if order.token in self._ending:
-                return Outcome(self._ending.pop(order.token), "cancelled before it began", ended_at=time.time())
+            if order.token in self._ending and not order.adopt:
+                return self._never_begun(order)
             self._groups[order.token] = 0
         try:
             adopted = self._adopted(order, paths) if order.adopt else None
             if adopted is None:
+                with self._lock:
+                    if order.token in self._ending:
+                        return self._never_begun(order)
                 status, started_at, reason = self._start(order, paths)
             else:
                 status, started_at, reason = adopted
@@ -58,7 +61,10 @@ class Shell:
         return self._outcome(order, paths, status, started_at, reason)
 
     def end(self, token: str, why: FailureClass) -> bool:
-        """End the process group of this attempt; False when it has not begun, and now never will."""
+        """End the process group of this attempt; False when it has not begun, and now will not.
+
+        One to be adopted is looked for nevertheless, and ended when it is found.
+        """
         with self._lock:
             self._ending[token] = why
             group = self._groups.get(token)
@@ -77,6 +83,9 @@ class Shell:
             processes.end_group(group)
 
     # ---- inside
+
+    def _never_begun(self, order: Order) -> Outcome:
+        return Outcome(self._ending.pop(order.token), "cancelled before it began", ended_at=time.time())
 
     def _start(self, order: Order, paths: output.Paths) -> tuple[int | None, float, str]:
         home = self._environment.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
@@ -131,11 +140,17 @@ class Shell:
         if not os.path.exists(paths.stdout) and not os.path.exists(paths.exit):
             return None
         started_at = os.stat(paths.stderr).st_ctime if os.path.exists(paths.stderr) else time.time()
-        mine = list(processes.with_environment(processes.TOKEN, order.token))
-        if mine and not os.path.exists(paths.exit):
-            group = os.getpgid(mine[0].pid)
+        group = 0
+        for process in processes.with_environment(processes.TOKEN, order.token):
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                group = os.getpgid(process.pid)
+                break
+        if group and not os.path.exists(paths.exit):
             with self._lock:
                 self._groups[order.token] = group
+                ended = order.token in self._ending
+            if ended:  # asked for before it was found
+                processes.end_group(group)
             while not os.path.exists(paths.exit) and processes.group_alive(group):
                 if order.timeout_s and time.time() > started_at + order.timeout_s:
                     self.end(order.token, FailureClass.TIMEOUT)

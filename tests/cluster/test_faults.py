@@ -214,12 +214,17 @@ def test_a_job_is_cancelled_outside(here: Product) -> None:
 
 
 def test_a_job_is_held_outside(here: Product) -> None:
+    """Its partition starts nothing meanwhile, so that the hold comes before the job's beginning."""
     slurm = slurm_of(here)
-    run_id = here.start({"01-A": here.stage("held", resources={"coresPerRank": 2}, queue="regular")}, account="")
-    slurm.calls.run(["scontrol", "hold", here.job(run_id)])
-    if not here.began("held"):
-        here.until_why(run_id, "is held")
-        slurm.calls.run(["scontrol", "release", here.job(run_id)])
+    slurm.calls.run(["scontrol", "update", "PartitionName=regular", "State=DOWN"])
+    try:
+        run_id = here.start({"01-A": here.stage("held", resources={"coresPerRank": 2}, queue="regular")}, account="")
+        slurm.calls.run(["scontrol", "hold", here.job(run_id)])
+    finally:
+        slurm.calls.run(["scontrol", "update", "PartitionName=regular", "State=UP"])
+    here.until_why(run_id, "is held")
+    assert here.began("held") == []
+    slurm.calls.run(["scontrol", "release", here.job(run_id)])
     assert here.wait(run_id).status is RunStatus.DONE
 
 

@@ -156,6 +156,27 @@ def test_a_command_whose_agent_was_killed_is_adopted_not_repeated(
     assert (tmp_path / "began").read_text() == "x\n"
 
 
+@pytest.mark.parametrize("when", ["before it is looked for", "while it is looked for"])
+def test_a_cancel_finds_the_command_that_a_killed_agent_left(
+    shell: Shell, tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = "echo $$ > began; sleep 1000"
+    subprocess.run([sys.executable, "-c", ORPHAN, str(tmp_path), command], check=False)
+    wanted = order(tmp_path, command, adopt=True)
+    if when.startswith("before"):
+        shell.end(wanted.token, FailureClass.CANCELLED)
+    else:
+        found = list(processes.with_environment(processes.TOKEN, wanted.token))
+
+        def late(name: str, value: str) -> list[psutil.Process]:
+            shell.end(wanted.token, FailureClass.CANCELLED)
+            return found
+
+        monkeypatch.setattr(processes, "with_environment", late)
+    assert shell.run(wanted).failure is FailureClass.CANCELLED
+    assert not running(int((tmp_path / "began").read_text()))
+
+
 def test_a_command_that_died_with_its_agent_is_lost(shell: Shell, tmp_path: Path) -> None:
     wanted = order(tmp_path, "sleep 1000", adopt=True)
     for handle in output.Paths(wanted).open():
