@@ -41,6 +41,9 @@ YIELD_S = 2.0  # an idle block is given up after so long when work of another sh
 TAKEN_AWAY = frozenset({JobState.CANCELLED, JobState.NODE, JobState.PREEMPTED})
 DEAD_STARTS = 2  # blocks in a row whose workers never reported in, before the waiting tasks are given up
 
+# An MPIExecutor asks Slurm for the nodes of its block, or reads them as PBS writes them.
+NODES_OF_GRID_ENGINE = ('cut -d " " -f 1 "$PE_HOSTFILE" >"$TMPDIR/nodes"', 'export PBS_NODEFILE="$TMPDIR/nodes"')
+
 log = structlog.get_logger()
 
 GiveUp = Callable[[str, Outcome], None]  # token, outcome
@@ -200,6 +203,8 @@ class Pilots:
         environment = {**self._environment, **dict.fromkeys(launch.THREADS, str(shape.cores))}
         profile = self._profile.environment
         init = batch.init_lines(profile.modules, profile.worker_init)
+        if shape.nodes > 1 and self._profile.scheduler.kind == "sge":
+            init += NODES_OF_GRID_ENGINE
         return jobscript.body(argv, record=record, init=init, environment=environment)
 
     def _spec(self, token: str, script: str, stem: Path, target: Target, nodes: int) -> JobSpec:

@@ -193,7 +193,7 @@ def _target(
         left_s = max(60.0, (until - MARGIN_S - max(now, reservation.from_at)) // 60 * 60)
         longest_s = min(longest_s, left_s) if longest_s else left_s
     return Target(
-        _mode(order, profile),
+        order.placing.mode or profile.execution.mode,
         shape_of(order.resources),
         queue=queue.name if queue is not None else wanted,
         partition=queue.partition if queue is not None else wanted,
@@ -207,13 +207,6 @@ def _target(
         until=until,
         note=note,
     )
-
-
-def _mode(order: Order, profile: SiteProfile) -> str:
-    mode = order.placing.mode or profile.execution.mode
-    # Parsl's pilots learn their nodes from Slurm or PBS only
-    spread = order.resources.nodes > 1 and profile.scheduler.kind not in ("slurm", "pbs")
-    return "batch" if spread and not profile.local else mode
 
 
 def _walltime_s(resources: Resources, queue: Queue | None, longest_s: float) -> float:

@@ -1,4 +1,8 @@
-"""A real Grid Engine of our own: one master, one execution host (this one), on ports and in a directory of its own."""
+"""A real Grid Engine of our own: a master, and one or two execution hosts, on ports and in a directory of its own.
+
+With one execution host that is this machine, as `localhost`. With two they are `bw-one`, this machine by another name
+and address, and `bw-two`, a host of its own (`tests.cluster.hosts`); the master and the commands stay at `localhost`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+
+from tests.cluster import hosts
+from tests.cluster.hosts import Host
 
 PROGRAMS = Path("/usr/lib/gridengine")  # Debian's packages
 SHARED = Path("/usr/share/gridengine")
@@ -35,7 +42,7 @@ accounting_summary FALSE
 qsort_args NONE
 """
 
-HOST = """hostname localhost
+HOST = """hostname {name}
 load_scaling NONE
 complex_values gpu=2
 user_lists NONE
@@ -53,7 +60,6 @@ NONE_OF = (
 )
 QUEUE = {
     "qname": "all.q",
-    "hostlist": "localhost",
     "seq_no": "0",
     "nsuspend": "1",
     "suspend_interval": "00:05:00",
@@ -64,7 +70,6 @@ QUEUE = {
     "pe_list": "smp mpi",
     "rerun": "FALSE",
     "slots": str(SLOTS),
-    "tmpdir": "/tmp",
     "shell": "/bin/bash",
     "shell_start_mode": "unix_behavior",
     "notify": "00:00:03",
@@ -80,8 +85,14 @@ QUEUE = {
 class GridEngineHere:
     """Started by `running()`. `environment` is what the commands need; `profile_toml` a site profile for it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, two_hosts: bool = False) -> None:
         self.directory = directory
+        self._around = contextlib.ExitStack()  # the hosts, and the network between them
+        self._master: Host | None = None
+        self._hosts: dict[str, Host | None] = {"localhost": None}
+        self.address = "127.0.0.1"  # of this machine for the execution hosts
+        if two_hosts:
+            self._add_hosts()
         self.root = directory / "root"
         first, second = _free_ports()
         self.environment = {
@@ -91,6 +102,26 @@ class GridEngineHere:
             "SGE_EXECD_PORT": str(second),
         }
         self.pids: list[int] = []
+
+    def _add_hosts(self) -> None:
+        """The two tell this machine's `localhost`, where the master is, from themselves by its other address."""
+        net = f"10.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+        self.address, there = f"{net}.1", f"{net}.2"
+        master = {f"localhost {socket.gethostname()}": "127.0.0.1", "bw-one": self.address, "bw-two": there}
+        others = {"bw-one localhost": self.address, "bw-two": there}
+        tables = [hosts.table(self.directory / f"hosts-{n}", t) for n, t in (("master", master), ("others", others))]
+        self._master, one, two = (
+            self._host("", tables[0], network=False),
+            self._host("bw-one", tables[1], network=False),
+            self._host("bw-two", tables[1], network=True),
+        )
+        self._around.enter_context(hosts.network(two, f"bw{os.getpid()}", here=self.address, there=there))
+        self._hosts = {"bw-one": one, "bw-two": two}
+
+    def _host(self, name: str, table: Path, *, network: bool) -> Host:
+        host = Host(name, table, network=network)
+        self._around.callback(host.close)
+        return host
 
     def start(self) -> None:
         common, spool = self.root / "default" / "common", self.root / "spool"
@@ -124,7 +155,7 @@ class GridEngineHere:
         self._tool("spooldefaults", "complexes", str(SHARED / "util/resources/centry"))
         self._tool("spooldefaults", "usersets", str(SHARED / "util/resources/usersets"))
         self._tool("spooldefaults", "managers", "root")
-        self.pids.append(self._daemon("sge_qmaster"))
+        self.pids.append(self._daemon("sge_qmaster", self._master))
         self._until("qconf", "-sh")
         self.ask("qconf", "-as", "localhost")
         fast = {
@@ -139,19 +170,32 @@ class GridEngineHere:
         self.ask("qconf", "-Msconf", self._file("scheduler", _changed(self.ask("qconf", "-ssconf"), fast)))
         complexes = self.ask("qconf", "-sc") + "gpu gpu INT <= YES JOB 0 0\n"
         self.ask("qconf", "-Mc", self._file("complexes", complexes))
-        self.ask("qconf", "-Ae", self._file("host", HOST))
+        for name in self._hosts:
+            if name != "localhost":
+                self.ask("qconf", "-ah", name)
+            self.ask("qconf", "-Ae", self._file("host", HOST.format(name=name)))
+        elsewhere = self.directory / "tmp"  # of the second host: each takes the temporary folder of a job away
+        elsewhere.mkdir()
+        tmpdir = f"/tmp,[bw-two={elsewhere}]" if len(self._hosts) > 1 else "/tmp"
+        queue = {**QUEUE, "hostlist": " ".join(self._hosts), "tmpdir": tmpdir}
         for name, rule in (("smp", "$pe_slots"), ("mpi", "$round_robin")):
             self.ask("qconf", "-Ap", self._file(name, PARALLEL.format(name=name, rule=rule)))
-        self.ask("qconf", "-Aq", self._file("queue", "".join(f"{key} {value}\n" for key, value in QUEUE.items())))
-        self.pids.append(self._daemon("sge_execd"))
+        self.ask("qconf", "-Aq", self._file("queue", "".join(f"{key} {value}\n" for key, value in queue.items())))
+        self.pids += [self._daemon("sge_execd", host) for host in self._hosts.values()]
         deadline = time.monotonic() + 30
-        while "lx-amd64" not in self.ask("qstat", "-f") or "au" in self.ask("qstat", "-f").split("lx-amd64")[-1]:
+        while not self._all_report():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the execution daemon does not report: {self.messages()}")
             time.sleep(0.2)
 
+    def _all_report(self) -> bool:
+        """Do all execution hosts say how they are?"""
+        lines = [line.split() for line in self.ask("qstat", "-f").splitlines() if line.startswith("all.q@")]
+        return sum(words[-1] == "lx-amd64" for words in lines) == len(self._hosts)
+
     def ask(self, *argv: str) -> str:
-        done = subprocess.run(argv, env=os.environ | self.environment, capture_output=True, text=True, timeout=30)
+        command = self._master.inside([*argv]) if self._master else [*argv]
+        done = subprocess.run(command, env=os.environ | self.environment, capture_output=True, text=True, timeout=30)
         if done.returncode:
             raise RuntimeError(f"{argv}: {done.stdout} {done.stderr}")
         return done.stdout
@@ -167,8 +211,7 @@ class GridEngineHere:
         os.waitpid(self.pids[0], 0)
 
     def restart_master(self) -> None:
-        daemon = self._daemon("sge_qmaster")
-        self.pids[0] = daemon
+        self.pids[0] = self._daemon("sge_qmaster", self._master)
         self._until("qconf", "-sh")
 
     def messages(self) -> str:
@@ -193,6 +236,10 @@ class GridEngineHere:
                 break
             time.sleep(0.1)
 
+    def close(self) -> None:
+        """Take the hosts away, once nothing runs on them."""
+        self._around.close()
+
     def _file(self, name: str, text: str) -> str:
         path = self.directory / name
         if name == "configuration":
@@ -209,10 +256,11 @@ class GridEngineHere:
             timeout=30,
         )
 
-    def _daemon(self, name: str) -> int:
-        with (self.directory / f"{name}.log").open("wb") as log:
+    def _daemon(self, name: str, host: Host | None) -> int:
+        argv = [str(PROGRAMS / name)]
+        with (self.directory / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [str(PROGRAMS / name)],
+                host.inside(argv) if host else argv,
                 env=os.environ | self.environment | {"SGE_ND": "1"},  # stays in the foreground
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -282,17 +330,18 @@ def missing() -> str:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[GridEngineHere]:
+def running(*, two_hosts: bool = False) -> Iterator[GridEngineHere]:
     # Not below pytest's own directories: their names are long, and some of these paths have a limit.
     directory = Path(tempfile.mkdtemp(prefix="bw-sge-"))
     directory.chmod(0o755)
-    here = GridEngineHere(directory)
+    here = GridEngineHere(directory, two_hosts=two_hosts)
     try:
         here.start()
         yield here
     finally:
         if here.pids:
             here.stop()
+        here.close()
         shutil.rmtree(directory, ignore_errors=True)
 
 

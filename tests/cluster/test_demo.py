@@ -16,7 +16,7 @@ from orchestrator.schedulers.sge import GridEngine
 from slurm import reservations
 from slurm.client import Slurm
 from slurm.cluster import Cluster, profile_toml
-from tests.cluster import gridengine
+from tests.cluster import gridengine, hosts
 from tests.cluster import slurm as trial
 from tests.cluster.product import Product, product
 
@@ -30,15 +30,6 @@ WAYS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "mpi batch": ({"mode": "batch"}, {"nodes": "2", "ranksPerNode": "2", "coresPerRank": "1"}),
     "gpus": ({"mode": "batch"}, {"nodes": "2", "ranksPerNode": "2", "coresPerRank": "1", "gpusPerRank": "1"}),
     "gpus of a pilot": ({"mode": "pilot"}, {"coresPerRank": "1", "gpusPerRank": "2"}),
-}
-# Grid Engine has one execution host here, so nothing of several nodes.
-ON_ONE_HOST: dict[str, tuple[dict[str, str], dict[str, str]]] = {
-    "pilot": ({"mode": "pilot"}, {}),
-    "batch": ({"mode": "batch"}, {}),
-    "reservation": ({"mode": "batch", "reservation": "beam"}, {}),
-    "mpi": ({"mode": "batch"}, {"ranksPerNode": "2", "coresPerRank": "1"}),
-    "mpi in a pilot": ({"mode": "pilot"}, {"ranksPerNode": "2", "coresPerRank": "1"}),
-    "gpus": ({"mode": "batch"}, {"ranksPerNode": "2", "coresPerRank": "1", "gpusPerRank": "1"}),
 }
 
 
@@ -75,12 +66,12 @@ def on_slurm(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def on_grid_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    if reason := gridengine.missing():
+    if reason := gridengine.missing() or hosts.missing():
         pytest.skip(reason)
     tmp = tmp_path_factory.mktemp("sge")
-    with gridengine.running() as engine:
+    with gridengine.running(two_hosts=True) as engine:
         text = engine.profile_toml("engine", scratch=tmp / "scratch")
-        text += '\n[execution]\nmode = "pilot"\naddress = "127.0.0.1"\n'
+        text += f'\n[execution]\nmode = "pilot"\naddress = "{engine.address}"\n'
         with product(tmp, text, GridEngine(environment=engine.environment), site="engine") as made:
             yield made
 
@@ -127,9 +118,9 @@ def test_the_demo_on_slurm(on_slurm: Product, scan: Path, reference: str, way: s
         slurm.calls.run(["scontrol", "update", "ReservationName=beam", "Duration=1"])
 
 
-@pytest.mark.parametrize("way", ON_ONE_HOST)
+@pytest.mark.parametrize("way", WAYS)
 def test_the_demo_on_grid_engine(on_grid_engine: Product, scan: Path, reference: str, way: str, tmp_path: Path) -> None:
-    placing, arguments = ON_ONE_HOST[way]
+    placing, arguments = WAYS[way]
     engine = on_grid_engine.scheduler
     assert isinstance(engine, GridEngine)
     number = ""
@@ -146,8 +137,8 @@ def test_the_demo_on_grid_engine(on_grid_engine: Product, scan: Path, reference:
     assert made["checksum"] == reference
     provenance = made["provenance"]
     assert isinstance(provenance, dict)
-    assert provenance["ranks"] == int(arguments.get("ranksPerNode", 1))
-    assert len(provenance["devices"]) == int(arguments.get("gpusPerRank", 0))
+    ranks = int(arguments.get("nodes", 1)) * int(arguments.get("ranksPerNode", 1))
+    assert (provenance["ranks"], len(provenance["devices"])) == (ranks, int(arguments.get("gpusPerRank", 0)))
     assert len(on_grid_engine.jobs_of(run.id)) == (len(run.tasks) if placing["mode"] == "batch" else 0)
 
 

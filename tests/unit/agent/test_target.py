@@ -98,13 +98,6 @@ def test_more_walltime_is_given_within_the_limit_of_the_queue() -> None:
     assert target(order(longer=2.0), profile()).walltime_s == 3600.0
 
 
-@pytest.mark.parametrize(("kind", "mode"), [("sge", "batch"), ("slurm", "pilot"), ("pbs", "pilot")])
-def test_several_nodes_go_to_a_job_of_their_own_where_pilots_do_not_know_their_nodes(kind: str, mode: str) -> None:
-    site = profile(scheduler={"kind": kind}, execution={"mode": "pilot"})
-    assert target(order(nodes=2), site).mode == mode
-    assert target(order(), site).mode == "pilot"
-
-
 def test_a_worker_holds_all_ranks_of_a_node() -> None:
     asked = Resources(2, ranks_per_node=4, gpus_per_rank=1, cores_per_rank=8, memory_bytes=100, larger=2.0)
     assert shape_of(asked) == Shape(2, 4, 32, 4, 200)

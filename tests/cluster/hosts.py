@@ -1,0 +1,87 @@
+"""Hosts on this machine: each with a name and a table of hosts of its own, and, where it is to be reached, a network.
+
+Made of Linux namespaces (UTS, mount, network) that a sleeping process holds; programs enter them with `nsenter`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+HELD = 'mount --bind "$1" /etc/hosts && { [ -z "$2" ] || hostname "$2"; } && echo ready && exec sleep infinity'
+
+
+class Host:
+    """Entered by `inside(argv)`. Without a name it is this machine under its own, with another table of hosts."""
+
+    def __init__(self, name: str, table: Path, *, network: bool) -> None:
+        kinds = ["--mount", "--uts", *(["--net"] if network else [])]
+        self._holder = subprocess.Popen(
+            ["unshare", *kinds, "sh", "-c", HELD, "sh", str(table), name],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._enter = ["nsenter", f"--target={self._holder.pid}", *kinds, "--"]
+        assert self._holder.stdout is not None
+        if self._holder.stdout.readline() != "ready\n":
+            self.close()
+            raise RuntimeError(f"no host {name} could be made")
+
+    @property
+    def pid(self) -> int:
+        return self._holder.pid
+
+    def inside(self, argv: list[str]) -> list[str]:
+        return [*self._enter, *argv]
+
+    def close(self) -> None:
+        self._holder.kill()
+        self._holder.wait()
+        assert self._holder.stdout is not None
+        self._holder.stdout.close()
+
+
+def missing() -> str:
+    """Why there can be no further hosts here; empty when there can."""
+    absent = [name for name in ("ip", "nsenter", "unshare") if shutil.which(name) is None]
+    if absent:
+        return f"no {', '.join(absent)}: tests/install-system-parts"
+    tried = subprocess.run(
+        ["unshare", "--mount", "--uts", "--net", "true"], capture_output=True, text=True, check=False, timeout=20
+    )
+    return f"namespaces cannot be made: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+@contextlib.contextmanager
+def network(host: Host, link: str, *, here: str, there: str) -> Iterator[None]:
+    """Join this machine (address `here`) and the host (`there`) by a link of at most 14 letters, for the time of it."""
+    ends = f"{link}a", f"{link}b"
+    _ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1], "netns", str(host.pid))
+    try:
+        _ip("addr", "add", f"{here}/30", "dev", ends[0])
+        _ip("link", "set", ends[0], "up")
+        for words in (
+            ("addr", "add", f"{there}/30", "dev", ends[1]),
+            ("link", "set", ends[1], "up"),
+            ("link", "set", "lo", "up"),
+            ("route", "add", "default", "via", here),
+        ):
+            subprocess.run(host.inside(["ip", *words]), check=True, capture_output=True, timeout=20)
+        yield
+    finally:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            _ip("link", "del", ends[0])
+
+
+def table(path: Path, names: Mapping[str, str]) -> Path:
+    """A file as /etc/hosts: names (several between spaces) -> address."""
+    path.write_text("".join(f"{address} {name}\n" for name, address in names.items()))
+    return path
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=20)
