@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,12 @@ def submit(
 def wait(client: Client, run_id: str, timeout_s: float = 90.0) -> Run:
     *_, last = client.follow(run_id, timeout_s=timeout_s)
     return last
+
+
+def free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
 
 
 def workflow(**stages: Any) -> dict[str, Any]:

@@ -24,13 +24,14 @@ def up(as_json: bool) -> None:
     running = locks.service_lock(configured.home)
     if locks.locked(running):
         raise Conflict(f"A service runs for {configured.home} already (pid {locks.holder(running)}).", "`beamway down`")
-    _configure_logs(as_json)
-    from orchestrator.service import server
+    configure_logs(as_json)
+    from orchestrator.service.serve import serve
 
-    click.get_current_context().exit(server.serve(configured))
+    click.get_current_context().exit(serve(configured))
 
 
-def _configure_logs(as_json: bool) -> None:
+def configure_logs(as_json: bool) -> None:
+    """Logs of a process in the foreground: for people, or one JSON object a line."""
     import sys
 
     import structlog

@@ -334,12 +334,10 @@ def counts(database: Database) -> dict[str, int]:
 
 
 def events_after(database: Database, run_id: str, seq: int = 0, limit: int = 1000) -> list[EventRow]:
-    query = (
-        select(schema.events)
-        .where(schema.events.c.run_id == run_id, schema.events.c.seq > seq)
-        .order_by(schema.events.c.seq)
-        .limit(limit)
-    )
+    """What happened to a run after that event; without a run, to all of them."""
+    query = select(schema.events).where(schema.events.c.seq > seq).order_by(schema.events.c.seq).limit(limit)
+    if run_id:
+        query = query.where(schema.events.c.run_id == run_id)
     with database.read() as connection:
         return [EventRow(**row) for row in connection.execute(query).mappings()]
 
@@ -349,3 +347,9 @@ def last_event(database: Database, run_id: str) -> int:
     with database.read() as connection:
         query = select(func.max(schema.events.c.seq)).where(schema.events.c.run_id == run_id)
         return connection.execute(query).scalar() or 0
+
+
+def newest_event(database: Database) -> int:
+    """The number of the newest event of all runs."""
+    with database.read() as connection:
+        return connection.execute(select(func.max(schema.events.c.seq))).scalar() or 0
