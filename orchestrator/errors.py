@@ -11,6 +11,7 @@
     ├── Denied               exit 77   never         no token, or one that may not do this
     ├── RunFailed                exit 1    never         the run that was waited for did not end `done`
     └── Unavailable              exit 75   later         a service, agent or site does not answer
+        └── Stale                exit 75   later         another has taken over what this one held
 
 Each carries one sentence that is safe and useful for the user, what to do next, whether to try again, and the exit
 code of the command line. The sentence never holds a secret and is always printable (see `printable`).
@@ -112,6 +113,10 @@ class RunFailed(BeamwayError):
 
 class Unavailable(BeamwayError):
     exit_code = 75
+
+
+class Stale(Unavailable):
+    """Who meets it must stop acting: asking again with the same lease cannot help."""
 
 
 def of_exit_code(exit_code: int) -> type[BeamwayError]:

@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, settings
 from orchestrator.client import Client
 from orchestrator.model import Run
 from orchestrator.settings import Settings
+from tests.postgres import Postgres
+from tests.postgres import missing as postgres_missing
 
 # A busy machine is no failure; and what continuous integration tries is the same at each run.
 settings.register_profile(
@@ -42,6 +44,24 @@ def home(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "home"
     yield place
     end_processes_of(place)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL. Who harms it makes one of their own."""
+    if reason := postgres_missing():
+        pytest.skip(reason)
+    with Postgres() as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a new, empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/x.db"
+    cluster: Postgres = request.getfixturevalue("postgres")
+    return cluster.new_database()
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def _database() -> Database:
     configured = settings.load()
     settings.ensure_home(configured.home)
     database = Database(configured.database_url)
-    database.upgrade()
+    database.ensure()
     return database
 
 

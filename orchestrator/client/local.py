@@ -40,7 +40,7 @@ class Local:
         ensure_home(settings.home)
         self._settings = settings
         self._database = Database(settings.database_url)
-        self._database.upgrade()
+        self._database.ensure()
         self._connection: socket.socket | None = None
         self._frames = protocol.Frames()
         self._heard: deque[protocol.AnyMessage] = deque()

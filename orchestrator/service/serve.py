@@ -44,7 +44,7 @@ def serve(
             host, port = listening.parse(listen.address, encrypted=encrypted)
             database = Database(settings.database_url)
             around.callback(database.close)
-            database.upgrade()
+            database.ensure()
             here = context.Context(settings, database, lambda: server.gate)
             server.changed = here.bell.ring
             application = app.create(here)

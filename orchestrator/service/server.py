@@ -66,7 +66,7 @@ class Server:
 
     def run(self) -> None:
         """Serve until told to stop. The caller holds the lock of the home."""
-        self._database.upgrade()
+        self._database.ensure()
         self._listening = protocol.listen(self._home)
         self._listening.setblocking(False)
         self._selector.register(self._listening, selectors.EVENT_READ, None)

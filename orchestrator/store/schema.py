@@ -147,3 +147,14 @@ tokens = Table(
     Column("expires_at", Float, nullable=False),  # 0: never
     Column("revoked_at", Float, nullable=False),  # 0: it has not been
 )
+
+# Who may act, one row a role. The number in `fence` grows with each change of hands and never falls.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("holder", Text, nullable=False),  # empty: given back
+    Column("fence", BigInteger, nullable=False),
+    Column("until", Float, nullable=False),  # by the database's clock
+    Column("doc", Text, nullable=False),
+)
