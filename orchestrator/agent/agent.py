@@ -24,7 +24,7 @@ import structlog
 from msgspec.structs import replace
 
 from orchestrator import codec, protocol
-from orchestrator.agent import executors, link, output, processes, wrapper
+from orchestrator.agent import attach, batch, executors, link, output, processes, wrapper
 from orchestrator.agent.cluster import Cluster
 from orchestrator.agent.shell import Shell
 from orchestrator.jobs import JobState
@@ -407,12 +407,10 @@ def _as_asked(active: _Active, outcome: Outcome) -> Outcome:
 
 def _known_end(paths: output.Paths) -> Outcome | None:
     """How a call ended that an earlier agent had started; None when it never did, and may be begun."""
-    if not os.path.exists(paths.stdout):
-        return None
-    try:
-        return codec.loads(Path(paths.exit).read_text(), Outcome)
-    except (OSError, ValueError):
+    known = batch.outcome_of(paths.exit)
+    if known is None and os.path.exists(paths.stdout):
         return Outcome(FailureClass.LOST, "the agent died under it", ended_at=time.time())
+    return known
 
 
 def _signal_group(pid: int, number: int) -> None:
@@ -421,12 +419,18 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 def clear(home: Path, site: str) -> None:
-    """End the worker pools that an earlier agent of this site left, and forget their slots."""
+    """End the worker pools that an earlier agent of this site left on this host, and forget their slots.
+
+    Those of pilots that may be gone on with stay.
+    """
     left = processes.end(processes.with_environment(processes.AGENT, f"{home}:{site}"), grace_s=2.0)
     if left:
         log.warning("agent.orphans_ended", processes=left)
+    directory = home / "agents" / site
+    if attach.states(directory / "pilots"):
+        return
     with contextlib.suppress(OSError):
-        for entry in os.scandir(home / "agents" / site / "slots"):
+        for entry in os.scandir(directory / "slots"):
             os.unlink(entry.path)
 
 

@@ -7,24 +7,27 @@ and is not renewed shortly before it closes.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
-import os
 import shlex
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import parsl
 import structlog
 from msgspec.structs import replace
 from parsl.dataflow.dflow import DataFlowKernel
-from parsl.executors import HighThroughputExecutor, MPIExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 
 from orchestrator import jobscript
-from orchestrator.agent import batch, launch, leash, verdict
+from orchestrator.agent import attach, batch, launch, verdict
 from orchestrator.agent.around import Around
 from orchestrator.agent.provider import Block, BlockProvider
 from orchestrator.agent.target import MARGIN_S, Shape, Target
@@ -52,7 +55,7 @@ GiveUp = Callable[[str, Outcome], None]  # token, outcome
 class Pilot:
     """One executor and its blocks."""
 
-    def __init__(self, label: str, target: Target, executor: HighThroughputExecutor, provider: BlockProvider) -> None:
+    def __init__(self, label: str, target: Target, executor: attach.Lasting, provider: BlockProvider) -> None:
         self.label, self.target, self.executor, self.provider = label, target, executor, provider
         self.tokens: dict[str, float] = {}  # with the executor, since when (epoch seconds)
         self.begun: set[str] = set()  # those of them that a worker has begun
@@ -82,17 +85,21 @@ class Pilots:
         tracker: Tracker,
         around: Around,
         *,
-        run_dir: Path,
+        directory: Path,
         prefix: str,
         environment: dict[str, str],
         give_up: GiveUp,
         others_wait: Callable[[], Collection[str]] = tuple,
     ) -> None:
-        """`others_wait`: the reservations (empty: none) in which other jobs of ours wait for nodes."""
+        """`directory` is the site's own; `others_wait`: the reservations (empty: none) in which other jobs of ours wait
+        for nodes."""
         self._jobs_wait = others_wait
         self._profile, self._kernel = profile, kernel
         self._scheduler, self._tracker, self._around = scheduler, tracker, around
-        self._run_dir, self._prefix = run_dir, prefix
+        self._run_dir, self._states = directory / "parsl", directory / "pilots"
+        self.prefix = prefix + uuid.uuid4().hex[:4]  # of this agent's own blocks
+        self._made_of = _made_of(profile)
+        self._count = 0
         self._environment, self._give_up = environment, give_up
         self._pilots: dict[Target, Pilot] = {}
         self._stop = threading.Event()
@@ -101,6 +108,37 @@ class Pilots:
         self._thread.start()
 
     # ---- the agent's thread
+
+    def take_over(self) -> dict[str, tuple[Pilot, attach.Found]]:
+        """Go on with the pilots that an earlier agent has left; returns by token what was on its way there."""
+        found: dict[str, tuple[Pilot, attach.Found]] = {}
+        for path, state in attach.states(self._states):
+            try:
+                if state is None or state.made_of != self._made_of:
+                    raise ValueError("the profile or the program has changed since")
+                pilot = self._make(state.target, state)
+            except Exception as error:  # noqa: BLE001 - whatever it is: its jobs are ended, and their work begins again
+                log.warning("pilot.not_attached", state=path.name, reason=f"{type(error).__name__}: {error}")
+                attach.dispose(path, state)
+                continue
+            self._pilots[state.target] = pilot
+            for token, task in pilot.executor.found.items():
+                found[token] = (pilot, task)
+                if task.running:
+                    pilot.tokens[token] = time.time()
+                    pilot.begun.add(token)
+                    task.future.add_done_callback(partial(_over, pilot, token))
+            log.info("pilot.attached", label=pilot.label, jobs=[b.job for b in state.blocks], running=len(pilot.tokens))
+        return found
+
+    def beat(self) -> None:
+        """The interchanges hear that their agent is there."""
+        for pilot in self.all():
+            pilot.executor.beat()
+
+    def trouble(self) -> str:
+        """A sentence when an executor cannot go on, and the agent should start anew."""
+        return next(filter(None, (pilot.executor.trouble() for pilot in self.all())), "")
 
     def of(self, target: Target) -> Pilot:
         """The pilot for this target: one of larger workers that has some free now, else its own, made at the first
@@ -148,21 +186,26 @@ class Pilots:
         ids = [b.job_id for p in self.all() for b in p.blocks]
         if ids:
             self.all()[0].provider.cancel(ids)
+        for pilot in self.all():
+            pilot.executor.let_go()
 
-    def _make(self, target: Target) -> Pilot:
+    def _make(self, target: Target, known: attach.State | None = None) -> Pilot:
+        """A pilot that starts, or goes on with what is `known` of it; then it raises when that cannot be."""
         node, execution = self._profile.node_of(self._profile.queue(target.queue)), self._profile.execution
         shape = target.shape
         nodes = max(execution.block_nodes, shape.nodes) // shape.nodes * shape.nodes
         per_node = _per_node(shape, cores=node.cores, gpus=node.gpus, memory_bytes=node.memory_bytes)
-        label = _label(self._profile.name, target, len(self._pilots))
+        self._count += 1
+        label = known.label if known else _label(self._profile.name, target, f"{self.prefix[-4:]}{self._count}")
+        state = self._states / f"{label}.json"
         walltime_s = _block_walltime_s(execution.block_walltime_s, target)
         provider = BlockProvider(
             label,
             self._scheduler,
             self._tracker,
-            prefix=self._prefix,
+            prefix=self.prefix,
             directory=self._run_dir / "blocks",
-            script_of=lambda command, record: self._script(command, record, shape, nodes),
+            script_of=lambda command, record: self._script(command, record, shape, nodes, state),
             spec_of=lambda token, script, stem: self._spec(token, script, stem, target, nodes),
             nodes=nodes,
         )
@@ -177,32 +220,48 @@ class Pilots:
             "block_error_handler": _no_handler,
             "encrypted": True,
         }
-        executor: HighThroughputExecutor
+        executor: attach.Lasting
         if shape.nodes > 1:
             srun = self._around.launcher == "srun"
-            executor = MPIExecutor(
+            executor = attach.LastingMPI(
                 mpi_launcher="srun" if srun else "mpiexec", max_workers_per_block=nodes // shape.nodes, **common
             )
         else:
-            executor = HighThroughputExecutor(
+            executor = attach.Lasting(
                 max_workers_per_node=per_node,
                 cores_per_worker=1e-3,
                 available_accelerators=_devices(shape.gpus, per_node),
                 **common,
             )
-        executor.interchange_launch_cmd = [sys.executable, "-m", leash.__name__, str(os.getpid()), "interchange.py"]
-        self._kernel.add_executors([executor])
+        executor.lasts(state, execution.lease_s, known)
         pilot = Pilot(label, target, executor, provider)
         pilot.per_block = nodes // shape.nodes if shape.nodes > 1 else per_node * nodes
+        try:
+            self._kernel.add_executors([executor])
+        except Exception:
+            with contextlib.suppress(Exception):
+                executor.shutdown()
+            self._kernel.executors.pop(label, None)
+            raise
+        for block in known.blocks if known else ():
+            provider.adopt(block.job, block.stem)
+        self._save(pilot)
         log.info("pilot.made", label=label, queue=target.queue, reservation=target.reservation, nodes=nodes)
         return pilot
 
-    def _script(self, command: str, record: str, shape: Shape, nodes: int) -> str:
+    def _save(self, pilot: Pilot) -> None:
+        """What the next agent needs to go on with it."""
+        of_job = pilot.executor.job_ids_to_block
+        blocks = [attach.BlockState(of_job[b.job_id], b.job_id, b.stem) for b in pilot.blocks if b.job_id in of_job]
+        pilot.executor.save(pilot.target, self._made_of, tuple(blocks))
+
+    def _script(self, command: str, record: str, shape: Shape, nodes: int, state: Path) -> str:
         spread = nodes if shape.nodes == 1 else 1  # an MPI block has its workers on the first node
         argv = [*launch.per_node(self._around, spread), "bash", "-c", command]
         environment = {**self._environment, **dict.fromkeys(launch.THREADS, str(shape.cores))}
         profile = self._profile.environment
-        init = batch.init_lines(profile.modules, profile.worker_init)
+        gone = f"test -e {shlex.quote(str(state))}"  # its interchange: there is nothing to do then
+        init = (gone, *batch.init_lines(profile.modules, profile.worker_init))
         if shape.nodes > 1 and self._profile.scheduler.kind == "sge":
             init += NODES_OF_GRID_ENGINE
         return jobscript.body(argv, record=record, init=init, environment=environment)
@@ -246,6 +305,7 @@ class Pilots:
     def _tend(self, pilot: Pilot) -> None:
         now = time.time()
         self._count_dead_starts(pilot)
+        self._end_ghosts(pilot)
         blocks = pilot.blocks
         warm = pilot.warm_until > now
         closing = bool(pilot.target.until) and now > pilot.target.until - MARGIN_S
@@ -275,6 +335,7 @@ class Pilots:
         pilot.executor.scale_out_facade(1)
         trouble = pilot.provider.trouble
         if trouble is None:
+            self._save(pilot)
             return
         log.warning("pilot.refused", label=pilot.label, reason=trouble.sentence)
         if isinstance(trouble, ReservationGone):
@@ -297,6 +358,14 @@ class Pilots:
                 # one that was taken away before it had a chance says nothing about the site
                 if block.last is None or block.last.state not in TAKEN_AWAY:
                     pilot.dead_starts += 1
+
+    def _end_ghosts(self, pilot: Pilot) -> None:
+        """End the blocks that run, says the scheduler, and give no sign of life. Their tasks are missed by Parsl."""
+        limit_s = self._profile.execution.silent_s
+        ghosts = [b.job_id for b in pilot.blocks if limit_s and b.pulse.silent_s(runs=b.running) > limit_s]
+        if ghosts:
+            log.warning("block.ghosts", label=pilot.label, jobs=ghosts)
+            pilot.provider.cancel(ghosts)
 
     def _dead(self, pilot: Pilot) -> Outcome:
         last = max(pilot.provider.blocks.values(), key=lambda b: b.begun_at)
@@ -352,9 +421,19 @@ def _devices(each: int, workers: int) -> list[str]:
     return [",".join(str(w * each + d) for d in range(each)) for w in range(workers)] if each else []
 
 
-def _label(site: str, target: Target, number: int) -> str:
+def _over(pilot: Pilot, token: str, _future: object) -> None:
+    pilot.tokens.pop(token, None)
+    pilot.begun.discard(token)
+
+
+def _made_of(profile: SiteProfile) -> str:
+    words = (profile.model_dump_json(), parsl.__version__, sys.version, sys.executable)
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
+
+
+def _label(site: str, target: Target, number: str) -> str:
     shape = target.shape
-    words = [site, f"n{shape.nodes}c{shape.cores}g{shape.gpus}", target.queue, target.reservation, str(number)]
+    words = [site, f"n{shape.nodes}c{shape.cores}g{shape.gpus}", target.queue, target.reservation, number]
     return "-".join("".join(c if c.isalnum() else "_" for c in w) for w in words if w)
 
 

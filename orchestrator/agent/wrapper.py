@@ -340,8 +340,12 @@ def with_output(order: Order, outcome: Outcome, started_at: float, cap_bytes: in
 
 
 def write_whole(path: str, text: str) -> None:
+    """All of it or nothing, whatever ends this process or its host."""
     part = Path(f"{path}.part")
     with contextlib.suppress(OSError):
         part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part.write_text(text)
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, path)

@@ -51,6 +51,8 @@ class Executor:
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self.blocks_to_job_id: dict[str, str] = {}
+        self.job_ids_to_block: dict[str, str] = {}
+        self.saved = 0
         self.held: list[str] = []
         self.connected: list[str] = []
 
@@ -59,8 +61,11 @@ class Executor:
         provider.trouble = provider.refuses
         if provider.refuses is None:
             number = str(len(provider.blocks) + 1)
-            provider.blocks[number] = Block(number, str(provider.place / number), str(provider.place / "err"))
+            provider.blocks[number] = Block(number, str(provider.place / number))
             self.blocks_to_job_id[f"b{number}"] = number
+
+    def save(self, *_state: object) -> None:
+        self.saved += 1
 
     def connected_blocks(self) -> list[str]:
         return self.connected
@@ -81,6 +86,7 @@ class World:
         self.pilots._tracker = self.tracker  # type: ignore[assignment]
         self.pilots._pilots = {}
         self.others: set[str] = set()  # reservations in which batch jobs wait
+        self.pilots._made_of = ""
         self.pilots._jobs_wait = lambda: self.others
         self.pilots._give_up = lambda token, outcome: self.given_up.append((token, outcome))
 
@@ -322,7 +328,7 @@ def test_a_block_ends_with_its_reservation_and_in_whole_minutes() -> None:
 
 
 def test_a_label_is_a_plain_word() -> None:
-    assert pilots._label("far", replace(TARGET, reservation="beam.time:1"), 2) == "far-n1c4g0-work-beam_time_1-2"
+    assert pilots._label("far", replace(TARGET, reservation="beam.time:1"), "2") == "far-n1c4g0-work-beam_time_1-2"
 
 
 def test_braces_of_a_container_survive_the_launch_command() -> None:
