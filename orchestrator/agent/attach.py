@@ -19,9 +19,12 @@ from typing import Any
 
 import psutil
 import structlog
+import zmq
 from msgspec import Struct
 from parsl.executors import HighThroughputExecutor, MPIExecutor
 from parsl.executors.high_throughput.executor import HTEXFuture
+from parsl.executors.status_handling import BlockProviderExecutor
+from parsl.jobs.states import JobStatus
 from parsl.serialize import pack_apply_message
 
 from orchestrator import codec
@@ -31,7 +34,7 @@ from orchestrator.model import Order
 
 HELLO_S = 20.0  # for the answer of an interchange that is there
 BEAT_S = 2.0  # how often it hears that its agent is there
-COMMAND_S = 10.0  # for its answer to a command of Parsl's, which would wait for ever for one that has died
+SILENT_S = 15.0  # Parsl would wait for ever for one that has died
 
 log = structlog.get_logger()
 
@@ -137,8 +140,9 @@ class Lasting(HighThroughputExecutor):
         if known is not None:
             self._ports, self.cert_dir = iter(known.ports), known.cert_dir
         super().start()  # type: ignore[no-untyped-call]
+        self.outgoing_q.zmq_socket.setsockopt(zmq.SNDTIMEO, int(SILENT_S * 1000))
         self.command_client.run = partial(  # type: ignore[method-assign]
-            self.command_client.run, timeout_s=COMMAND_S
+            self.command_client.run, timeout_s=SILENT_S
         )
         if known is None:
             return
@@ -161,9 +165,15 @@ class Lasting(HighThroughputExecutor):
         self.worker_port = self._known.worker_port
 
     def _say(self, what: str) -> None:
-        with self._sending:
-            message = {"task_id": 0, "context": {"asked": what}, "buffer": b""}
-            self.outgoing_q.put(message)  # type: ignore[no-untyped-call]
+        """Left unsaid where it would have to wait."""
+        if self._sending.acquire(blocking=False):
+            try:
+                message = {"task_id": 0, "context": {"asked": what}, "buffer": b""}
+                self.outgoing_q.zmq_socket.send_pyobj(message, zmq.NOBLOCK)
+            except zmq.Again:
+                pass
+            finally:
+                self._sending.release()
 
     def beat(self) -> None:
         """Often: the interchange hears that it is still wanted."""
@@ -175,6 +185,10 @@ class Lasting(HighThroughputExecutor):
         with self._sending:
             return super().submit_payload(context, buffer)
 
+    def status(self) -> dict[str, JobStatus]:
+        """Of the blocks, without asking the interchange: what Parsl adds from there is of no use here."""
+        return BlockProviderExecutor.status(self)
+
     def trouble(self) -> str:
         """A sentence when it cannot go on."""
         thread = self._result_queue_thread
@@ -182,6 +196,8 @@ class Lasting(HighThroughputExecutor):
             return f"the interchange of {self.label} has died"
         if thread is not None and not thread.is_alive():
             return f"the result thread of {self.label} has died"
+        if not self.command_client.ok:
+            return f"the interchange of {self.label} does not answer"
         return ""
 
     def let_go(self) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator import codec, locks
+from orchestrator import locks
 from orchestrator.agent import attach
-from orchestrator.model import FailureClass, Run, RunStatus
+from orchestrator.jobs import OVER
+from orchestrator.model import FailureClass, Run, RunStatus, TaskStatus
 from slurm.client import Slurm
 from slurm.cluster import Cluster, profile_toml
 from tests.cluster import slurm as trial
@@ -72,8 +73,7 @@ def until_another(here: Product, before: int, site: str = "trial") -> None:
 
 
 def interchanges(here: Product, site: str = "trial") -> list[psutil.Process]:
-    states = [state for _, state in attach.states(here.home / "agents" / site / "pilots") if state is not None]
-    return [psutil.Process(state.pid) for state in states]
+    return [psutil.Process(state.pid) for _, state in states(here, site) if state is not None]
 
 
 def pilots(here: Product) -> set[str]:
@@ -105,3 +105,159 @@ def test_calls_go_on_under_an_agent_that_dies_twice(here: Product) -> None:
     run = here.wait(run_id)
     once(here, run, *names)
     assert pilots(here) == before
+
+
+def test_what_ended_without_an_agent_or_interchange_is_not_repeated(here: Product) -> None:
+    """Nobody was left to tell of its end, but its outcome lies on the disk."""
+    run_id = here.start({"01-a": call(here, "unheard", 60.0)})
+    here.until_began("unheard")
+    time.sleep(1)  # a shorter one is not worth being written down
+    stop_service(here)
+    (interchange,) = interchanges(here)
+    kill_agent(here)
+    interchange.kill()
+    here.go("unheard")
+    here.until(lambda: here.ended("unheard"), 10, "its end")
+    time.sleep(1)
+    once(here, here.wait(run_id), "unheard")
+
+
+def test_many_short_calls_in_flight_are_done_once_each(here: Product) -> None:
+    names = [f"many-{n}" for n in range(150)]
+    run_id = here.start({f"{n:03}-x": call(here, name) for n, name in enumerate(names, 1)})
+    here.until(lambda: sum(bool(here.ended(name)) for name in names) > 20, 60, "some of them to end")
+    kill_agent(here)
+    once(here, here.wait(run_id), *names)
+
+
+def test_an_agent_dies_while_its_block_waits_in_the_queue(here: Product, cluster: Cluster) -> None:
+    cluster.run("scontrol", "update", "PartitionName=regular", "State=DOWN")
+    try:
+        run_id = here.start({"01-a": call(here, "queued")}, queue="regular")
+        here.until(lambda: pilots(here), 30, "a block in the queue")
+        here.until(lambda: any(s and s.blocks for _, s in states(here)), 10, "the block to be written down")
+        before = pilots(here)
+        until_another(here, kill_agent(here))
+        time.sleep(3)
+        assert pilots(here) == before
+    finally:
+        cluster.run("scontrol", "update", "PartitionName=regular", "State=UP")
+    once(here, here.wait(run_id), "queued")
+    assert here.began("queued") == sorted(before)
+
+
+def test_an_interchange_is_killed(here: Product) -> None:
+    """What it knew is gone: the calls at work are lost and begun again, with other blocks."""
+    run_id = here.start({"01-a": call(here, "orphaned", 60.0), "02-b": call(here, "before")})
+    here.until_began("orphaned")
+    here.until(lambda: here.client.run(run_id).tasks[1].status is TaskStatus.DONE, 20, "the end of the short one")
+    before, (interchange,) = pilots(here), interchanges(here)
+    interchange.kill()
+    here.until_began("orphaned", 2)
+    here.go("orphaned")
+    run = here.wait(run_id)
+    assert run.status is RunStatus.DONE, run.error
+    assert [t.used for t in run.tasks.values()] == [{FailureClass.LOST: 1}, {}]
+    assert len(here.ended("orphaned")) == len(here.began("before")) == 1
+    here.until(lambda: not pilots(here) & before, WORKERS_END_S, "the end of the blocks without an interchange")
+
+
+def test_both_the_agent_and_the_interchange_are_killed(here: Product) -> None:
+    run_id = here.start({"01-a": call(here, "both", 60.0)})
+    here.until_began("both")
+    (interchange,) = interchanges(here)
+    before = pilots(here)
+    kill_agent(here)
+    interchange.kill()
+    here.until(lambda: not pilots(here) & before, WORKERS_END_S, "the end of the blocks that nobody goes on with")
+    here.go("both")
+    run = here.wait(run_id)
+    assert run.status is RunStatus.DONE, run.error
+    assert len(here.ended("both")) == 1
+
+
+def test_a_stopped_agent_goes_on_within_the_lease(here: Product) -> None:
+    run_id = here.start({"01-a": call(here, "paused", 60.0)})
+    here.until_began("paused")
+    pid = kill_agent(here, number=signal.SIGSTOP)
+    here.go("paused")
+    time.sleep(10)
+    os.kill(pid, signal.SIGCONT)
+    once(here, here.wait(run_id), "paused")
+    assert agent(here) == pid
+
+
+def test_an_agent_is_stopped_for_longer_than_the_lease(here: Product) -> None:
+    """Its blocks end meanwhile; it sees that, and begins anew."""
+    run_id = here.start({"01-a": call(here, "late", 60.0), "02-b": call(here, "done", 1.0)}, site="brief")
+    here.until_began("late")
+    before, pid = pilots(here), kill_agent(here, "brief", signal.SIGSTOP)
+    here.until(lambda: not pilots(here) & before, LEASE_S + WORKERS_END_S, "the end of its blocks")
+    os.kill(pid, signal.SIGCONT)
+    here.go("late")
+    run = here.wait(run_id)
+    assert run.status is RunStatus.DONE, run.error
+    assert (len(here.ended("late")), len(here.began("done"))) == (1, 1)
+
+
+def test_no_block_outlives_its_lease_when_no_agent_comes(here: Product, cluster: Cluster) -> None:
+    """Neither one at work nor one that waits: it ends as soon as it starts."""
+    run_id = here.start({"01-a": call(here, "alone", 60.0)}, site="brief")
+    here.until_began("alone")
+    cluster.run("scontrol", "update", "PartitionName=debug", "State=DOWN")
+    try:
+        here.start({"01-a": call(here, "never")}, site="brief", queue="debug")
+        here.until(lambda: len(pilots(here)) == 2, 30, "a block in the queue")
+        left = interchanges(here, "brief")
+        stop_service(here)
+        kill_agent(here, "brief")
+        here.until(lambda: len(pilots(here)) == 1, LEASE_S + WORKERS_END_S, "the end of the block at work")
+    finally:
+        cluster.run("scontrol", "update", "PartitionName=debug", "State=UP")
+    here.until(lambda: not pilots(here), 20, "the end of the other")
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in left)
+    assert here.began("never") == here.ended("alone") == []
+    here.client.cancel(run_id)
+
+
+def test_a_cancel_reaches_a_call_that_no_agent_was_there_for(here: Product) -> None:
+    run_id = here.start({"01-a": call(here, "unwanted", 60.0)})
+    here.until_began("unwanted")
+    stop_service(here)
+    kill_agent(here)
+    here.client.cancel(run_id)
+    assert here.wait(run_id).status is RunStatus.ABORTED
+    time.sleep(2)
+    here.go("unwanted")
+    time.sleep(1)
+    assert here.ended("unwanted") == []
+
+
+@pytest.mark.parametrize("mode", ["batch", "pilot"])
+def test_a_job_that_runs_by_its_scheduler_alone_is_lost(here: Product, cluster: Cluster, mode: str) -> None:
+    """Its node died and was back before anybody missed it."""
+    name = f"ghost-{mode}"
+    run_id = here.start({"01-a": call(here, name, 120.0)}, site="brief", mode=mode)
+    here.until_began(name)
+    number = here.began(name)[0]
+    (node,) = here.scheduler.jobs([number])[number].nodes
+    cluster.kill_node(node)
+    cluster.start_node(node)
+    here.go(name)
+    run = here.wait(run_id, 150)
+    assert run.status is RunStatus.DONE, run.error
+    assert [t.used for t in run.tasks.values()] == [{FailureClass.LOST: 1}]
+    assert len(here.ended(name)) == 1
+    here.until(lambda: here.scheduler.jobs([number])[number].state in OVER, 60, "the end of the ghost")
+
+
+def stop_service(here: Product) -> None:
+    """At once, and its agents with it not: nobody starts them again."""
+    pid = locks.holder(locks.service_lock(here.home))
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    here.until(lambda: locks.holder(locks.service_lock(here.home)) != pid, 10, "the end of the service")
+
+
+def states(here: Product, site: str = "trial") -> list[tuple[Path, attach.State | None]]:
+    return attach.states(here.home / "agents" / site / "pilots")
