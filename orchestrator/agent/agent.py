@@ -79,7 +79,7 @@ class Agent:
             if self._link.socket is None:
                 if connection := self._connect():
                     selector.register(connection, selectors.EVENT_READ)
-                elif time.monotonic() - heard_at > LEASE_S and not self._active:
+                elif time.monotonic() - heard_at > LEASE_S and not self._busy():
                     log.warning("agent.no_service", seconds=LEASE_S)
                     break
             else:
@@ -365,6 +365,9 @@ class Agent:
                             slots.append(slot)
         return slots
 
+    def _busy(self) -> bool:
+        return bool(self._active) or (self.cluster is not None and self.cluster.has_found_running())
+
     def _shut_down(self) -> None:
         """End what runs. It is reported lost when it is looked for again, and begun again."""
         log.info("agent.stopping", active=len(self._active))
@@ -427,11 +430,8 @@ def clear(home: Path, site: str) -> None:
     if left:
         log.warning("agent.orphans_ended", processes=left)
     directory = home / "agents" / site
-    if attach.states(directory / "pilots"):
-        return
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(directory / "slots"):
-            os.unlink(entry.path)
+    if not attach.states(directory / "pilots"):
+        wrapper.forget_slots(directory / "slots")
 
 
 def cores_here() -> int:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ class Lasting(HighThroughputExecutor):
     state: Path
     cert_dir: Any
     interchange_proc: Any
+    _orphan: _Orphan
 
     def lasts(self, state: Path, lease_s: float, known: State | None) -> None:
         self.state, self._known = state, known
@@ -138,6 +140,8 @@ class Lasting(HighThroughputExecutor):
         self._task_counter = int(time.time() * 1e6)  # beyond those of earlier agents
         known = self._known
         if known is not None:
+            self._orphan = _Orphan(known.pid, self.state)
+            _require_free(self.loopback_address, known.ports)
             self._ports, self.cert_dir = iter(known.ports), known.cert_dir
         super().start()  # type: ignore[no-untyped-call]
         self.outgoing_q.zmq_socket.setsockopt(zmq.SNDTIMEO, int(SILENT_S * 1000))
@@ -161,7 +165,7 @@ class Lasting(HighThroughputExecutor):
         if self._known is None:
             super()._start_local_interchange_process()
             return
-        self.interchange_proc = _Orphan(self._known.pid, self.state)
+        self.interchange_proc = self._orphan
         self.worker_port = self._known.worker_port
 
     def _say(self, what: str) -> None:
@@ -229,6 +233,14 @@ class Lasting(HighThroughputExecutor):
 
 class LastingMPI(Lasting, MPIExecutor):
     pass
+
+
+def _require_free(address: str, ports: Iterable[int]) -> None:
+    """Raises OSError. Parsl would leave sockets open that it cannot bind."""
+    for port in ports:
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((address, port))
 
 
 def states(directory: Path) -> list[tuple[Path, State | None]]:

@@ -104,6 +104,8 @@ class Cluster:
         self._looked_at = self._told_at = 0.0
         self._apps: dict[str, Callable[..., Future[str]]] = {}
         self._found = self._pilots.take_over()
+        if not self._pilots.all():
+            wrapper.forget_slots(directory / "slots")
         self._attached = {b.job_id for p in self._pilots.all() for b in p.provider.blocks.values()}
         self._tracker.start()
         threading.Thread(target=self._clear_left_over, name="left-over", daemon=True).start()
@@ -143,6 +145,10 @@ class Cluster:
         self._in_pilot[order.token] = (pilot, order)
         task.future.add_done_callback(partial(self._from_pilot, pilot, order.token, time.time()))
         return True
+
+    def has_found_running(self) -> bool:
+        """Does anything run that an earlier agent began, and that nobody has asked this one about yet?"""
+        return any(not task.future.done() for _, task in self._found.values())
 
     def _known(self, order: Order) -> bool:
         """May it be on its way already? Then it is looked for where it was sent, whatever the reservations say now."""

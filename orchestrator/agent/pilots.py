@@ -8,10 +8,7 @@ and is not renewed shortly before it closes.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
-import shlex
-import sys
 import threading
 import time
 import uuid
@@ -20,19 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import parsl
 import structlog
 from msgspec.structs import replace
 from parsl.dataflow.dflow import DataFlowKernel
-from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 
-from orchestrator import jobscript
-from orchestrator.agent import attach, batch, launch, verdict
+from orchestrator.agent import attach, blocks, verdict
 from orchestrator.agent.around import Around
 from orchestrator.agent.provider import Block, BlockProvider
 from orchestrator.agent.target import MARGIN_S, Shape, Target
 from orchestrator.agent.tracker import Tracker
-from orchestrator.jobs import WAITING, JobSpec, JobState, Refused, ReservationGone, Scheduler
+from orchestrator.jobs import WAITING, JobState, Refused, ReservationGone, Scheduler
 from orchestrator.model import FailureClass, Outcome
 
 if TYPE_CHECKING:
@@ -43,9 +37,6 @@ TEND_S = 0.25
 YIELD_S = 2.0  # an idle block is given up after so long when work of another shape waits for nodes
 TAKEN_AWAY = frozenset({JobState.CANCELLED, JobState.NODE, JobState.PREEMPTED})
 DEAD_STARTS = 2  # blocks in a row whose workers never reported in, before the waiting tasks are given up
-
-# An MPIExecutor asks Slurm for the nodes of its block, or reads them as PBS writes them.
-NODES_OF_GRID_ENGINE = ('cut -d " " -f 1 "$PE_HOSTFILE" >"$TMPDIR/nodes"', 'export PBS_NODEFILE="$TMPDIR/nodes"')
 
 log = structlog.get_logger()
 
@@ -98,9 +89,10 @@ class Pilots:
         self._scheduler, self._tracker, self._around = scheduler, tracker, around
         self._run_dir, self._states = directory / "parsl", directory / "pilots"
         self.prefix = prefix + uuid.uuid4().hex[:4]  # of this agent's own blocks
-        self._made_of = _made_of(profile)
+        self._made_of = blocks.made_of(profile)
         self._count = 0
-        self._environment, self._give_up = environment, give_up
+        self._blocks = blocks.Blocks(profile, around, environment, self._run_dir)
+        self._give_up = give_up
         self._pilots: dict[Target, Pilot] = {}
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -194,29 +186,29 @@ class Pilots:
         node, execution = self._profile.node_of(self._profile.queue(target.queue)), self._profile.execution
         shape = target.shape
         nodes = max(execution.block_nodes, shape.nodes) // shape.nodes * shape.nodes
-        per_node = _per_node(shape, cores=node.cores, gpus=node.gpus, memory_bytes=node.memory_bytes)
+        per_node = blocks.per_node(shape, cores=node.cores, gpus=node.gpus, memory_bytes=node.memory_bytes)
         self._count += 1
-        label = known.label if known else _label(self._profile.name, target, f"{self.prefix[-4:]}{self._count}")
+        label = known.label if known else blocks.label(self._profile.name, target, f"{self.prefix[-4:]}{self._count}")
         state = self._states / f"{label}.json"
-        walltime_s = _block_walltime_s(execution.block_walltime_s, target)
+        walltime_s = blocks.walltime_s(execution.block_walltime_s, target)
         provider = BlockProvider(
             label,
             self._scheduler,
             self._tracker,
             prefix=self.prefix,
             directory=self._run_dir / "blocks",
-            script_of=lambda command, record: self._script(command, record, shape, nodes, state),
-            spec_of=lambda token, script, stem: self._spec(token, script, stem, target, nodes),
+            script_of=lambda command, record: self._blocks.script(command, record, shape, nodes, state),
+            spec_of=lambda token, script, stem: self._blocks.spec(token, script, stem, target, nodes),
             nodes=nodes,
         )
         common: dict[str, Any] = {
             "label": label,
             "provider": provider,
             "address": self._profile.execution.address or None,
-            "launch_cmd": _launch_command(self._around),
+            "launch_cmd": blocks.launch_command(self._around),
             "heartbeat_period": HEARTBEAT_S,
             "heartbeat_threshold": HEARTBEATS_LOST_S,
-            "drain_period": max(10, int(walltime_s - _margin_s(walltime_s))),
+            "drain_period": max(10, int(walltime_s - blocks.margin_s(walltime_s))),
             "block_error_handler": _no_handler,
             "encrypted": True,
         }
@@ -230,7 +222,7 @@ class Pilots:
             executor = attach.Lasting(
                 max_workers_per_node=per_node,
                 cores_per_worker=1e-3,
-                available_accelerators=_devices(shape.gpus, per_node),
+                available_accelerators=blocks.devices(shape.gpus, per_node),
                 **common,
             )
         executor.lasts(state, execution.lease_s, known)
@@ -252,43 +244,8 @@ class Pilots:
     def _save(self, pilot: Pilot) -> None:
         """What the next agent needs to go on with it."""
         of_job = pilot.executor.job_ids_to_block
-        blocks = [attach.BlockState(of_job[b.job_id], b.job_id, b.stem) for b in pilot.blocks if b.job_id in of_job]
-        pilot.executor.save(pilot.target, self._made_of, tuple(blocks))
-
-    def _script(self, command: str, record: str, shape: Shape, nodes: int, state: Path) -> str:
-        spread = nodes if shape.nodes == 1 else 1  # an MPI block has its workers on the first node
-        argv = [*launch.per_node(self._around, spread), "bash", "-c", command]
-        environment = {**self._environment, **dict.fromkeys(launch.THREADS, str(shape.cores))}
-        profile = self._profile.environment
-        gone = f"test -e {shlex.quote(str(state))}"  # its interchange: there is nothing to do then
-        init = (gone, *batch.init_lines(profile.modules, profile.worker_init))
-        if shape.nodes > 1 and self._profile.scheduler.kind == "sge":
-            init += NODES_OF_GRID_ENGINE
-        return jobscript.body(argv, record=record, init=init, environment=environment)
-
-    def _spec(self, token: str, script: str, stem: Path, target: Target, nodes: int) -> JobSpec:
-        queue = self._profile.queue(target.queue)
-        node, execution = self._profile.node_of(queue), self._profile.execution
-        walltime_s = _block_walltime_s(execution.block_walltime_s, target)
-        return JobSpec(
-            token,
-            script,
-            stdout=f"{stem}.out",
-            stderr=f"{stem}.err",
-            directory=str(self._run_dir),
-            queue=target.partition,
-            qos=target.qos,
-            account=target.account,
-            reservation=target.reservation,
-            nodes=nodes,
-            ranks_per_node=target.shape.ranks_per_node if target.shape.nodes > 1 else 1,
-            cores_per_rank=max(1, node.cores // target.shape.ranks_per_node if target.shape.nodes > 1 else node.cores),
-            gpus_per_node=node.gpus if target.shape.gpus else 0,
-            walltime_s=walltime_s,
-            warning_s=_margin_s(walltime_s) / 2,
-            exclusive=execution.exclusive,
-            options=(*self._profile.scheduler.options, *target.options),
-        )
+        there = [attach.BlockState(of_job[b.job_id], b.job_id, b.stem) for b in pilot.blocks if b.job_id in of_job]
+        pilot.executor.save(pilot.target, self._made_of, tuple(there))
 
     # ---- the thread of the blocks
 
@@ -407,51 +364,9 @@ def _fits(wanted: Target, there: Target) -> bool:
     return small.nodes == large.nodes == 1 and roomy and enough and replace(wanted, shape=large) == there
 
 
-def _per_node(shape: Shape, *, cores: int, gpus: int, memory_bytes: int) -> int:
-    fits = [max(1, cores // shape.cores)] if cores else [1]
-    fits += [gpus // shape.gpus] if shape.gpus else []
-    fits += [memory_bytes // shape.memory_bytes] if shape.memory_bytes and memory_bytes else []
-    if min(fits) < 1:
-        raise Refused("no node of the site holds such a worker")
-    return min(fits)
-
-
-def _devices(each: int, workers: int) -> list[str]:
-    """The devices of each worker of a node."""
-    return [",".join(str(w * each + d) for d in range(each)) for w in range(workers)] if each else []
-
-
 def _over(pilot: Pilot, token: str, _future: object) -> None:
     pilot.tokens.pop(token, None)
     pilot.begun.discard(token)
-
-
-def _made_of(profile: SiteProfile) -> str:
-    words = (profile.model_dump_json(), parsl.__version__, sys.version, sys.executable)
-    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
-
-
-def _label(site: str, target: Target, number: str) -> str:
-    shape = target.shape
-    words = [site, f"n{shape.nodes}c{shape.cores}g{shape.gpus}", target.queue, target.reservation, number]
-    return "-".join("".join(c if c.isalnum() else "_" for c in w) for w in words if w)
-
-
-def _launch_command(around: Around) -> str:
-    program = shlex.join([*around.program, "-m", "parsl.executors.high_throughput.process_worker_pool"])
-    program = program.replace("{", "{{").replace("}", "}}")
-    return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", program, 1))
-
-
-def _block_walltime_s(wanted_s: float, target: Target) -> float:
-    """In whole minutes, as schedulers count; a job that could outlast its reservation would never start in it."""
-    left_s = target.until - MARGIN_S - max(time.time(), target.from_at) if target.until else math.inf
-    seconds = min(wanted_s, target.longest_s or math.inf, left_s)
-    return max(60.0, seconds // 60 * 60)
-
-
-def _margin_s(walltime_s: float) -> float:
-    return min(120.0, walltime_s / 5)
 
 
 def _no_handler(_executor: object, _status: object) -> None:

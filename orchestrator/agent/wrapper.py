@@ -126,6 +126,13 @@ def slot_name(pid: int, host: str) -> str:
     return f"{host.replace('.', '_')}-{pid}" if host else str(pid)
 
 
+def forget_slots(slots: Path) -> None:
+    """Those of workers that are gone."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(slots):
+            os.unlink(entry.path)
+
+
 def run(text: str, surrounding: str, **_parsl: object) -> str:
     """Carry out the order in `text`, in the `Around` that the other text holds; its outcome as text. Never raises.
 
