@@ -30,6 +30,7 @@ from orchestrator.agent.cluster import Cluster
 from orchestrator.agent.shell import Shell
 from orchestrator.jobs import JobState
 from orchestrator.model import FailureClass, Order, Outcome, StageKind
+from orchestrator.outside import effect
 
 BEAT_S = 0.25  # how often starts, progress and time-outs are looked at
 LEASE_S = 60.0  # how long the agent waits for a service that has gone
@@ -177,7 +178,8 @@ class Agent:
                 self._events.append(protocol.Waits(token, since, text))
         if self._events:
             events, self._events = self._events, []
-            self._link.report(events)
+            with effect("report.send"):
+                self._link.report(events)
 
     # ---- attempts
 
@@ -204,7 +206,9 @@ class Agent:
             if known is not None:
                 self.arrive(order.token, known)
                 return
-        self._pool.call(order).add_done_callback(partial(self._ended, order.token))
+        with effect("call.submit"):
+            future = self._pool.call(order)
+        future.add_done_callback(partial(self._ended, order.token))
 
     def _ended(self, token: str, future: Future[Any]) -> None:
         """In Parsl's thread."""

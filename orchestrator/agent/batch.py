@@ -41,6 +41,7 @@ from orchestrator.jobs import (
     SchedulerSilent,
 )
 from orchestrator.model import FailureClass, Order, Outcome
+from orchestrator.outside import effect
 
 LABEL = "batch"
 PREFIX = "bw-"  # of the names of our jobs
@@ -184,7 +185,8 @@ class BatchExecutor(ParslExecutor):
         known = job.order.adopt
         while not self._stop.is_set():
             try:
-                job_id = self._scheduler.submit_once(spec, known=known)
+                with effect("job.submit"):
+                    job_id = self._scheduler.submit_once(spec, known=known)
                 break
             except SchedulerSilent as error:
                 known = True
@@ -224,7 +226,8 @@ class BatchExecutor(ParslExecutor):
     def _cancel(self, job: _Job) -> None:
         while not self._stop.is_set() and not job.future.done():
             try:
-                self._scheduler.cancel([job.id])
+                with effect("job.cancel"):
+                    self._scheduler.cancel([job.id])
                 self._tracker.look_soon()
                 return
             except SchedulerSilent:

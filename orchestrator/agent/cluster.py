@@ -30,6 +30,7 @@ from orchestrator.agent.tracker import Tracker
 from orchestrator.errors import BeamwayError
 from orchestrator.jobs import ALIVE, Job, JobState, Refused, Reservation, Scheduler, SchedulerSilent
 from orchestrator.model import FailureClass, Order, Outcome, Placing, Resources, StageKind
+from orchestrator.outside import effect
 from orchestrator.protocol import SiteView
 from orchestrator.schedulers import outlook
 
@@ -118,7 +119,8 @@ class Cluster:
                 jobs = self._scheduler.mine(self.prefix)
                 left = [j.id for j in jobs if j.id not in self._attached and not j.token.startswith(own)]
                 if left:
-                    self._scheduler.cancel(left)
+                    with effect("block.cancel"):
+                        self._scheduler.cancel(left)
                     log.warning("pilot.left_over_ended", jobs=left)
                 return
             except SchedulerSilent:
@@ -264,7 +266,8 @@ class Cluster:
                     found = [j.id for j in self._scheduler.find(batch.PREFIX + token) if j.state in ALIVE]
                     if not found:
                         break
-                    self._scheduler.cancel(found)
+                    with effect("job.cancel"):
+                        self._scheduler.cancel(found)
                     time.sleep(LOOK_S)
                 except BeamwayError as error:
                     log.warning("job.end_unknown", token=token, reason=error.sentence)

@@ -159,20 +159,18 @@ class Local:
     def ensure_service(self) -> None:
         path = self._settings.home / "logs" / "service.log"
         over = time.monotonic() + START_S
-        started_at = 0.0
+        begun = 0  # pid of the service that was started last
         while self.service() is None:
-            now = time.monotonic()
-            if now > over:
+            if time.monotonic() > over:
                 raise Unavailable("The service did not start.", f"Its log: {path}")
-            if not locks.locked(locks.service_lock(self._settings.home)) and now - started_at > START_S / 3:
-                started_at = now
-                self._start_service(path)
+            if not (begun and _lives(begun)) and not locks.locked(locks.service_lock(self._settings.home)):
+                begun = self._start_service(path)
             time.sleep(0.02)
 
-    def _start_service(self, log: Path) -> None:
+    def _start_service(self, log: Path) -> int:
         log.parent.mkdir(exist_ok=True, mode=0o700)
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        os.posix_spawn(  # not a child to wait for: it outlives us, and its lock says whether it lives
+        return os.posix_spawn(  # not a child to wait for: it outlives us, and its lock says whether it lives
             sys.executable,
             [sys.executable, "-m", "orchestrator.service", "--idle-exit"],
             {**os.environ, "BEAMWAY_HOME": str(self._settings.home)},
@@ -231,6 +229,14 @@ class Local:
                 raise ConnectionError("it ended the connection")
             self._heard.extend(self._frames.feed(data))
         return self._heard.popleft()
+
+
+def _lives(pid: int) -> bool:
+    """Is this child of ours still there? One that has ended is buried."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False
 
 
 def _submission(plan: Plan, run_id: str, username: str) -> protocol.Submit:

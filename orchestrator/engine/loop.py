@@ -32,6 +32,7 @@ from orchestrator.model import (
     split_token,
     token,
 )
+from orchestrator.outside import effect
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
@@ -218,7 +219,8 @@ class Engine:
             stages = [name for name, s in run.stages.items() if before is None or before.stages.get(name) is not s]
             changes.append(store.Changed(run, before is None, tuple(stages), tuple(sorted(touched))))
         if changes or self._log:
-            self._writer.save(changes, self._log, fence=self._fence)
+            with effect("store.commit"):
+                self._writer.save(changes, self._log, fence=self._fence)
         for change in changes:
             self._stored[change.run.id] = change.run
         self._touched.clear()

@@ -19,6 +19,7 @@ from orchestrator.engine import place_sites
 from orchestrator.engine.loop import Effects, Engine, new_run
 from orchestrator.errors import BeamwayError, Conflict, Stale, Unavailable
 from orchestrator.model import FailureClass, Outcome, Run, split_token
+from orchestrator.outside import effect
 from orchestrator.service.agents import Site
 from orchestrator.service.gate import Gate
 from orchestrator.service.holding import Holding
@@ -180,14 +181,17 @@ class Server:
             site.order(order)
             touched.add(site)
         for name, token in effects.kills:
-            for never_left in self._site(name).kill([token]):
+            with effect("kills.send"):
+                unsent = self._site(name).kill([token])
+            for never_left in unsent:
                 run_id, number, attempt = split_token(never_left)
                 outcome = Outcome(FailureClass.CANCELLED, "cancelled before it began")
                 self._engine.feed(run_id, events.TaskEnded(time.time(), number, attempt, outcome))
         for run_id, place in effects.places:
             self._placer.begin(run_id, place)
         for site in touched:
-            site.flush()
+            with effect("orders.send"):
+                site.flush()
         for run in effects.finished:
             self._finished(run)
         if effects.kills:
