@@ -220,6 +220,23 @@ def test_no_block_outlives_its_lease_when_no_agent_comes(here: Product, cluster:
     here.client.cancel(run_id)
 
 
+def test_an_agent_that_is_stopped_in_order_leaves_nothing(here: Product) -> None:
+    run_id = here.start({"01-a": call(here, "ordered", 60.0)})
+    here.until_began("ordered")
+    before, left = pilots(here), interchanges(here)
+    stop_service(here)  # it would start the next one
+    kill_agent(here, number=signal.SIGTERM)
+    here.until(lambda: not agent(here), 30, "the end of the agent")
+    here.until(lambda: not pilots(here), 15, "an empty queue")
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in left)
+    assert states(here) == []
+    here.go("ordered")
+    run = here.wait(run_id)
+    assert run.status is RunStatus.DONE, run.error
+    assert len(here.ended("ordered")) == 1
+    assert not pilots(here) & before
+
+
 def test_a_cancel_reaches_a_call_that_no_agent_was_there_for(here: Product) -> None:
     run_id = here.start({"01-a": call(here, "unwanted", 60.0)})
     here.until_began("unwanted")
