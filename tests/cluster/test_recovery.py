@@ -147,18 +147,22 @@ def test_an_agent_dies_while_its_block_waits_in_the_queue(here: Product, cluster
 
 
 def test_an_interchange_is_killed(here: Product) -> None:
-    """What it knew is gone: the calls at work are lost and begun again, with other blocks."""
+    """What it knew is gone: its calls at work are lost and begun again, with other blocks. Other pilots go on."""
     run_id = here.start({"01-a": call(here, "orphaned", 60.0), "02-b": call(here, "before")})
     here.until_began("orphaned")
     here.until(lambda: here.client.run(run_id).tasks[1].status is TaskStatus.DONE, 20, "the end of the short one")
     before, (interchange,) = pilots(here), interchanges(here)
+    other = here.start({"01-a": call(here, "beside", 60.0)}, queue="debug")
+    here.until_began("beside")
     interchange.kill()
     here.until_began("orphaned", 2)
     here.go("orphaned")
+    here.go("beside")
     run = here.wait(run_id)
     assert run.status is RunStatus.DONE, run.error
     assert [t.used for t in run.tasks.values()] == [{FailureClass.LOST: 1}, {}]
     assert len(here.ended("orphaned")) == len(here.began("before")) == 1
+    once(here, here.wait(other), "beside")
     here.until(lambda: not pilots(here) & before, WORKERS_END_S, "the end of the blocks without an interchange")
 
 
