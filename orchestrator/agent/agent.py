@@ -35,6 +35,7 @@ from orchestrator.outside import effect
 BEAT_S = 0.25  # how often starts, progress and time-outs are looked at
 LEASE_S = 60.0  # how long the agent waits for a service that has gone
 GRACE_S = processes.GRACE_S
+POOL_LOST = 70  # exit status
 
 log = structlog.get_logger()
 
@@ -109,6 +110,11 @@ class Agent:
                 trouble = self._pool.tend() if self.cluster is None else self.cluster.trouble()
                 if trouble:
                     log.error("agent.pool_lost", reason=trouble)
+                    if self.cluster is not None:
+                        self.cluster.leave()
+                        self._collect()
+                        self._send_events()
+                        os._exit(POOL_LOST)  # as if killed: the next agent goes on with the other pilots
                     self._stopping = True
             self._send_events()
         self._shut_down()

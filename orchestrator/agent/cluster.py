@@ -387,6 +387,10 @@ class Cluster:
         since = self._tracker.silent_since
         return outlook.ask(self._scheduler, self._profile, resources, queues, warm=warm, silent_since=since)
 
+    def leave(self) -> None:
+        """Before this agent ends without more ado: what the next one cannot go on with is ended."""
+        self._pilots.drop_lost()
+
     def close(self) -> None:
         """Pilot jobs are ended; batch jobs go on, to be found again by the next agent."""
         self._pilots.close()

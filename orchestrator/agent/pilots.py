@@ -171,6 +171,14 @@ class Pilots:
     def all(self) -> list[Pilot]:
         return list(self._pilots.values())
 
+    def drop_lost(self) -> None:
+        """End the pilots whose executor cannot go on, for good."""
+        for pilot in self.all():
+            if pilot.executor.trouble():
+                pilot.executor.interchange_proc.kill()
+                pilot.executor.let_go()
+                pilot.provider.cancel([b.job_id for b in pilot.blocks])
+
     def close(self) -> None:
         self._stop.set()
         self._wake.set()

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from orchestrator import codec
-from orchestrator.agent import batch, output
+from orchestrator import codec, jobscript
+from orchestrator.agent import batch, output, pulse
 from orchestrator.agent.around import Around
 from orchestrator.agent.batch import BatchExecutor
 from orchestrator.agent.ranks import RankOrder
@@ -42,7 +42,9 @@ class Site:
     def scheduler(self) -> LocalScheduler:
         return LocalScheduler(self.place / "ledger")
 
-    def open(self, scheduler: LocalScheduler | None = None, *, init: tuple[str, ...] = ()) -> BatchExecutor:
+    def open(
+        self, scheduler: LocalScheduler | None = None, *, init: tuple[str, ...] = (), silent_s: float = 0.0
+    ) -> BatchExecutor:
         scheduler = scheduler or self.scheduler
         tracker = Tracker(scheduler, poll_s=1.0)
         made = BatchExecutor(
@@ -52,6 +54,7 @@ class Site:
             init=init,
             environment={"PYTHONPATH": str(ROOT)},
             told=lambda token, since, text: self.told.append(text),
+            silent_s=silent_s,
         )
         made.start()
         tracker.start()
@@ -313,3 +316,14 @@ def test_attempts_that_have_not_begun_are_known(site: Site) -> None:
     assert future.result(WAIT_S).failure is None
     assert executor.waiting() == []
     assert executor.of("run.0.1") == ("", None)
+
+
+def test_a_job_that_gives_no_sign_of_life_is_cancelled_and_lost(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "LOOK_S", 0.0)
+    monkeypatch.setattr(jobscript, "BEAT_S", 1000)  # as one whose node has stopped
+    order = site.order("touch began; sleep 60")
+    found = outcome(site.open(silent_s=1.0), order)
+    assert (found.failure, found.job) == (FailureClass.LOST, "1")
+    assert found.reason.startswith("job 1 runs, says the scheduler, but has given no sign of life for ")
+    until(lambda: site.scheduler.jobs(["1"])["1"].state is JobState.CANCELLED)
+    assert (site.place / "work" / "began").exists()
