@@ -184,6 +184,10 @@ class Client:
         """Run again what did not pass, or `stage` and all after it. Raises NotFound, Conflict."""
         self._ask(protocol.Retry(run_id, stage), protocol.Accepted)
 
+    def resume(self, run_id: str = "", *, site: str = "") -> tuple[str, ...]:
+        """Try at once what is on hold, of this run or at this site; the runs that go on. Raises Conflict."""
+        return self._ask(protocol.Resume(run_id, site), protocol.Resumed).runs
+
     # ---- reading
 
     def find(self, prefix: str) -> str:

@@ -62,6 +62,17 @@ class Retry(Message, frozen=True):
     stage: str = ""
 
 
+class Resume(Message, frozen=True):
+    """Try at once what is on hold: of this run, or everything at this site."""
+
+    run_id: str = ""
+    site: str = ""
+
+
+class Resumed(Message, frozen=True):
+    runs: tuple[str, ...]
+
+
 class Peek(Message, frozen=True):
     """How far are the running attempts of this run?"""
 
@@ -183,6 +194,8 @@ AnyMessage: TypeAlias = (
     | Submit
     | Cancel
     | Retry
+    | Resume
+    | Resumed
     | Peek
     | Live
     | Stop

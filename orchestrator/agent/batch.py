@@ -34,6 +34,7 @@ from orchestrator.jobs import (
     Job,
     JobSpec,
     JobState,
+    NotLetIn,
     Refused,
     ReservationGone,
     Scheduler,
@@ -48,6 +49,7 @@ WARNING_S = 60.0  # between the scheduler's warning and the end of the walltime;
 LATE_S = 10.0  # a shared file system may show the outcome so long after the job is over
 LOOK_S = 0.5  # how often outcomes are looked for
 SILENT_RETRY_S = 5.0
+DOWN_AFTER_S = 120.0  # of silence: the site is down, and its tasks go on hold instead of waiting here
 
 log = structlog.get_logger()
 
@@ -177,6 +179,7 @@ class BatchExecutor(ParslExecutor):
     def _begin(self, job: _Job) -> None:
         spec = self.spec(job.order, job.target)
         known = job.order.adopt
+        begun = time.monotonic()
         while not self._stop.is_set():
             try:
                 job_id = self._scheduler.submit_once(spec, known=known)
@@ -187,7 +190,14 @@ class BatchExecutor(ParslExecutor):
                 if job.cancelled and not self._scheduler_has(spec.token):
                     self._settle(job, Outcome(FailureClass.CANCELLED, "cancelled before it was submitted"))
                     return
+                if not job.cancelled and time.monotonic() - begun > DOWN_AFTER_S:
+                    sentence = f"the scheduler does not answer: {error.sentence}"
+                    self._settle(job, Outcome(FailureClass.DOWN, sentence, unsure=True))
+                    return
                 self._stop.wait(SILENT_RETRY_S)
+            except NotLetIn as error:
+                self._settle(job, Outcome(FailureClass.AUTHENTICATION, error.sentence))
+                return
             except ReservationGone as error:
                 self._settle(job, Outcome(FailureClass.RESERVATION, error.sentence))
                 return

@@ -30,6 +30,7 @@ for command in (
     runs.why,
     runs.cancel,
     runs.retry,
+    runs.resume,
     definitions.workflows,
     definitions.kernels,
     definitions.explain,

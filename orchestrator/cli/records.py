@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from orchestrator.cli.formats import iso
-from orchestrator.model import STAGE_ENDED, Product, Run, StagePlan, StageState, Task, TaskStatus
+from orchestrator.model import STAGE_ENDED, Hold, Product, Run, StagePlan, StageState, Task, TaskStatus
 from orchestrator.store.runs import Summary
 
 
@@ -107,6 +107,27 @@ def run_record(run: Run) -> dict[str, Any]:
             for stage, p in outputs(run)
         ],
         "metrics": metrics(run),
+        "holds": [_hold_record(task, task.hold) for task in on_hold(run) if task.hold is not None],
+    }
+
+
+def on_hold(run: Run) -> list[Task]:
+    """The tasks on hold, the one that is so the longest first."""
+    found = [t for t in run.tasks.values() if t.status is TaskStatus.ON_HOLD and t.hold is not None]
+    return sorted(found, key=lambda t: (t.hold.since if t.hold else 0.0, t.number))
+
+
+def _hold_record(task: Task, hold: Hold) -> dict[str, Any]:
+    return {
+        "number": task.number,
+        "stage": task.stage,
+        "site": task.site,
+        "cause": hold.cause.value,
+        "reason": hold.reason,
+        "since": iso(hold.since),
+        "next_attempt": iso(task.due_at),
+        "probes": hold.probes,
+        "link": hold.link or None,
     }
 
 
@@ -120,6 +141,7 @@ def _stage_record(line: StageLine) -> dict[str, Any]:
         "tasks": state.tasks,
         "done": state.done,
         "failed": state.failed,
+        "held": state.on_hold,
         "repetition": state.repetition,
         "started_at": iso(state.started_at),
         "ended_at": iso(state.ended_at),

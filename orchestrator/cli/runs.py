@@ -132,6 +132,9 @@ def show(run_id: str, dm: bool, display_keys: str, as_json: bool) -> None:
         click.echo("arguments " + " ".join(printable(f"{name}:{value}") for name, value in given))
     if found.error:
         click.echo(f"error {printable(found.error)}")
+    for task in records.on_hold(found)[:1]:
+        if task.hold is not None:
+            click.echo(printable(f"on hold {task.hold.reason} (`beamway why {found.id}` says more)"))
     click.echo()
     click.echo(progress.stage_table(found))
     print_outputs(found)
@@ -222,6 +225,25 @@ def cancel(run_id: str, wait: bool, as_json: bool) -> None:
         formats.emit({"id": found, "status": status})
     else:
         click.echo(f"Run {found} is {status}.")
+
+
+@click.command()
+@click.argument("run_id", metavar="[RUN]", required=False, default="", shell_complete=session.complete_runs)
+@click.option("--site", default="", metavar="SITE", help="Everything that is on hold at this site.")
+@json_option
+@click.pass_context
+def resume(context: click.Context, run_id: str, site: str, as_json: bool) -> None:
+    """Try at once what is on hold, of a run or at a site."""
+    from orchestrator.cli import formats
+
+    if bool(run_id) == bool(site):
+        context.fail("Name a run, or a site with --site.")
+    with session.client() as client:
+        found = client.resume(site=site) if site else client.resume(session.find(client, run_id))
+    if as_json:
+        formats.emit({"runs": list(found)})
+    else:
+        click.echo(f"{len(found)} run{'s' * (len(found) != 1)} tried again." if found else "Nothing is on hold there.")
 
 
 @click.command()

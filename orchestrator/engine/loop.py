@@ -29,6 +29,7 @@ from orchestrator.model import (
     RunStatus,
     StageKind,
     Task,
+    TaskStatus,
     split_token,
     token,
 )
@@ -118,6 +119,20 @@ class Engine:
             raise Conflict(f"Run {run_id} is done.", "Name a stage with --from to run it and all after it again.")
         self.runs[run_id] = self._stored[run_id] = run
         self._queue.append((run_id, events.RetryAsked(self._clock(), stage)))
+
+    def resume(self, run_id: str) -> None:
+        """Try at once what of this run is on hold. Raises Conflict."""
+        run = self.runs.get(run_id)
+        if run is None or not any(s.on_hold for s in run.stages.values()):
+            raise Conflict(f"Nothing of run {run_id} is on hold.", f"`beamway why {run_id}` says where it is.")
+        self._queue.append((run_id, events.ResumeAsked(self._clock())))
+
+    def resume_site(self, site: str) -> list[str]:
+        """Try at once what is on hold at this site; the runs of which something is."""
+        names = (site, "") if site == self._default_site else (site,)
+        found = [run.id for run in self.runs.values() if _holds(run, names)]
+        self._queue.extend((run_id, events.ResumeAsked(self._clock(), names)) for run_id in found)
+        return found
 
     def active(self, run_id: str) -> bool:
         """Is this a run that is not over?"""
@@ -298,6 +313,12 @@ class Engine:
             self._log.append(row)
 
 
+def _holds(run: Run, sites: tuple[str, ...]) -> bool:
+    return any(s.on_hold for s in run.stages.values()) and any(
+        t.status is TaskStatus.ON_HOLD and t.site in sites for t in run.tasks.values()
+    )
+
+
 def _child_id(run: Run, task: Task) -> str:
     """The same for the same attempt, so that a restarted engine finds the child it began."""
     return str(uuid.uuid5(CHILDREN, token(run.id, task.number, task.attempt)))
@@ -329,7 +350,8 @@ def _event_row(run: Run, event: events.Event) -> store.EventRow | None:
             task = run.tasks.get(event.number)
             text = event.outcome.reason
             if task is not None and task.due_at and event.outcome.failure:
-                text = f"{text} (will be tried again)"
+                held = "on hold, " if task.status is TaskStatus.ON_HOLD else ""
+                text = f"{text} ({held}will be tried again)"
             stage = task.stage if task else ""
             kind = "task ended" if event.outcome.failure is None else f"task {event.outcome.failure.value}"
             return store.EventRow(run.id, event.at, kind, stage, event.number, event.attempt, text)
@@ -347,6 +369,8 @@ def _event_row(run: Run, event: events.Event) -> store.EventRow | None:
             return store.EventRow(run.id, event.at, "cancel asked", text=event.reason)
         case events.RetryAsked():
             return store.EventRow(run.id, event.at, "retry asked", event.stage)
+        case events.ResumeAsked():
+            return store.EventRow(run.id, event.at, "resume asked", text=" ".join(filter(None, event.sites)))
         case events.Recovered():
             return store.EventRow(run.id, event.at, "engine restarted")
         case _:

@@ -13,7 +13,7 @@ MORE = 2.0  # times the walltime or memory, after an attempt that had too little
 
 
 def order(run: Run, task: Task, plan: StagePlan, home: Path, *, adopt: bool) -> Order:
-    codes = next((r.exit_codes for r in plan.retries if r.failure is FailureClass.TRANSIENT), ())
+    codes = {r.failure: r.exit_codes for r in plan.retries if r.exit_codes}
     return Order(
         token(run.id, task.number, task.attempt),
         plan.kind,
@@ -24,7 +24,8 @@ def order(run: Run, task: Task, plan: StagePlan, home: Path, *, adopt: bool) -> 
         working_dir=task.working_dir,
         captures=plan.captures,
         expect=task.expect,
-        transient_codes=codes,
+        transient_codes=codes.get(FailureClass.TRANSIENT, ()),
+        authentication_codes=codes.get(FailureClass.AUTHENTICATION, ()),
         timeout_s=plan.timeout_s,
         resources=_grown(plan.resources, task),
         placing=_placing(run, task, plan),

@@ -244,6 +244,8 @@ class Server:
                 self._replies.append((peer, self._cancel(message)))
             case protocol.Retry():
                 self._replies.append((peer, self._retry(message)))
+            case protocol.Resume():
+                self._replies.append((peer, self._resume(message)))
             case protocol.Peek():
                 progress, waits = (
                     {t: p for t, p in shown.items() if t.startswith(message.run_id)}
@@ -289,6 +291,15 @@ class Server:
         except BeamwayError as error:
             return protocol.Refused(error.sentence, error.hint, error.exit_code)
         return protocol.Accepted(message.run_id)
+
+    def _resume(self, message: protocol.Resume) -> protocol.Message:
+        if message.site:
+            return protocol.Resumed(tuple(self._engine.resume_site(message.site)))
+        try:
+            self._engine.resume(message.run_id)
+        except BeamwayError as error:
+            return protocol.Refused(error.sentence, error.hint, error.exit_code)
+        return protocol.Resumed((message.run_id,))
 
     def _reported(self, peer: Peer, report: protocol.Report) -> None:
         for event in report.events:

@@ -19,6 +19,7 @@ from orchestrator.model import (
     Definition,
     FailureClass,
     Finding,
+    Hold,
     Outcome,
     Placing,
     Plan,
@@ -85,6 +86,16 @@ def running() -> Run:
         tasks=Map({0: task(0, "01-A", TaskStatus.RUNNING, started_at=T0 + 2)}),
         next_number=1,
     )
+
+
+def held(**more: Any) -> Run:
+    """Its only task that could go on waits for its site."""
+    outcome = Outcome(FailureClass.DOWN, "nobody answers", unsure=True)
+    hold = Hold(FailureClass.DOWN, "nobody answers", T0 + 3, **more)
+    waiting = task(0, "01-A", TaskStatus.ON_HOLD, outcome=outcome, hold=hold, site="local", due_at=T0 + 33)
+    run = running()
+    stage = replace(run.stages["01-A"], on_hold=1)
+    return replace(run, status=RunStatus.HELD, stages=run.stages.set("01-A", stage), tasks=Map({0: waiting}))
 
 
 def done() -> Run:
@@ -174,6 +185,10 @@ class FakeClient:
 
     def retry(self, run_id: str, stage: str = "") -> None:
         self.asked.append(("retry", run_id, stage))
+
+    def resume(self, run_id: str = "", *, site: str = "") -> tuple[str, ...]:
+        self.asked.append(("resume", run_id, site))
+        return (run_id,) if run_id else tuple(self.known)
 
     def find(self, prefix: str) -> str:
         found = [i for i in self.known if prefix == "last" or i.startswith(prefix)]
