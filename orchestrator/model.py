@@ -142,6 +142,7 @@ class Placing(Struct, frozen=True):
     account: str = ""
     reservation: str = ""
     mode: str = ""  # `pilot` or `batch`
+    priority: str = ""  # of a whole run: `live`, `normal` (also when empty) or `backfill`
 
 
 class RetryRule(Struct, frozen=True):

@@ -16,6 +16,7 @@ from orchestrator.cli.session import arguments_argument, json_option, run_argume
 @click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
 @click.option("--id", "run_id", metavar="UUID", default="", help="The id of the run; asking twice starts it once.")
 @session.placing_options
+@click.option("--priority", type=click.Choice(["live", "normal", "backfill"]), help="Whose work goes first at a site.")
 @json_option
 @click.option("--help", "wants_help", is_flag=True, help="Show this; of a WORKFLOW, its arguments.")
 @click.pass_context

@@ -1,18 +1,19 @@
 """The site agents as the service sees them: what each may get, has got, and still owes.
 
-An agent gets at most `WINDOW` orders ahead, so that a stage of 100,000 files does not sit in its memory. Orders for a
-site whose agent is away wait here; they are in the store as well, so a restart of the service changes nothing.
+An agent gets at most `WINDOW` orders ahead, so that a stage of 100,000 files does not sit in its memory, and a live
+scan waits for no more than those. Which go next is `fair`'s to say. Orders for a site whose agent is away wait here;
+they are in the store as well, so a restart of the service changes nothing.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
 from orchestrator.model import Order
 from orchestrator.protocol import Bye, Estimate, Kills, Message, Orders
+from orchestrator.service.fair import Waiting
 
 WINDOW = 512
 
@@ -22,7 +23,7 @@ class Site:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._waiting: OrderedDict[str, Order] = OrderedDict()
+        self._waiting = Waiting()
         self._sent: dict[str, Order] = {}
         self._killed: set[str] = set()  # asked to end, not yet seen to end: asked again when an agent comes back
         self._questions: list[Estimate] = []
@@ -45,9 +46,8 @@ class Site:
         for token, order in list(self._sent.items()):
             if token not in held:
                 del self._sent[token]
-                self._waiting[token] = replace(order, adopt=True)
-                self._waiting.move_to_end(token, last=False)
-        for token in held & self._waiting.keys():
+                self._waiting.put_first(replace(order, adopt=True))
+        for token in held & self._waiting.tokens():
             self._sent[token] = self._waiting.pop(token)
         self.flush()
         questions, self._questions = self._questions, []
@@ -70,14 +70,14 @@ class Site:
 
     def order(self, order: Order) -> None:
         if order.token not in self._sent:
-            self._waiting[order.token] = order
+            self._waiting.put(order)
 
     def kill(self, tokens: Iterable[str]) -> list[str]:
         """Ask the agent to end these attempts; returns those that never left, which are ended by that."""
         wanted = set(tokens)
         never_left = [t for t in wanted if t in self._waiting and not self._waiting[t].adopt]
         for token in never_left:
-            del self._waiting[token]
+            self._waiting.pop(token)
         away = wanted.difference(never_left)
         self._killed |= away
         if away and self._send is not None:
@@ -86,7 +86,8 @@ class Site:
 
     def ended(self, token: str) -> None:
         self._sent.pop(token, None)
-        self._waiting.pop(token, None)
+        if token in self._waiting:
+            self._waiting.pop(token)
         self._killed.discard(token)
 
     def flush(self) -> None:
@@ -95,8 +96,8 @@ class Site:
             return
         batch = []
         while self._waiting and len(self._sent) < WINDOW:
-            token, order = self._waiting.popitem(last=False)
-            self._sent[token] = order
+            order = self._waiting.take()
+            self._sent[order.token] = order
             batch.append(order)
         self._send(Orders(tuple(batch)))
 

@@ -190,3 +190,9 @@ def test_resume_of_a_run_and_of_a_site(client: FakeClient, beamway: Beamway) -> 
     assert client.asked == [("resume", ID, ""), ("resume", "", "far")]
     assert beamway("resume").exit_code == 2
     assert beamway("resume", ID, "--site", "far").exit_code == 2
+
+
+def test_run_with_a_priority(client: FakeClient, beamway: Beamway) -> None:
+    assert beamway("run", "recon", "--priority", "live").exit_code == 0
+    assert ("placing", "priority=live") in client.asked
+    assert beamway("run", "recon", "--priority", "urgent").exit_code == 2

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from orchestrator.model import Order, StageKind
+from msgspec.structs import replace
+
+from orchestrator.model import Order, Placing, StageKind
 from orchestrator.protocol import Bye, Kills, Message, Orders
 from orchestrator.service import agents
 from orchestrator.service.agents import Site
@@ -96,3 +98,15 @@ def test_dismissal() -> None:
     site.attach(object(), heard.append, [])
     site.dismiss()
     assert heard == [Bye()]
+
+
+def test_a_live_scan_waits_for_what_the_agent_has_and_for_nothing_else() -> None:
+    site, heard = Site("local"), []  # type: ignore[var-annotated]
+    site.attach(object(), heard.append, [])
+    for n in range(3 * agents.WINDOW):
+        site.order(replace(order(f"backfill.{n}"), placing=Placing(priority="backfill")))
+    site.flush()
+    site.order(replace(order("live"), placing=Placing(priority="live")))
+    site.ended("backfill.0")
+    site.flush()
+    assert sent(heard)[agents.WINDOW :] == ["live"]
