@@ -40,6 +40,7 @@ class Pong(Message, frozen=True):
     version: str
     agents: tuple[str, ...]
     active: int  # runs not over
+    shut: dict[str, tuple[float, str]] = {}  # sites to which nothing is sent -> since when, why
 
 
 class Submit(Message, frozen=True):
@@ -83,6 +84,7 @@ class Live(Message, frozen=True):
     progress: dict[str, tuple[float, str]]  # token -> fraction, text
     waits: dict[str, tuple[float, str]]  # token -> since when, what it waits for; run:stage while a site is chosen
     agents: tuple[str, ...]  # sites whose agent is connected
+    shut: dict[str, tuple[float, str]] = {}  # sites to which nothing is sent -> since when, why
 
 
 class Stop(Message, frozen=True):
@@ -113,6 +115,7 @@ class SiteView(Struct, frozen=True):
     starts_in_s: dict[str, float] = {}  # queue -> until such work would start, by the scheduler's own estimate
     reservations: tuple[Reservation, ...] = ()
     warm: tuple[str, ...] = ()  # queues and reservations with a free worker that fits
+    shut: str = ""  # why nothing is sent there at the moment
 
 
 class Hello(Message, frozen=True):

@@ -143,6 +143,7 @@ def _facts(opened: Client, run: Run, now: float) -> Facts:
         contacts=contacts,
         progress=live.progress,
         waits=live.waits,
+        shut=live.shut,
         children=_children(run),
         cancelled_at=_cancelled_at(opened, run.id) if run.status is RunStatus.ABORTING else 0.0,
     )

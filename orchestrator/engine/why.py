@@ -36,6 +36,7 @@ class Facts(Struct, frozen=True):
     contacts: dict[str, str] = {}  # site -> whom to call
     progress: dict[str, tuple[float, str]] = {}  # token -> fraction, text
     waits: dict[str, tuple[float, str]] = {}  # token -> since when, for what; run:stage while a site is chosen
+    shut: dict[str, tuple[float, str]] = {}  # site to which nothing is sent -> since when, why
     children: dict[int, str] = {}  # number of a task -> the child run it started
     cancelled_at: float = 0.0
 
@@ -295,6 +296,11 @@ def _repeats(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Why |
 def _queued(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Why | None:
     site = _site(left[0], facts)
     ready = [t for t in left if not t.held]
+    if site in facts.shut:
+        since, text = facts.shut[site]
+        tasks = _count(len(left), "task")
+        sentence = f"Stage {plan.name!r}, {tasks}: nothing new is sent to site {site!r}, because {text}."
+        return Why(sentence, since, _contact(site, facts), f"`beamway resume --site {site}` after it was mended.")
     for task in ready:
         wait = facts.waits.get(token(run.id, task.number, task.attempt))
         if wait is not None:

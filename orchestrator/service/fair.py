@@ -132,6 +132,11 @@ class Waiting:
         del self._keys[order.token]
         return order
 
+    @property
+    def begun(self) -> bool:
+        """May the next one run already?"""
+        return bool(self._first)
+
     def tokens(self) -> set[str]:
         return {*self._first, *self._keys}
 

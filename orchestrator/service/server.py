@@ -88,7 +88,9 @@ class Server:
             default_site=settings.site,
             shell_text=_shell_text_allowed(settings),
         )
-        self._placer = Placer(settings, self._database, ask=lambda site, asked: self._site(site).ask(asked))
+        self._placer = Placer(
+            settings, self._database, ask=lambda site, asked: self._site(site).ask(asked), shut=self._shut
+        )
 
     def run(self) -> None:
         """Serve until told to stop. The caller holds the lock of the home."""
@@ -110,6 +112,10 @@ class Server:
                 tended_at = now
                 for supervisor in self._supervisors.values():
                     supervisor.tend()
+                for site in self._sites.values():
+                    if site.tend():
+                        resumed = self._engine.resume_site(site.name)
+                        log.info("site.works_again", site=site.name, resumed=len(resumed))
                 if self._idle(now):
                     log.info("service.idle")
                     break
@@ -252,9 +258,9 @@ class Server:
                     for shown in (self._progress, self._waits)
                 )
                 waits |= self._placer.waits(message.run_id)
-                peer.send(protocol.Live(progress, waits, self._connected()))
+                peer.send(protocol.Live(progress, waits, self._connected(), self._shut()))
             case protocol.Ping():
-                peer.send(protocol.Pong(os.getpid(), VERSION, self._connected(), len(self._engine.runs)))
+                peer.send(protocol.Pong(os.getpid(), VERSION, self._connected(), len(self._engine.runs), self._shut()))
             case protocol.Stop():
                 self._stopping = True
                 self._replies.append((peer, protocol.Accepted("")))
@@ -294,6 +300,8 @@ class Server:
 
     def _resume(self, message: protocol.Resume) -> protocol.Message:
         if message.site:
+            if message.site in self._sites:
+                self._sites[message.site].breaker.try_now()
             return protocol.Resumed(tuple(self._engine.resume_site(message.site)))
         try:
             self._engine.resume(message.run_id)
@@ -315,11 +323,13 @@ class Server:
             self._waits.pop(event.token, None)
             run_id, number, attempt = split_token(event.token)
             if isinstance(event, protocol.Started):
+                if peer.site is not None:
+                    peer.site.breaker.began()
                 self._engine.feed(run_id, events.TaskStarted(event.at, number, attempt))
             else:
                 self._progress.pop(event.token, None)
                 if peer.site is not None:
-                    peer.site.ended(event.token)
+                    peer.site.ended(event.token, event.outcome)
                 self._engine.feed(run_id, events.TaskEnded(time.time(), number, attempt, event.outcome))
         if peer.site is not None:
             peer.site.flush()
@@ -335,6 +345,10 @@ class Server:
 
     def _connected(self) -> tuple[str, ...]:
         return tuple(s.name for s in self._sites.values() if s.connected)
+
+    def _shut(self) -> dict[str, tuple[float, str]]:
+        """Sites to which nothing is sent at the moment: since when, and why."""
+        return {s.name: (s.breaker.since, s.breaker.sentence) for s in self._sites.values() if s.breaker.since}
 
     def _idle(self, now: float) -> bool:
         if self._engine.runs or any(p.site is None for p in self._peers):

@@ -104,6 +104,14 @@ def test_a_hold_says_whom_to_call_and_where_to_sign_in() -> None:
     assert answer.next == f"Sign in at https://sign.in. `beamway resume {ID}` tries at once."
 
 
+def test_a_site_to_which_nothing_is_sent_is_named_with_whom_to_call() -> None:
+    answer = why(with_tasks(pending()), replace(FACTS, shut={"local": (T0 + 4, "3 runs in a row have failed there")}))
+    assert answer.sentence == (
+        "Stage '01-A', 1 task: nothing new is sent to site 'local', because 3 runs in a row have failed there."
+    )
+    assert (answer.since, answer.contact) == (T0 + 4, "the beamline desk")
+
+
 def test_what_is_on_hold_beside_work_is_a_detail() -> None:
     run = held()
     busy = task(1, "01-A", TaskStatus.RUNNING, started_at=T0 + 2)
