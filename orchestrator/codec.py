@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -34,3 +35,8 @@ def loads(text: str, kind: type[T]) -> T:
         return msgspec.convert(json.loads(text), kind, strict=False)
     record: T = _decoder(cast(Hashable, kind)).decode(text)
     return record
+
+
+def iso(at: float) -> str | None:
+    """UTC, to the millisecond; None for a time that has not come."""
+    return datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="milliseconds") if at else None

@@ -8,8 +8,10 @@
     │   └── SettingsError        exit 78                 a setting or profile is wrong
     ├── NotFound                 exit 4    never         no such run, workflow, stage or site
     ├── Conflict                 exit 5    never         the thing is not in a state that allows this
+    ├── Denied               exit 77   never         no token, or one that may not do this
     ├── RunFailed                exit 1    never         the run that was waited for did not end `done`
     └── Unavailable              exit 75   later         a service, agent or site does not answer
+        └── Stale                exit 75   later         another has taken over what this one held
 
 Each carries one sentence that is safe and useful for the user, what to do next, whether to try again, and the exit
 code of the command line. The sentence never holds a secret and is always printable (see `printable`).
@@ -99,6 +101,11 @@ class Conflict(BeamwayError):
     retry = Retry.NEVER
 
 
+class Denied(BeamwayError):
+    exit_code = 77
+    retry = Retry.NEVER
+
+
 class RunFailed(BeamwayError):
     exit_code = 1
     retry = Retry.NEVER
@@ -106,3 +113,13 @@ class RunFailed(BeamwayError):
 
 class Unavailable(BeamwayError):
     exit_code = 75
+
+
+class Stale(Unavailable):
+    """Who meets it must stop acting: asking again with the same lease cannot help."""
+
+
+def of_exit_code(exit_code: int) -> type[BeamwayError]:
+    """The class of an error that came from another process."""
+    kinds = (UserError, InputError, SettingsError, NotFound, Conflict, Denied, Unavailable)
+    return next((kind for kind in kinds if kind.exit_code == exit_code), BeamwayError)

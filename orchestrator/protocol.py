@@ -21,6 +21,7 @@ from orchestrator import codec
 from orchestrator.jobs import Queue, Reservation
 from orchestrator.model import Order, Outcome, Plan, Resources
 
+AGENT_LEASE_S = 15.0  # an agent over HTTP that has not asked for messages for so long has lost its site
 MOST_BYTES = 256 * 2**20  # of one frame: a larger one is not ours
 
 
@@ -122,6 +123,7 @@ class Hello(Message, frozen=True):
     site: str
     pid: int
     holding: tuple[str, ...]  # tokens of the attempts it still runs, or has reports of
+    holder: str = ""  # over HTTP: who it is, the same for all connections of one process
 
 
 class Started(Struct, frozen=True, tag=True):
@@ -173,6 +175,13 @@ class Estimate(Message, frozen=True):
     queues: tuple[str, ...]  # whose start is to be estimated
 
 
+class Granted(Message, frozen=True):
+    """To an agent over HTTP: the site is its own as long as it asks for messages more often than the lease lasts."""
+
+    session: str
+    lease_s: float
+
+
 class Orders(Message, frozen=True):
     orders: tuple[Order, ...]
 
@@ -208,6 +217,7 @@ AnyMessage: TypeAlias = (
     | Report
     | Estimated
     | Estimate
+    | Granted
     | Orders
     | Kills
     | Stored

@@ -14,6 +14,24 @@ from typing import Any
 from orchestrator.errors import SettingsError, nearest
 
 
+class Secret:
+    """A text that shows itself nowhere: not in a log, not in an error. `reveal` gives it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return "Secret(…)" if self._text else "Secret()"
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def reveal(self) -> str:
+        return self._text
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Every field may stand in `settings.toml`, or in the environment as `BEAMWAY_<NAME>`."""
@@ -23,6 +41,21 @@ class Settings:
     site: str = "local"  # site of stages that name none
     idle_exit_s: float = 300.0  # a service that a command started by itself ends after so long without work
     workflows: tuple[str, ...] = field(default=())  # directories searched for definitions before the standard ones
+
+    url: str = ""  # of the service to ask, or several between commas; empty: the service of this home
+    token: Secret = field(default_factory=Secret)  # what this client or agent is known by there
+
+    @property
+    def workflow_directories(self) -> list[Path]:
+        """Where definitions are looked for by name: the settings' directories, the home's, the standard ones."""
+        import workflows
+
+        own = [Path(w).expanduser() for w in self.workflows]
+        return [*own, self.home / "workflows", Path(workflows.__file__).parent]
+
+    @property
+    def site_directories(self) -> list[Path]:
+        return [self.home / "sites"]
 
     @property
     def database_url(self) -> str:
@@ -62,6 +95,8 @@ _KINDS: dict[str, type] = {
     "site": str,
     "idle_exit_s": float,
     "workflows": tuple,
+    "url": str,
+    "token": Secret,
 }
 
 
@@ -89,11 +124,12 @@ def _typed(name: str, value: Any, where: str) -> Any:
     try:
         if kind is tuple:
             return tuple(str(v) for v in value)
-        if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
+        if isinstance(value, bool) or (kind in (str, Secret) and not isinstance(value, str)):
             raise ValueError
         return kind(value)
     except (TypeError, ValueError):
-        raise SettingsError(f"{where}: setting {name!r} must be a {kind.__name__}, not {value!r}.") from None
+        shown = "that" if kind is Secret else repr(value)
+        raise SettingsError(f"{where}: setting {name!r} must be a {kind.__name__}, not {shown}.") from None
 
 
 assert set(_KINDS) == {f.name for f in fields(Settings)} - {"home"}

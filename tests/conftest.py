@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from hypothesis import HealthCheck, settings
 from orchestrator.client import Client
 from orchestrator.model import Run
 from orchestrator.settings import Settings
+from tests.postgres import Postgres
+from tests.postgres import missing as postgres_missing
 
 # A busy machine is no failure; and what continuous integration tries is the same at each run.
 settings.register_profile(
@@ -41,6 +44,24 @@ def home(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "home"
     yield place
     end_processes_of(place)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL. Who harms it makes one of their own."""
+    if reason := postgres_missing():
+        pytest.skip(reason)
+    with Postgres() as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a new, empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/x.db"
+    cluster: Postgres = request.getfixturevalue("postgres")
+    return cluster.new_database()
 
 
 @pytest.fixture
@@ -82,6 +103,12 @@ def submit(
 def wait(client: Client, run_id: str, timeout_s: float = 90.0) -> Run:
     *_, last = client.follow(run_id, timeout_s=timeout_s)
     return last
+
+
+def free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
 
 
 def workflow(**stages: Any) -> dict[str, Any]:

@@ -1,27 +1,37 @@
-"""`python -m orchestrator.agent SITE`: the agent process of one site; started by the service, or by hand on a site."""
+"""`python -m orchestrator.agent SITE [--stands-by]`: the agent process of one site, started by service or hand."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import structlog
 
 from orchestrator import locks, logs
 from orchestrator import settings as settings_module
+from orchestrator.agent.link import Link, SocketLink
 from orchestrator.errors import BeamwayError
+from orchestrator.settings import Settings
 
+STAND_BY_S = 0.5
 CARRIED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ")  # of the agent's environment, into every job
 
 
-def main(site: str) -> int:
-    logs.configure()
+def main(site: str, *, stands_by: bool = False) -> int:
+    """Be the agent of this site until stopped. `stands_by`: wait for one of this home to end; else leave it be."""
     settings = settings_module.load()
-    held = locks.lock(locks.agent_lock(settings.home, site))
-    if held is None:
-        structlog.get_logger().info("agent.already_running", site=site)
-        return 0
+    settings_module.ensure_home(settings.home)
+    lock, told = locks.agent_lock(settings.home, site), False
+    while locks.lock(lock) is None:
+        if not stands_by:
+            structlog.get_logger().info("agent.already_running", site=site)
+            return 0
+        if not told:
+            structlog.get_logger().info("agent.stands_by", site=site, holder=locks.holder(lock))
+            told = True
+        time.sleep(STAND_BY_S)
     environment = dict(os.environ)
 
     from orchestrator.agent import agent, around, executors, processes
@@ -41,7 +51,8 @@ def main(site: str) -> int:
         commands=profile.commands_here() if profile.local else 1,
         worker_init=profile.environment.worker_init,
     )
-    me = agent.Agent(settings.home, site, pool, Shell(environment, log_cap_bytes=profile.limits.log_cap_bytes))
+    shell = Shell(environment, log_cap_bytes=profile.limits.log_cap_bytes)
+    me = agent.Agent(settings.home, site, pool, shell, _link(settings, site), stays=bool(settings.url))
     if profile.local:
         pool.pilot(1)
     else:
@@ -62,9 +73,18 @@ def main(site: str) -> int:
     return 0
 
 
+def _link(settings: Settings, site: str) -> Link:
+    if not settings.url:
+        return SocketLink(settings.home, site)
+    from orchestrator.agent.http_link import HttpLink
+
+    return HttpLink(settings, site)
+
+
 if __name__ == "__main__":
+    logs.configure()
     try:
-        sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "local"))
+        sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "local", stands_by="--stands-by" in sys.argv[2:]))
     except BeamwayError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -51,7 +51,17 @@ class _Active:
 
 
 class Agent:
-    def __init__(self, home: Path, site: str, pool: executors.Executors, shell: Shell) -> None:
+    def __init__(
+        self,
+        home: Path,
+        site: str,
+        pool: executors.Executors,
+        shell: Shell,
+        connection: link.Link,
+        *,
+        stays: bool = False,
+    ) -> None:
+        """`stays`: it waits for its service for ever; else it ends with it once nothing runs any more."""
         self._home, self._site = home, site
         self._pool, self._shell = pool, shell
         self.cluster: Cluster | None = None  # set where work goes to a scheduler
@@ -65,7 +75,7 @@ class Agent:
         self._waking.setblocking(False)
         self._woken.setblocking(False)
         self._events: list[link.Event] = []  # not reported yet
-        self._link = link.Link(home, site)
+        self._link, self._stays = connection, stays
         self._stopping = False
 
     def run(self) -> None:
@@ -79,7 +89,7 @@ class Agent:
             if self._link.socket is None:
                 if connection := self._connect():
                     selector.register(connection, selectors.EVENT_READ)
-                elif time.monotonic() - heard_at > LEASE_S and not self._active:
+                elif time.monotonic() - heard_at > LEASE_S and not self._active and not self._stays:
                     log.warning("agent.no_service", seconds=LEASE_S)
                     break
             else:

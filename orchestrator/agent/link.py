@@ -1,7 +1,8 @@
 """The agent's connection to the service: messages both ways, and reports that are kept until they are stored.
 
 A report that the service has not stored goes out again over the next connection, so nothing that was seen to end is
-lost, whichever side dies. For one thread.
+lost, whichever side dies. For one thread. `SocketLink` speaks to the service of this home, `http_link.HttpLink` to one
+behind an address.
 """
 
 from __future__ import annotations
@@ -25,50 +26,37 @@ Event: TypeAlias = protocol.Started | protocol.Progress | protocol.Waits | proto
 
 
 class Link:
-    def __init__(self, home: Path, site: str) -> None:
-        self._home, self._site = home, site
-        self._frames = protocol.Frames()
+    def __init__(self, site: str) -> None:
+        self._site = site
         self._unstored: dict[int, protocol.Report] = {}
         self._number = 0
-        self.socket: socket.socket | None = None  # None: there is no connection
+        self.socket: socket.socket | None = None  # readable when `hear` has something; None: there is no connection
 
     def connect(self, tokens: Iterable[str]) -> socket.socket | None:
         """Say hello with the attempts of this agent, and send again what was not stored; None without a service."""
-        try:
-            self.socket = protocol.connect(self._home)
-        except OSError:
-            return None
-        self.socket.settimeout(SEND_S)
-        self._frames = protocol.Frames()
         ended = (e.token for r in self._unstored.values() for e in r.events if isinstance(e, protocol.Ended))
-        self.say(protocol.Hello(self._site, os.getpid(), tuple({*ended, *tokens})))
+        if not self._open(tuple({*ended, *tokens})):
+            return None
         for report in list(self._unstored.values()):
             self.say(report)
         return self.socket
 
+    def _open(self, holding: tuple[str, ...]) -> bool:
+        """Say hello; False when there is no service, or it has another agent for this site."""
+        raise NotImplementedError
+
     def say(self, message: protocol.Message) -> None:
         """What cannot be sent is left out; `hear` sees that the connection is over."""
-        if self.socket is None:
-            return
-        try:
-            self.socket.sendall(protocol.pack(message))
-        except OSError as error:
-            log.warning("service.gone", reason=str(error))
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)  # the next read sees the end
+        raise NotImplementedError
 
     def hear(self) -> list[protocol.AnyMessage] | None:
         """What the service says; None when the connection is over."""
-        assert self.socket is not None
-        try:
-            data = self.socket.recv(1 << 20)
-            messages = self._frames.feed(data)
-        except (OSError, ValueError):
-            data, messages = b"", []
-        if data:
-            return messages
-        self.close()
-        return None
+        raise NotImplementedError
+
+    @property
+    def valid(self) -> bool:
+        """Is the site this agent's own at this moment? Without it nothing new may be begun."""
+        return self.socket is not None
 
     def report(self, events: Sequence[Event]) -> None:
         self._number += 1
@@ -85,3 +73,42 @@ class Link:
             with contextlib.suppress(OSError):
                 self.socket.close()
         self.socket = None
+
+
+class SocketLink(Link):
+    def __init__(self, home: Path, site: str) -> None:
+        super().__init__(site)
+        self._home = home
+        self._frames = protocol.Frames()
+
+    def _open(self, holding: tuple[str, ...]) -> bool:
+        try:
+            self.socket = protocol.connect(self._home)
+        except OSError:
+            return False
+        self.socket.settimeout(SEND_S)
+        self._frames = protocol.Frames()
+        self.say(protocol.Hello(self._site, os.getpid(), holding))
+        return True
+
+    def say(self, message: protocol.Message) -> None:
+        if self.socket is None:
+            return
+        try:
+            self.socket.sendall(protocol.pack(message))
+        except OSError as error:
+            log.warning("service.gone", reason=str(error))
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)  # the next read sees the end
+
+    def hear(self) -> list[protocol.AnyMessage] | None:
+        assert self.socket is not None
+        try:
+            data = self.socket.recv(1 << 20)
+            messages = self._frames.feed(data)
+        except (OSError, ValueError):
+            data, messages = b"", []
+        if data:
+            return messages
+        self.close()
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import definitions, demo, logs, reservations, runs, service, sites, slurm_cluster
+from orchestrator.cli import definitions, demo, logs, reservations, runs, service, serving, sites, slurm_cluster, tokens
 from orchestrator.cli.group import Commands
 
 
@@ -39,6 +39,9 @@ for command in (
     sites.site,
     reservations.reservation,
     slurm_cluster.slurm_cluster,
+    serving.service,
+    serving.agent,
+    tokens.token,
     service.up,
     service.down,
     service.status,

@@ -158,7 +158,7 @@ def _submit(client: Client, where: Path, placing: Placing) -> str:
 
 
 def _record(run: Run, where: Path, scan_s: float, total_s: float) -> dict[str, Any]:
-    from orchestrator.cli import records
+    from orchestrator import records
 
     measured: dict[str, Any] = {}
     for metrics in records.metrics(run).values():

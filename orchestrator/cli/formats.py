@@ -31,11 +31,6 @@ def emit(record: Any) -> None:
     click.echo(json.dumps(record, indent=2))
 
 
-def iso(at: float) -> str | None:
-    """UTC, to the millisecond; None for a time that has not come."""
-    return datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="milliseconds") if at else None
-
-
 def local(at: float) -> str:
     """The time in the zone of the reader, short when it is today."""
     if not at:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli import Interrupted, formats, records, session
+from orchestrator import records
+from orchestrator.cli import Interrupted, formats
 from orchestrator.errors import RunFailed, printable
 from orchestrator.model import RUN_ENDED, Run, RunStatus, StageStatus, split_token
 
@@ -66,7 +67,7 @@ class _Silence:
             self._run, self._asked_at, self._sentence = run, now, ""
         elif now - self._asked_at > QUIET_S:
             self._asked_at = now
-            self._sentence = session.answer(self._client, self._client.run(run.id)).sentence
+            self._sentence = self._client.why(run.id).sentence
         return self._sentence
 
 

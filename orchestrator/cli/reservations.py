@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator import codec
 from orchestrator.cli import session
 from orchestrator.cli.group import Commands
 from orchestrator.cli.session import json_option
@@ -254,13 +255,12 @@ def _tell(there: Reservation, *, as_json: bool) -> None:
 
 
 def _record(there: Reservation, known: set[str]) -> dict[str, Any]:
-    from orchestrator.cli import formats
 
     return {
         "name": there.name,
         "state": _state(there),
-        "from": formats.iso(there.from_at),
-        "until": formats.iso(there.until_at),
+        "from": codec.iso(there.from_at),
+        "until": codec.iso(there.until_at),
         "queue": there.queue,
         "nodes": list(there.nodes),
         "node_count": there.node_count,

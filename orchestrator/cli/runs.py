@@ -39,7 +39,8 @@ def run(
         return
     if workflow is None:
         context.fail("Name the workflow to run.")
-    from orchestrator.cli import definitions, formats, progress, records
+    from orchestrator import records
+    from orchestrator.cli import definitions, formats, progress
     from orchestrator.definition import compat
 
     run_id = session.checked_id(run_id)
@@ -79,7 +80,8 @@ def run(
 @json_option
 def ls(status: str, workflow: str, limit: int, as_json: bool) -> None:
     """List the runs, the newest first."""
-    from orchestrator.cli import formats, records
+    from orchestrator import records
+    from orchestrator.cli import formats
     from orchestrator.errors import ArgumentError, nearest
     from orchestrator.model import RunStatus
 
@@ -109,7 +111,8 @@ def ls(status: str, workflow: str, limit: int, as_json: bool) -> None:
 @json_option
 def show(run_id: str, dm: bool, display_keys: str, as_json: bool) -> None:
     """Show a run: its stages, what they cost, what came out."""
-    from orchestrator.cli import formats, progress, records
+    from orchestrator import records
+    from orchestrator.cli import formats, progress
     from orchestrator.definition import compat
     from orchestrator.errors import printable
 
@@ -142,7 +145,8 @@ def show(run_id: str, dm: bool, display_keys: str, as_json: bool) -> None:
 
 
 def print_outputs(found: object) -> None:
-    from orchestrator.cli import formats, records
+    from orchestrator import records
+    from orchestrator.cli import formats
     from orchestrator.model import Run
 
     assert isinstance(found, Run)
@@ -158,7 +162,8 @@ def print_outputs(found: object) -> None:
 @click.pass_context
 def watch(context: click.Context, run_id: str, as_json: bool) -> None:
     """Show a run until it is over; exit 0 only when it is done."""
-    from orchestrator.cli import formats, progress, records
+    from orchestrator import records
+    from orchestrator.cli import formats, progress
 
     with session.client() as client:
         ended = progress.follow(client, session.find(client, run_id), quiet=as_json)
@@ -176,19 +181,20 @@ def why(run_id: str, as_json: bool) -> None:
     """Say what a run waits for or why it failed: since when, whom to call, what to do next."""
     import time
 
+    from orchestrator import codec
     from orchestrator.cli import formats
     from orchestrator.errors import printable
 
     with session.client() as client:
         found = client.run(session.find(client, run_id))
-        answer = session.answer(client, found)
+        answer = client.why(found.id)
     if as_json:
         formats.emit(
             {
                 "id": found.id,
                 "status": found.status.value,
                 "why": answer.sentence,
-                "since": formats.iso(answer.since),
+                "since": codec.iso(answer.since),
                 "contact": answer.contact,
                 "next": answer.next,
                 "details": list(answer.details),

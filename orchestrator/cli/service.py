@@ -24,13 +24,14 @@ def up(as_json: bool) -> None:
     running = locks.service_lock(configured.home)
     if locks.locked(running):
         raise Conflict(f"A service runs for {configured.home} already (pid {locks.holder(running)}).", "`beamway down`")
-    _configure_logs(as_json)
-    from orchestrator.service import server
+    configure_logs(as_json)
+    from orchestrator.service.serve import serve
 
-    click.get_current_context().exit(server.serve(configured))
+    click.get_current_context().exit(serve(configured))
 
 
-def _configure_logs(as_json: bool) -> None:
+def configure_logs(as_json: bool) -> None:
+    """Logs of a process in the foreground: for people, or one JSON object a line."""
     import sys
 
     import structlog
@@ -68,6 +69,7 @@ def down(as_json: bool) -> None:
 @json_option
 def status(as_json: bool) -> None:
     """Show the service, its agents and how many runs are in each state."""
+    from orchestrator import codec
     from orchestrator.cli import formats
     from orchestrator.errors import printable
 
@@ -78,7 +80,7 @@ def status(as_json: bool) -> None:
     if as_json:
         service = {"pid": pong.pid, "version": pong.version, "active": pong.active} if pong else None
         agents = list(pong.agents) if pong else []
-        shut = {n: {"since": formats.iso(at), "why": text} for n, (at, text) in pong.shut.items()} if pong else {}
+        shut = {n: {"since": codec.iso(at), "why": text} for n, (at, text) in pong.shut.items()} if pong else {}
         told = {"home": str(home), "service": service, "site": site, "agents": agents, "shut": shut, "runs": counts}
         formats.emit(told)
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,8 +14,7 @@ from orchestrator.errors import ArgumentError, BeamwayError, NotFound
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
-    from orchestrator.engine.why import Facts, Why
-    from orchestrator.model import Placing, Run
+    from orchestrator.model import Placing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -112,59 +110,3 @@ def _complete_workflows(context: click.Context, _parameter: click.Parameter, inc
     except BeamwayError:
         return []
     return [CompletionItem(n) for n in names if n.startswith(incomplete)] or [CompletionItem(incomplete, type="file")]
-
-
-def answer(opened: Client, run: Run) -> Why:
-    """Why the run is where it is, at this moment."""
-    from orchestrator.engine.why import why
-
-    return why(run, _facts(opened, run, time.time()))
-
-
-def _facts(opened: Client, run: Run, now: float) -> Facts:
-    from orchestrator.engine.why import Facts
-    from orchestrator.model import RunStatus
-    from sites import loader
-
-    pong = opened.service()
-    site = opened.settings.site
-    contacts = {}
-    for name in {site} | {s.site for s in run.stages.values() if s.site}:
-        try:
-            contacts[name] = loader.load(name, opened.site_directories()).identity.contact
-        except BeamwayError:
-            continue  # a profile that is gone must not hide why the run waits
-    live = opened.live(run.id)
-    return Facts(
-        now,
-        service=pong is not None,
-        agents=pong.agents if pong else (),
-        site=site,
-        contacts=contacts,
-        progress=live.progress,
-        waits=live.waits,
-        shut=live.shut,
-        children=_children(run),
-        cancelled_at=_cancelled_at(opened, run.id) if run.status is RunStatus.ABORTING else 0.0,
-    )
-
-
-def _cancelled_at(opened: Client, run_id: str) -> float:
-    seen, at = 0, 0.0
-    while page := opened.events(run_id, seen):
-        seen = page[-1].seq
-        at = max([at, *(e.at for e in page if e.kind == "cancel asked")])
-    return at
-
-
-def _children(run: Run) -> dict[int, str]:
-    """number of a task → the child run it has started. The engine makes their ids from the attempt's token."""
-    from orchestrator.model import StageKind, TaskStatus, token
-
-    stages = {p.name for p in run.plan.stages if p.kind is StageKind.WORKFLOW}
-    begun = [t for t in run.tasks.values() if t.stage in stages and t.status is not TaskStatus.PENDING]
-    if not begun:
-        return {}
-    from orchestrator.engine.loop import CHILDREN
-
-    return {t.number: str(uuid.uuid5(CHILDREN, token(run.id, t.number, t.attempt))) for t in begun}

@@ -26,6 +26,7 @@ from orchestrator.events import (
     TaskDraft,
 )
 from orchestrator.model import Expectation, FileSpec, Plan, Run, StageKind, StagePlan, Task
+from orchestrator.protocol import Submit
 from orchestrator.states import stage_plan
 
 
@@ -70,6 +71,11 @@ def files_at_submission(plan: Plan) -> tuple[str, ...]:
     if plan.files == FileSpec() or not any(s.per_file and s.files is None for s in plan.stages):
         return ()
     return files.resolve(plan.files, plan.variables, commands.data_directory(plan))
+
+
+def submission(plan: Plan, run_id: str, username: str, host: str) -> Submit:
+    """The wish for a run of this plan. Raises InputError when a file that it names is not there."""
+    return Submit(run_id, plan, files=files_at_submission(plan), username=username, host=host)
 
 
 def child_plan(run: Run, task: Task, *, shell_text: Callable[[str], bool] = lambda site: False) -> Plan:

@@ -11,10 +11,10 @@ from orchestrator.errors import BeamwayError
 def main(arguments: list[str]) -> int:
     logs.configure()
     configured = settings.load()
-    from orchestrator.service import server
+    from orchestrator.service.serve import serve
 
     idle_exit_s = configured.idle_exit_s if arguments == ["--idle-exit"] else 0.0
-    return server.serve(configured, idle_exit_s=idle_exit_s)
+    return serve(configured, idle_exit_s=idle_exit_s)
 
 
 if __name__ == "__main__":

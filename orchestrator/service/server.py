@@ -1,7 +1,7 @@
-"""The service: the engine behind a socket, and the agents it looks after.
+"""The service: the engine behind a socket and a gate, and the agents it looks after.
 
 One thread, one loop: read what clients and agents say, let the engine turn (which saves), then answer and send. Nothing
-is answered before it is on the disk.
+is answered before it is on the disk. The socket is for this home; HTTP comes through the gate, from other threads.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import re
 import selectors
 import signal
-import socket
 import time
 from collections.abc import Callable
 
@@ -20,12 +19,13 @@ from orchestrator import events, protocol
 from orchestrator.engine import place_sites
 from orchestrator.engine.loop import Effects, Engine, new_run
 from orchestrator.errors import BeamwayError, Conflict, Unavailable
-from orchestrator.locks import lock, service_lock
 from orchestrator.model import FailureClass, Outcome, Run, split_token
 from orchestrator.service.agents import Site
+from orchestrator.service.gate import Gate
+from orchestrator.service.peers import Peer, RemoteAgent, SocketPeer
 from orchestrator.service.placing import Placer, learn
 from orchestrator.service.supervisor import Supervisor
-from orchestrator.settings import Settings, ensure_home
+from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 
 BEAT_S = 0.5  # the longest the loop sleeps: agents are tended and idleness is noticed at least this often
@@ -35,51 +35,25 @@ RUN_ID = re.compile(r"[A-Za-z0-9-]{1,64}")  # it names a directory
 log = structlog.get_logger()
 
 
-class Peer:
-    """One connection: a client, or after `Hello` an agent."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
-        self.frames = protocol.Frames()
-        self.site: Site | None = None
-        self.key = object()
-        self._out = bytearray()
-
-    def send(self, message: protocol.Message) -> None:
-        self._out += protocol.pack(message)
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what the socket takes now; the rest goes when it is writable."""
-        try:
-            while self._out:
-                written = self.socket.send(self._out)
-                del self._out[:written]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._out.clear()  # the reading side sees the end of this connection
-
-    @property
-    def pending(self) -> bool:
-        return bool(self._out)
-
-
 class Server:
-    def __init__(self, settings: Settings, *, idle_exit_s: float = 0.0) -> None:
-        """`idle_exit_s`: end after so long without runs and clients; 0: never."""
+    def __init__(self, settings: Settings, *, idle_exit_s: float = 0.0, supervises: bool = True) -> None:
+        """`idle_exit_s`: end after so long without runs and clients; 0: never. `supervises`: it starts the agents."""
         self._settings = settings
         self._home = settings.home
         self._idle_exit_s = idle_exit_s
         self._selector = selectors.DefaultSelector()
-        self._peers: set[Peer] = set()
+        self._peers: set[SocketPeer] = set()
+        self._remote: set[RemoteAgent] = set()
         self._sites: dict[str, Site] = {}
-        self._supervisors = {settings.site: Supervisor(self._home, settings.site, clock=time.monotonic)}
+        self._supervises = supervises
+        self._supervisors: dict[str, Supervisor] = {}
         self._replies: list[tuple[Peer, protocol.Message]] = []
         self._progress: dict[str, tuple[float, str]] = {}
         self._waits: dict[str, tuple[float, str]] = {}
         self._busy_at = time.monotonic()
         self._stopping = False
+        self.gate = Gate()
+        self.changed: Callable[[], None] = lambda: None  # called after each write, in the loop's thread
         self._database = Database(settings.database_url)
         self._engine = Engine(
             self._database,
@@ -94,12 +68,14 @@ class Server:
 
     def run(self) -> None:
         """Serve until told to stop. The caller holds the lock of the home."""
-        self._database.upgrade()
+        self._database.ensure()
         self._listening = protocol.listen(self._home)
         self._listening.setblocking(False)
         self._selector.register(self._listening, selectors.EVENT_READ, None)
+        self._selector.register(self.gate.woken, selectors.EVENT_READ, self.gate)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        self._site(self._settings.site)
         log.info("service.started", home=str(self._home), unfinished=self._engine.recover())
         if not self._idle_exit_s:  # a service that stays has the workers of reservations warm before a run asks
             for profile in place_sites.candidates(self._settings.site, self._home / "sites"):
@@ -116,6 +92,7 @@ class Server:
                     if site.tend():
                         resumed = self._engine.resume_site(site.name)
                         log.info("site.works_again", site=site.name, resumed=len(resumed))
+                self._drop_silent(now)
                 if self._idle(now):
                     log.info("service.idle")
                     break
@@ -136,6 +113,11 @@ class Server:
             peer = key.data
             if peer is None:
                 self._accept()
+                continue
+            if peer is self.gate:
+                self._busy_at = time.monotonic()
+                for asker, message in self.gate.take():
+                    self._hear(asker, message)
                 continue
             if ready & selectors.EVENT_WRITE:
                 peer.flush()
@@ -162,8 +144,9 @@ class Server:
         replies, self._replies = self._replies, []
         self._carry_out(effects)
         for peer, reply in replies:
-            peer.send(reply)
-            self._watch(peer)
+            self._send(peer, reply)
+        if replies or effects.finished:
+            self.changed()
 
     def _carry_out(self, effects: Effects) -> None:
         touched: set[Site] = set()
@@ -200,16 +183,16 @@ class Server:
     def _accept(self) -> None:
         connection, _ = self._listening.accept()
         connection.setblocking(False)
-        peer = Peer(connection)
+        peer = SocketPeer(connection)
         self._peers.add(peer)
         self._selector.register(connection, selectors.EVENT_READ, peer)
 
-    def _watch(self, peer: Peer) -> None:
+    def _watch(self, peer: SocketPeer) -> None:
         if peer in self._peers:
             wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.pending else 0)
             self._selector.modify(peer.socket, wanted, peer)
 
-    def _read(self, peer: Peer) -> None:
+    def _read(self, peer: SocketPeer) -> None:
         try:
             data = peer.socket.recv(1 << 20)
             messages = peer.frames.feed(data) if data else []
@@ -225,22 +208,34 @@ class Server:
         for message in messages:
             self._hear(peer, message)
 
-    def _drop(self, peer: Peer) -> None:
+    def _drop(self, peer: SocketPeer) -> None:
         self._selector.unregister(peer.socket)
         peer.socket.close()
         self._peers.discard(peer)
+        self._detach(peer)
+
+    def _detach(self, peer: Peer) -> None:
         if peer.site is not None:
             log.warning("agent.gone", site=peer.site.name)
             peer.site.detach(peer.key)
+            peer.site = None
+
+    def _drop_silent(self, now: float) -> None:
+        """A remote agent that has not asked for so long has lost its site; another may have it."""
+        for agent in [a for a in self._remote if now - a.seen_at > protocol.AGENT_LEASE_S]:
+            self._dismiss(agent)
+
+    def _dismiss(self, agent: RemoteAgent) -> None:
+        self._remote.discard(agent)
+        self._detach(agent)
+        agent.end()
 
     def _hear(self, peer: Peer, message: protocol.AnyMessage) -> None:
         match message:
             case protocol.Report():
                 self._reported(peer, message)
             case protocol.Hello():
-                log.info("agent.hello", site=message.site, pid=message.pid, holding=len(message.holding))
-                peer.site = self._site(message.site)
-                peer.site.attach(peer.key, lambda m: self._send(peer, m), message.holding)
+                self._hello(peer, message)
             case protocol.Estimated():
                 if peer.site is not None:
                     self._placer.answered(peer.site.name, message)
@@ -267,9 +262,28 @@ class Server:
             case _:
                 log.warning("message.unexpected", kind=type(message).__name__)
 
+    def _hello(self, peer: Peer, message: protocol.Hello) -> None:
+        """One agent a site: a second one is told to stand by, until the first is silent for the time of its lease."""
+        site = self._site(message.site)
+        if isinstance(peer, RemoteAgent):
+            holder = next((a for a in self._remote if a.site is site), None)
+            if holder is not None and holder.holder != message.holder:
+                words = f"Site {site.name!r} has its agent: {holder.holder}."
+                peer.send(protocol.Refused(words, "This one stands by.", Conflict.exit_code))
+                return
+            if holder is not None:
+                self._dismiss(holder)
+            peer.holder = message.holder
+            self._remote.add(peer)
+            peer.send(protocol.Granted(peer.session, protocol.AGENT_LEASE_S))
+        log.info("agent.hello", site=message.site, pid=message.pid, holding=len(message.holding))
+        peer.site = site
+        site.attach(peer.key, lambda m: self._send(peer, m), message.holding)
+
     def _send(self, peer: Peer, message: protocol.Message) -> None:
         peer.send(message)
-        self._watch(peer)
+        if isinstance(peer, SocketPeer):
+            self._watch(peer)
 
     def _submit(self, message: protocol.Submit) -> protocol.Message:
         if not RUN_ID.fullmatch(message.run_id):
@@ -310,6 +324,8 @@ class Server:
         return protocol.Resumed((message.run_id,))
 
     def _reported(self, peer: Peer, report: protocol.Report) -> None:
+        if isinstance(peer, RemoteAgent) and peer.over:
+            return  # it has lost its site: whoever has it now finds out what became of its attempts
         for event in report.events:
             if isinstance(event, protocol.Progress):
                 self._progress[event.token] = (event.fraction, event.text)
@@ -338,8 +354,8 @@ class Server:
     # ---- small things
 
     def _site(self, name: str) -> Site:
-        """The site of that name; the first word about it starts its agent."""
-        if name not in self._supervisors:
+        """The site of that name; the first word about it starts its agent, unless agents are started elsewhere."""
+        if name not in self._supervisors and self._supervises:
             self._supervisors[name] = Supervisor(self._home, name, clock=time.monotonic)
         return self._sites.setdefault(name, Site(name))
 
@@ -351,7 +367,7 @@ class Server:
         return {s.name: (s.breaker.since, s.breaker.sentence) for s in self._sites.values() if s.breaker.since}
 
     def _idle(self, now: float) -> bool:
-        if self._engine.runs or any(p.site is None for p in self._peers):
+        if self._engine.runs or self._remote or any(p.site is None for p in self._peers):
             self._busy_at = now
         return self._idle_exit_s > 0 and now - self._busy_at > self._idle_exit_s
 
@@ -360,10 +376,13 @@ class Server:
         try:
             self._turn()
         finally:
+            for agent in list(self._remote):  # those go on, with whoever has the engine next
+                self._dismiss(agent)
             for site in self._sites.values():
                 site.dismiss()
             for supervisor in self._supervisors.values():
                 supervisor.wait(timeout_s=20.0)
+            self.gate.close()
             self._listening.close()
             (self._home / protocol.SOCKET).unlink(missing_ok=True)
             self._database.close()
@@ -381,14 +400,3 @@ def _shell_text_allowed(settings: Settings) -> Callable[[str], bool]:
         return allowed[site]
 
     return ask
-
-
-def serve(settings: Settings, *, idle_exit_s: float = 0.0) -> int:
-    """Be the service of this home until stopped; 0, or 75 when another process is it already."""
-    ensure_home(settings.home)
-    held = lock(service_lock(settings.home))
-    if held is None:
-        log.info("service.already_running")
-        return Unavailable.exit_code
-    Server(settings, idle_exit_s=idle_exit_s).run()
-    return 0

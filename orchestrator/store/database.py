@@ -1,4 +1,4 @@
-"""Opens the database: SQLite in the home directory by default, any SQLAlchemy URL otherwise.
+"""Opens the database: SQLite in the home directory by default, PostgreSQL where an address of one is set.
 
 SQLite runs in WAL mode with `synchronous=FULL`: a commit is on the disk before it returns. Each transaction says
 beforehand whether it writes, because SQLite refuses at once, whatever the time-out, to turn a reading transaction into
@@ -13,23 +13,48 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from orchestrator.errors import Unavailable
+from orchestrator.errors import SettingsError, Unavailable
 
-HEAD = "0002"  # the migration this code expects; checked against the files by a test
+HEAD = "0009"  # the migration this code expects; checked against the files by a test
+UPGRADING = 0x6265616D  # PostgreSQL's lock of that number: one upgrade at a time
+READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 class Database:
     def __init__(self, url: str) -> None:
+        """Opens nothing yet. Raises SettingsError when `url` is no address of a database that can be used."""
         self.url = url
-        self._engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-        if self._engine.dialect.name == "sqlite":
+        try:
+            self._engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+            if self._engine.dialect.name not in ("sqlite", "postgresql") or self._engine.driver == "psycopg2":
+                raise ValueError(f"{self._engine.name}+{self._engine.driver} is not built")
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            raise SettingsError(
+                f"The setting 'database' is not an address that can be used: {_secretless(error, url)}.",
+                "PostgreSQL's reads `postgresql+psycopg://USER:PASSWORD@HOST/NAME`.",
+            ) from None
+        if self.postgresql:
+            from orchestrator.store import postgresql
+
+            postgresql.prepare(self._engine)
+        else:
             _prepare_sqlite(self._engine)
+
+    @property
+    def postgresql(self) -> bool:
+        return self._engine.dialect.name == "postgresql"
+
+    @property
+    def where(self) -> str:
+        """Its address without the password."""
+        return self._engine.url.render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self._transaction("BEGIN") as connection:
+        """A transaction that sees the database as it is at one moment, and changes nothing."""
+        with self._transaction("BEGIN", **READING) as connection:
             yield connection
 
     @contextmanager
@@ -38,16 +63,20 @@ class Database:
             yield connection
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[Connection]:
+    def _transaction(self, begin: str, **options: Any) -> Iterator[Connection]:
         try:
             with self._engine.connect() as connection:
-                connection.info["begin"] = begin
+                if self.postgresql:
+                    if options:
+                        connection = connection.execution_options(**options)
+                else:
+                    connection.info["begin"] = begin
                 with connection.begin():
                     yield connection
         except DBAPIError as error:
             raise Unavailable(
-                f"The database {self._engine.url.render_as_string(hide_password=True)} failed: {error.orig}.",
-                "Look at the free space and the rights of its disk; nothing that was accepted is lost.",
+                f"The database {self.where} failed: {_first_line(error.orig)}.",
+                "Is it up, and is there room on its disk? Nothing that was accepted is lost.",
             ) from error
 
     def prepare(self, statement: Any, table: Table | None = None, without: Sequence[str] = ()) -> Prepared:
@@ -55,24 +84,57 @@ class Database:
         keys = [c.name for c in table.columns if c.name not in without] if table is not None else None
         return Prepared(statement.compile(dialect=self._engine.dialect, column_keys=keys))
 
-    def upgrade(self) -> None:
-        """Bring the tables to `HEAD`; a fresh database is created. Does nothing (and imports nothing) when current."""
-        if self._revision() == HEAD:
+    def ensure(self) -> None:
+        """Make sure that the tables are those of `HEAD`: SQLite's are brought there, PostgreSQL's only looked at.
+
+        Others may be at work on a PostgreSQL, so that changing its tables is a decision of whoever runs it. Raises
+        Unavailable when they are older, or newer than this version knows.
+        """
+        revision = self.revision()
+        if revision == HEAD:
             return
+        if revision > HEAD:
+            raise Unavailable(
+                f"The database {self.where} is at revision {revision}, this version of Beamway knows {HEAD}.",
+                "A newer version has been here; use that one.",
+            )
+        if self.postgresql:
+            found = f"is at revision {revision}" if revision else "has no tables yet"
+            raise Unavailable(
+                f"The database {self.where} {found}, this version of Beamway needs {HEAD}.",
+                "`beamway db upgrade` brings it there.",
+            )
+        self.upgrade()
+
+    def upgrade(self) -> None:
+        """Bring the tables to `HEAD`; a fresh database is created. Two at once follow one another."""
         from alembic import command
         from alembic.config import Config
 
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
         with self.write() as connection:
+            if self.postgresql:
+                from orchestrator.store import postgresql
+
+                postgresql.unhurried(connection)
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADING})")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+        self._engine.dispose()
 
-    def _revision(self) -> str:
+    def revision(self) -> str:
+        """Of the tables as they are; empty for a database that has none."""
         with self.read() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return ""
             return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or "")
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._engine.dispose()
@@ -90,6 +152,16 @@ class Prepared:
             return
         given: Any = [tuple(row[k] for k in self._order) for row in rows] if self._order is not None else list(rows)
         connection.exec_driver_sql(self._text, given)
+
+
+def _first_line(error: object) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+def _secretless(error: Exception, url: str) -> str:
+    """What went wrong, unless it repeats the address, which may hold a password."""
+    line = _first_line(error)
+    return "it cannot be read" if url in line else line
 
 
 def _prepare_sqlite(engine: Engine) -> None:

@@ -19,8 +19,10 @@ from sqlalchemy.exc import NoResultFound
 from orchestrator import codec
 from orchestrator.errors import NotFound
 from orchestrator.model import RUN_ENDED, FileSpec, Plan, Run, RunStatus, StageState, Task, TaskStatus
-from orchestrator.store import schema
+from orchestrator.store import leases, schema
 from orchestrator.store.database import Database
+from orchestrator.store.leases import Lease
+from orchestrator.store.texts import storable
 
 log = structlog.get_logger()
 
@@ -114,16 +116,19 @@ class Writer:
         )
         self._put_event = database.prepare(insert(schema.events), schema.events, without=("seq",))
 
-    def save(self, changes: Sequence[Changed], events: Sequence[EventRow]) -> None:
-        """Write everything or nothing; when this returns it is on the disk."""
+    def save(self, changes: Sequence[Changed], events: Sequence[EventRow], *, fence: Lease | None = None) -> None:
+        """Write everything or nothing; when this returns it is on the disk.
+
+        With `fence` only as long as that lease stands. Raises Stale when another has taken it over, and Unavailable.
+        """
         plans: list[dict[str, Any]] = []
         new = [self._new_row(c.run, plans) for c in changes if c.new]
         old = [
             {
                 "run": c.run.id,
                 "status": c.run.status.value,
-                "stage": c.run.stage,
-                "error": c.run.error,
+                "stage": storable(c.run.stage),
+                "error": storable(c.run.error),
                 "started_at": c.run.started_at,
                 "ended_at": c.run.ended_at,
                 "doc": _learned(c.run),
@@ -133,13 +138,19 @@ class Writer:
         ]
         stages = [_stage_row(c.run.id, c.run.stages[name]) for c in changes for name in c.stages]
         tasks = [_task_row(c.run.id, c.run.tasks[number]) for c in changes for number in c.tasks]
-        with self._database.write() as connection:
-            self._put_plan(connection, plans)
-            self._new_run(connection, new)
-            self._update_run(connection, old)
-            self._put_stage(connection, stages)
-            self._put_task(connection, tasks)
-            self._put_event(connection, [_event_row(e) for e in events])
+        try:
+            with self._database.write() as connection:
+                if fence is not None:
+                    leases.prove(connection, fence)
+                self._put_plan(connection, plans)
+                self._new_run(connection, new)
+                self._update_run(connection, old)
+                self._put_stage(connection, stages)
+                self._put_task(connection, tasks)
+                self._put_event(connection, [_event_row(e) for e in events])
+        except BaseException:
+            self._plans.clear()  # those of this batch may not be there
+            raise
 
     def _new_row(self, run: Run, plans: list[dict[str, Any]]) -> dict[str, Any]:
         plan = run.plan
@@ -154,12 +165,12 @@ class Writer:
         request = Request(plan.variables, plan.supplied, plan.files, plan.directory, run.files, run.username, run.host)
         return {
             "id": run.id,
-            "workflow": plan.workflow,
-            "owner": plan.owner,
+            "workflow": storable(plan.workflow),
+            "owner": storable(plan.owner),
             "status": run.status.value,
-            "stage": run.stage,
-            "error": run.error,
-            "parent": run.parent,
+            "stage": storable(run.stage),
+            "error": storable(run.error),
+            "parent": storable(run.parent),
             "created_at": run.created_at,
             "started_at": run.started_at,
             "ended_at": run.ended_at,
@@ -174,14 +185,14 @@ def _learned(run: Run) -> str:
 
 
 def _stage_row(run_id: str, stage: StageState) -> dict[str, Any]:
-    return {"run_id": run_id, "name": stage.name, "status": stage.status.value, "doc": codec.dumps(stage)}
+    return {"run_id": run_id, "name": storable(stage.name), "status": stage.status.value, "doc": codec.dumps(stage)}
 
 
 def _task_row(run_id: str, task: Task) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "number": task.number,
-        "stage": task.stage,
+        "stage": storable(task.stage),
         "status": task.status.value,
         "attempt": task.attempt,
         "doc": codec.dumps(task),
@@ -193,10 +204,10 @@ def _event_row(event: EventRow) -> dict[str, Any]:
         "run_id": event.run_id,
         "at": event.at,
         "kind": event.kind,
-        "stage": event.stage,
+        "stage": storable(event.stage),
         "number": event.number,
         "attempt": event.attempt,
-        "text": event.text,
+        "text": storable(event.text),
     }
 
 
@@ -334,12 +345,10 @@ def counts(database: Database) -> dict[str, int]:
 
 
 def events_after(database: Database, run_id: str, seq: int = 0, limit: int = 1000) -> list[EventRow]:
-    query = (
-        select(schema.events)
-        .where(schema.events.c.run_id == run_id, schema.events.c.seq > seq)
-        .order_by(schema.events.c.seq)
-        .limit(limit)
-    )
+    """What happened to a run after that event; without a run, to all of them."""
+    query = select(schema.events).where(schema.events.c.seq > seq).order_by(schema.events.c.seq).limit(limit)
+    if run_id:
+        query = query.where(schema.events.c.run_id == run_id)
     with database.read() as connection:
         return [EventRow(**row) for row in connection.execute(query).mappings()]
 
@@ -349,3 +358,9 @@ def last_event(database: Database, run_id: str) -> int:
     with database.read() as connection:
         query = select(func.max(schema.events.c.seq)).where(schema.events.c.run_id == run_id)
         return connection.execute(query).scalar() or 0
+
+
+def newest_event(database: Database) -> int:
+    """The number of the newest event of all runs."""
+    with database.read() as connection:
+        return connection.execute(select(func.max(schema.events.c.seq))).scalar() or 0

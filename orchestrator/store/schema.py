@@ -134,3 +134,27 @@ placements = Table(
     UniqueConstraint("run_id", "stage", "attempt"),
     Index("ix_placements_chosen_id", "chosen", "id"),
 )
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("digest", String(64), nullable=False),  # SHA-256 of its secret part
+    Column("name", Text, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("site", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),  # 0: never
+    Column("revoked_at", Float, nullable=False),  # 0: it has not been
+)
+
+# Who may act, one row a role. The number in `fence` grows with each change of hands and never falls.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("holder", Text, nullable=False),  # empty: given back
+    Column("fence", BigInteger, nullable=False),
+    Column("until", Float, nullable=False),  # by the database's clock
+    Column("doc", Text, nullable=False),
+)

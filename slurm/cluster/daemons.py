@@ -103,9 +103,10 @@ class Cluster:
 
     def kill_node(self, name: str) -> None:
         """As a power cut: the daemon, its steps and all their processes, at once."""
-        doomed = self.node_processes(name)
-        processes.send(doomed, signal.SIGKILL)
-        processes.wait_gone(doomed, 5.0)
+        deadline = time.monotonic() + 5.0
+        while (doomed := self.node_processes(name)) and time.monotonic() < deadline:  # one may have been forking
+            processes.send(doomed, signal.SIGKILL)
+            processes.wait_gone(doomed, 1.0)
 
     def start_node(self, name: str) -> None:
         self.start(name)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli import session
 from orchestrator.client import Client
 from orchestrator.definition import loader
 from orchestrator.engine.why import Why
@@ -70,7 +69,7 @@ class Product:
             time.sleep(0.05)
 
     def why(self, run_id: str) -> Why:
-        return session.answer(self.client, self.client.run(run_id))
+        return self.client.why(run_id)
 
     def until_why(self, run_id: str, words: str, timeout_s: float = 60.0) -> Why:
         deadline = time.monotonic() + timeout_s

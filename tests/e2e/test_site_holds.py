@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import session
 from orchestrator.client import Client
 from orchestrator.definition import loader
 from orchestrator.model import FailureClass, Placing, RunStatus
@@ -73,13 +72,13 @@ def test_a_site_that_does_not_let_us_in(client: Client, faults: Path) -> None:
     hold = client.run(ids[0]).tasks[0].hold
     assert hold is not None
     assert (hold.cause, hold.probes) == (FailureClass.AUTHENTICATION, 0)
-    said = session.answer(client, client.run(ids[0]))
+    said = client.why(ids[0])
     assert "does not let us in" in said.sentence
     assert "ticket has expired" in said.sentence
     assert said.contact == "the help desk, extension 1234"
 
     late = start(client, "far")
-    until(lambda: "nothing new is sent to site 'far'" in session.answer(client, client.run(late)).sentence)
+    until(lambda: "nothing new is sent to site 'far'" in client.why(late).sentence)
     service = client.service()
     assert service is not None
     assert list(service.shut) == ["far"]

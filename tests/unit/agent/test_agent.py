@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from orchestrator import protocol
 from orchestrator.agent import output
 from orchestrator.agent.agent import Agent
+from orchestrator.agent.link import SocketLink
 from orchestrator.jobs import Job, JobState
 from orchestrator.model import FailureClass, Order, Outcome, StageKind
 
@@ -54,7 +55,7 @@ def cluster() -> Cluster:
 
 @pytest.fixture
 def agent(tmp_path: Path, cluster: Cluster) -> Iterator[Agent]:
-    made = Agent(tmp_path, "far", cast("Any", None), cast("Any", None))
+    made = Agent(tmp_path, "far", cast("Any", None), cast("Any", None), SocketLink(tmp_path, "far"))
     made.cluster = cast("Any", cluster)
     yield made
     for end in (made._waking, made._woken):

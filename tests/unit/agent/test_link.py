@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import protocol
-from orchestrator.agent.link import Link
+from orchestrator.agent.link import SocketLink
 from orchestrator.model import Outcome
 
 
@@ -49,13 +49,13 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 @pytest.fixture
-def link(tmp_path: Path) -> Iterator[Link]:
-    made = Link(tmp_path, "far")
+def link(tmp_path: Path) -> Iterator[SocketLink]:
+    made = SocketLink(tmp_path, "far")
     yield made
     made.close()
 
 
-def linked(service: Service, link: Link, *tokens: str) -> protocol.Hello:
+def linked(service: Service, link: SocketLink, *tokens: str) -> protocol.Hello:
     assert link.connect(tokens)
     service.accept()
     (hello,) = service.hear(1)
@@ -67,18 +67,18 @@ def ended(token: str) -> protocol.Ended:
     return protocol.Ended(token, Outcome())
 
 
-def test_without_a_service_there_is_no_connection(link: Link) -> None:
+def test_without_a_service_there_is_no_connection(link: SocketLink) -> None:
     assert not link.connect([])
     link.report([ended("r.0.1")])
     assert link.socket is None
 
 
-def test_it_says_hello_with_the_attempts_it_has(service: Service, link: Link) -> None:
+def test_it_says_hello_with_the_attempts_it_has(service: Service, link: SocketLink) -> None:
     hello = linked(service, link, "r.0.1", "r.1.1")
     assert (hello.site, set(hello.holding)) == ("far", {"r.0.1", "r.1.1"})
 
 
-def test_what_was_not_stored_goes_out_again(service: Service, link: Link) -> None:
+def test_what_was_not_stored_goes_out_again(service: Service, link: SocketLink) -> None:
     linked(service, link)
     for number in range(3):
         link.report([ended(f"r.{number}.1")])
@@ -98,20 +98,20 @@ def test_what_was_not_stored_goes_out_again(service: Service, link: Link) -> Non
     assert [r.number for r in reports if isinstance(r, protocol.Report)] == [2, 3]
 
 
-def test_only_ends_are_given_back_and_once(link: Link) -> None:
+def test_only_ends_are_given_back_and_once(link: SocketLink) -> None:
     link.report([protocol.Started("r.0.1", 1.0), ended("r.1.1")])
     link.report([ended("r.2.1")])
     assert [e.token for e in link.stored(2)] == ["r.1.1", "r.2.1"]
     assert link.stored(2) == []
 
 
-def test_bytes_that_are_no_message_end_the_connection(service: Service, link: Link) -> None:
+def test_bytes_that_are_no_message_end_the_connection(service: Service, link: SocketLink) -> None:
     linked(service, link)
     service.connection.sendall(b"\xff" * 64)
     assert link.hear() is None
 
 
-def test_a_send_into_nothing_is_seen_by_the_next_read(service: Service, link: Link) -> None:
+def test_a_send_into_nothing_is_seen_by_the_next_read(service: Service, link: SocketLink) -> None:
     linked(service, link)
     service.connection.shutdown(socket.SHUT_RDWR)
     service.connection.close()

@@ -1,23 +1,14 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql
 
-from orchestrator.store import history, schema
+from orchestrator.store import history
 from orchestrator.store.database import Database
 from orchestrator.store.measured import Moved, PlacementRow, Rate, Timing, Wait
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    made = Database(f"sqlite:///{tmp_path}/x.db")
-    made.upgrade()
-    return made
 
 
 def timing(site: str = "a", compute_s: float = 1.0, **more: object) -> Timing:
@@ -123,10 +114,13 @@ def test_what_is_asked_before_each_choice_is_answered_by_an_index(database: Data
         "SELECT * FROM rates WHERE from_site = 'a'",
         "SELECT * FROM placements WHERE run_id = 'r'",
     )
+    explain = "EXPLAIN" if database.postgresql else "EXPLAIN QUERY PLAN"
     with database.read() as connection:
+        if database.postgresql:
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # empty tables are read whole otherwise
         for query in queries:
-            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all()
-            assert "USING INDEX" in plan[0][3], (query, plan)
+            plan = str(connection.exec_driver_sql(f"{explain} {query}").all())
+            assert "USING INDEX" in plan or "Index Cond" in plan, (query, plan)
 
 
 def test_full_tables_answer_fast(database: Database) -> None:
@@ -135,13 +129,3 @@ def test_full_tables_answer_fast(database: Database) -> None:
     start = time.monotonic()
     assert len(history.timings(database, "w", "s")) == 500
     assert time.monotonic() - start < 1.0  # 0.01 s where it was written; a scan of everything grows without bound
-
-
-def test_the_tables_can_be_made_in_postgresql() -> None:
-    from sqlalchemy.schema import CreateIndex, CreateTable
-
-    for table in (schema.timings, schema.rates, schema.placements):
-        assert "id SERIAL" in str(CreateTable(table).compile(dialect=postgresql.dialect()))
-        for index in table.indexes:
-            assert len(str(index.name)) <= 63  # longer names are cut there
-            str(CreateIndex(index).compile(dialect=postgresql.dialect()))

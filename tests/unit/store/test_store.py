@@ -20,13 +20,6 @@ from orchestrator.store.schema import metadata
 MIGRATIONS = Path(module.__file__).parent / "migrations"
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    made = Database(f"sqlite:///{tmp_path}/x.db")
-    made.upgrade()
-    return made
-
-
 def run_of(run_id: str = "r1", **more: object) -> Run:
     plan = Plan("w", "o", (StagePlan("1", StageKind.COMMAND, command="true"),), variables={"a": "1"}, directory="/d")
     return Run(run_id, plan, 5.0, variables=Map(plan.variables), **more)  # type: ignore[arg-type]
@@ -47,8 +40,15 @@ def test_upgrade_twice_changes_nothing(database: Database) -> None:
     database.upgrade()
 
 
-def test_a_commit_is_flushed_to_the_disk(database: Database) -> None:
-    with database.read() as connection:
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Database:
+    made = Database(f"sqlite:///{tmp_path}/x.db")
+    made.upgrade()
+    return made
+
+
+def test_a_commit_is_flushed_to_the_disk(sqlite: Database) -> None:
+    with sqlite.read() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
 
@@ -75,6 +75,26 @@ def test_a_change_replaces_what_was_stored(database: Database) -> None:
     changed = replace(run, status=RunStatus.FAILED, error="why", variables=run.variables.set("b", "2"))
     save(database, changed, new=False)
     assert store.load(database, "r1") == changed
+
+
+def test_texts_that_a_database_refuses_are_escaped(database: Database) -> None:
+    odd = "a\0b\udcff\n'é"
+    run = run_of(error=odd, stage=odd, files=(odd,), stages=Map({odd: StageState(odd)}), username=odd)
+    run = replace(run, plan=replace(run.plan, owner=odd, stages=(replace(run.plan.stages[0], name=odd),)))
+    store.Writer(database).save([store.Changed(run, True, (odd,), ())], [store.EventRow("r1", 1.0, "k", odd, text=odd)])
+    back = store.load(database, "r1")
+    assert (back.files, back.plan.owner, back.username, back.stages[odd].name) == ((odd,), odd, odd, odd)
+    shown = "a\\x00b\\udcff\n'é"
+    assert (back.error, store.events_after(database, "r1")[0].text) == (shown, shown)
+    assert store.listing(database)[0].owner == shown
+
+
+def test_a_plan_that_was_not_written_is_written_with_the_next_run(database: Database) -> None:
+    writer = store.Writer(database)
+    with pytest.raises(Unavailable):
+        writer.save([store.Changed(run_of("a"), True, (), ())] * 2, [])
+    writer.save([store.Changed(run_of("a"), True, (), ())], [])
+    assert store.load(database, "a").plan == run_of().plan
 
 
 def test_many_runs_share_one_plan(database: Database) -> None:
@@ -129,12 +149,12 @@ def test_events_are_numbered_as_they_come(database: Database) -> None:
     assert store.last_event(database, "absent") == 0
 
 
-def test_a_writer_waits_for_another_instead_of_failing(database: Database, tmp_path: Path) -> None:
+def test_a_writer_waits_for_another_instead_of_failing(sqlite: Database, tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "x.db", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     import threading
 
     threading.Timer(0.3, lambda: other.execute("COMMIT")).start()
-    save(database, run_of())
-    assert store.known(database, ["r1"]) == {"r1"}
+    save(sqlite, run_of())
+    assert store.known(sqlite, ["r1"]) == {"r1"}
     other.close()

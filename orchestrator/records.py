@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from orchestrator.cli.formats import iso
+from orchestrator.codec import iso
 from orchestrator.model import STAGE_ENDED, Hold, Product, Run, StagePlan, StageState, Task, TaskStatus
 from orchestrator.store.runs import Summary
 

@@ -1,0 +1,74 @@
+"""What a client needs of a service, wherever it is: in this home (`local`), or behind an address (`remote`)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from orchestrator import protocol
+from orchestrator.model import Definition, Placing, Plan, Run
+from orchestrator.store.runs import EventRow, Summary
+
+if TYPE_CHECKING:
+    from orchestrator.engine.placement import Placement
+    from orchestrator.engine.why import Why
+
+
+class Backend(Protocol):
+    # ---- workflows
+
+    def definition(self, name_or_path: str) -> Definition: ...
+
+    def plan(
+        self, definition: Definition, arguments: Mapping[str, str], *, directory: str, strict: bool, placing: Placing
+    ) -> Plan: ...
+
+    def placements(self, plan: Plan) -> list[Placement]: ...
+
+    # ---- wishes; each returns when it is on the disk
+
+    def submit(self, plan: Plan, *, run_id: str, username: str) -> str: ...
+
+    def submit_all(self, plans: Iterable[Plan], *, username: str) -> list[str]: ...
+
+    def cancel(self, run_id: str, reason: str) -> None: ...
+
+    def retry(self, run_id: str, stage: str) -> None: ...
+
+    def resume(self, run_id: str, site: str) -> tuple[str, ...]: ...
+
+    # ---- reading
+
+    def find(self, prefix: str) -> str: ...
+
+    def run(self, run_id: str) -> Run: ...
+
+    def why(self, run_id: str) -> Why: ...
+
+    def ended(self, ids: Collection[str]) -> set[str]: ...
+
+    def runs(self, *, status: str, workflow: str, limit: int, before: float) -> list[Summary]: ...
+
+    def events(self, run_id: str, after: int) -> list[EventRow]: ...
+
+    def last_event(self, run_id: str) -> int:
+        """The number of its newest event; it grows with every change."""
+        ...
+
+    def live(self, run_id: str) -> protocol.Live: ...
+
+    def counts(self) -> dict[str, int]: ...
+
+    # ---- the service
+
+    def service(self) -> protocol.Pong | None:
+        """What it says of itself; None when it does not answer."""
+        ...
+
+    def ensure_service(self) -> None:
+        """Start it where we may. Raises Unavailable when it does not answer in time."""
+        ...
+
+    def stop_service(self, timeout_s: float) -> bool: ...
+
+    def close(self) -> None: ...

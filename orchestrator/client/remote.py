@@ -1,0 +1,225 @@
+"""A service behind an address, asked over HTTP. Several addresses are several services on one store: whichever has the
+engine is asked, and another one when that is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.parse
+import uuid
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+from msgspec.structs import replace
+
+from orchestrator import codec, protocol, wire
+from orchestrator.engine.placement import Placement
+from orchestrator.engine.why import Why
+from orchestrator.errors import BeamwayError, Conflict, SettingsError, Unavailable, of_exit_code
+from orchestrator.model import Definition, Placing, Plan, Run, RunStatus
+from orchestrator.settings import Settings
+from orchestrator.store.runs import EventRow, Summary
+
+API = "/api/v1"
+ANSWER_S = 90.0
+CONNECT_S = 5.0
+PATIENCE_S = 20.0  # how long a service that has gone is waited for: another takes over within less
+BATCH = 200  # runs of one request
+REMEMBERED = 64
+AGAIN_S = 0.5
+THEIRS = "service:"  # source of a definition that the service has
+
+
+class Remote:
+    def __init__(self, settings: Settings) -> None:
+        self._addresses = [a.strip().rstrip("/") for a in settings.url.split(",") if a.strip()]
+        for address in self._addresses:
+            if not address.startswith(("http://", "https://")):
+                raise SettingsError(f"{address!r} is no address of a service.", "It begins with https:// or http://.")
+        token = settings.token.reveal()
+        self._http = httpx2.Client(
+            headers={"authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx2.Timeout(ANSWER_S, connect=CONNECT_S),
+        )
+        self._made: list[tuple[Plan, dict[str, Any]]] = []  # plans of the service's own workflows, as they were asked
+
+    def close(self) -> None:
+        self._http.close()
+
+    # ---- workflows
+
+    def definition(self, name_or_path: str) -> Definition:
+        from orchestrator.definition import loader
+
+        if Path(name_or_path).is_file() or "/" in name_or_path:
+            return loader.find(name_or_path, [])
+        found = loader.load(json.loads(self._get(f"/workflows/{quote(name_or_path)}")))
+        return replace(found, source=f"{THEIRS}{name_or_path}")
+
+    def plan(
+        self, definition: Definition, arguments: Mapping[str, str], *, directory: str, strict: bool, placing: Placing
+    ) -> Plan:
+        asked: dict[str, Any] = {
+            "arguments": dict(arguments),
+            "directory": str(Path(directory or ".").absolute()),
+            "strict": strict,
+            "placing": msgspec.to_builtins(placing),
+        }
+        if definition.source.startswith(THEIRS):
+            asked["workflow"] = definition.source.removeprefix(THEIRS)
+        else:
+            asked["definition"] = definition.raw
+        plan = codec.loads(self._post("/plans", asked), Plan)
+        self._made = [*self._made[-REMEMBERED:], (plan, asked)]
+        return plan
+
+    def placements(self, plan: Plan) -> list[Placement]:
+        kind: Any = list[Placement]
+        found: list[Placement] = codec.loads(self._post("/placements", self._asked(plan)), kind)
+        return found
+
+    def _asked(self, plan: Plan) -> dict[str, Any]:
+        found = next((asked for made, asked in self._made if made is plan), None)
+        if found is None:
+            raise Unavailable("This plan was not made by the service that is asked.", "Plan it again.")
+        return found
+
+    # ---- wishes
+
+    def submit(self, plan: Plan, *, run_id: str, username: str) -> str:
+        return self._submitted([{**self._asked(plan), "id": run_id or str(uuid.uuid4())}])[0]
+
+    def submit_all(self, plans: Iterable[Plan], *, username: str) -> list[str]:
+        left, ids = iter(plans), []
+        while some := list(islice(left, BATCH)):
+            ids += self._submitted([{**self._asked(plan), "id": str(uuid.uuid4())} for plan in some])
+        return ids
+
+    def _submitted(self, asked: list[dict[str, Any]]) -> list[str]:
+        """Each has an id of ours, so that asking again after a lost answer begins nothing twice."""
+        return [each["id"] for each in json.loads(self._post("/runs/batch", asked))]
+
+    def cancel(self, run_id: str, reason: str) -> None:
+        self._post(f"/runs/{quote(run_id)}/cancel", {"reason": reason})
+
+    def retry(self, run_id: str, stage: str) -> None:
+        self._post(f"/runs/{quote(run_id)}/retry", {"stage": stage})
+
+    def resume(self, run_id: str, site: str) -> tuple[str, ...]:
+        path = f"/sites/{quote(site)}/resume" if site else f"/runs/{quote(run_id)}/resume"
+        return tuple(json.loads(self._post(path, {}))["runs"])
+
+    # ---- reading
+
+    def find(self, prefix: str) -> str:
+        return str(json.loads(self._get(f"/runs/{quote(prefix) or '-'}/id")))
+
+    def run(self, run_id: str) -> Run:
+        return wire.unpack(self._get(f"/runs/{quote(run_id)}/document"))
+
+    def why(self, run_id: str) -> Why:
+        said = json.loads(self._get(f"/runs/{quote(run_id)}/why"))
+        return Why(**{**said, "since": _epoch(said["since"]), "details": tuple(said["details"])})
+
+    def ended(self, ids: Collection[str]) -> set[str]:
+        return set(json.loads(self._post("/runs/ended", list(ids))))
+
+    def runs(self, *, status: str, workflow: str, limit: int, before: float) -> list[Summary]:
+        wanted = {"status": status, "workflow": workflow, "limit": limit, "before": before}
+        return [_summary(line) for line in json.loads(self._get("/runs", wanted))["runs"]]
+
+    def events(self, run_id: str, after: int) -> list[EventRow]:
+        found = json.loads(self._get(f"/runs/{quote(run_id)}/events", {"after": after}))
+        return [EventRow(**{**event, "at": _epoch(event["at"])}) for event in found]
+
+    def last_event(self, run_id: str) -> int:
+        return int(self._get(f"/runs/{quote(run_id)}/last-event"))
+
+    def live(self, run_id: str) -> protocol.Live:
+        try:
+            return codec.loads(self._get(f"/runs/{quote(run_id)}/live"), protocol.Live)
+        except Unavailable:
+            return protocol.Live({}, {}, ())
+
+    def counts(self) -> dict[str, int]:
+        found: dict[str, int] = json.loads(self._get("/counts"))
+        return found
+
+    # ---- the service
+
+    def service(self) -> protocol.Pong | None:
+        try:
+            said = json.loads(self._request("GET", "/status", patience_s=0.0))
+        except Unavailable:
+            return None
+        if not said["active"]:
+            return None
+        shut = {s["site"]: (_epoch(s["since"]), s["why"]) for s in said["shut"]}
+        return protocol.Pong(0, said["version"], tuple(said["agents"]), said["unfinished"], shut)
+
+    def ensure_service(self) -> None:
+        self._get("/status")
+
+    def stop_service(self, timeout_s: float) -> bool:
+        raise Conflict(f"The service at {self._addresses[0]} is not of this home.", "Whoever runs it ends it.")
+
+    # ---- HTTP
+
+    def _get(self, path: str, wanted: Mapping[str, Any] | None = None) -> str:
+        return self._request("GET", path, params=dict(wanted or {}))
+
+    def _post(self, path: str, body: Any) -> str:
+        return self._request("POST", path, content=codec.dumps(body), headers={"content-type": "application/json"})
+
+    def _request(self, method: str, path: str, *, patience_s: float = PATIENCE_S, **more: Any) -> str:
+        """The body of the answer. Every request may be repeated: what begins something carries its id."""
+        over = time.monotonic() + patience_s
+        while True:
+            trouble = self._once(method, path, more)
+            if isinstance(trouble, str):
+                return trouble
+            self._addresses.append(self._addresses.pop(0))
+            if time.monotonic() > over:
+                raise trouble
+            time.sleep(AGAIN_S)
+
+    def _once(self, method: str, path: str, more: Mapping[str, Any]) -> str | Unavailable:
+        address = self._addresses[0]
+        try:
+            answer = self._http.request(method, f"{address}{API}{path}", **more)
+        except httpx2.HTTPError as error:
+            return Unavailable(f"The service at {address} does not answer: {error}.", "Is it up? `beamway status`")
+        if answer.status_code < 300:
+            return answer.text
+        kind, sentence, hint = _refusal(answer)
+        if kind is Unavailable or answer.status_code in (502, 504):
+            return Unavailable(sentence, hint)
+        raise kind(sentence, hint)
+
+
+def _refusal(answer: httpx2.Response) -> tuple[type[BeamwayError], str, str]:
+    try:
+        said = answer.json()
+        return of_exit_code(said["exit_code"]), str(said["detail"]), str(said["hint"])
+    except (ValueError, KeyError, TypeError):
+        sentence = f"{answer.request.url} answered {answer.status_code} {answer.reason_phrase}."
+        return BeamwayError, sentence, "Is this the address of a Beamway service?"
+
+
+def quote(text: str) -> str:
+    return urllib.parse.quote(text, safe="")
+
+
+def _epoch(text: str | None) -> float:
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
+
+
+def _summary(line: dict[str, Any]) -> Summary:
+    times = {name: _epoch(line[name]) for name in ("created_at", "started_at", "ended_at")}
+    return Summary(**{**line, **times, "status": RunStatus(line["status"]), "parent": line["parent"] or ""})

@@ -1,0 +1,1 @@
+"""The service over HTTP: one application, its routes a module each."""

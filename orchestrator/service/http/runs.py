@@ -1,0 +1,202 @@
+"""Runs: begin, list, look at, cancel, try again."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+
+from orchestrator import codec, protocol, records, wire
+from orchestrator.definition import loader
+from orchestrator.engine import facts
+from orchestrator.engine.opening import submission
+from orchestrator.engine.why import Facts, why
+from orchestrator.errors import ArgumentError, Conflict, Unavailable, UserError, nearest
+from orchestrator.model import Plan, Run, RunStatus
+from orchestrator.service import permission
+from orchestrator.service.http import shapes
+from orchestrator.service.http.context import Context, Here, Permit, Who, answer
+from orchestrator.service.permission import Action, Principal
+from orchestrator.store import runs as store
+
+KEYS = uuid.UUID("0c3f2a52-3c5e-4a55-9f0c-8f6f0b1c9b7e")  # namespace of the ids made from idempotency keys
+RUN_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+router = APIRouter(tags=["runs"])
+Reads = Depends(Permit(Action.READ))
+Runs = Depends(Permit(Action.RUN))
+Key = Annotated[str, Header(alias="Idempotency-Key", max_length=200)]
+
+
+@router.post("/runs", status_code=201, dependencies=[Runs], response_model=shapes.Begun)
+def begin(asked: shapes.RunRequest, here: Here, asking: Who, idempotency_key: Key = "") -> shapes.Begun:
+    """Begin a run. It is on the disk when this answers; asking again with the same key begins no second one."""
+    return shapes.Begun(id=_begin(here, asking, asked, idempotency_key))
+
+
+@router.post("/runs/batch", status_code=201, dependencies=[Runs], response_model=list[shapes.Begun])
+def begin_all(asked: list[shapes.RunRequest], here: Here, asking: Who, idempotency_key: Key = "") -> list[shapes.Begun]:
+    """Begin many runs; each is on the disk when this answers. A mistake in one begins none."""
+    wishes = [
+        _wish(here, asking, each, f"{idempotency_key}.{number}" if idempotency_key else "")
+        for number, each in enumerate(asked)
+    ]
+    gate = here.gate()
+    answers = [gate.ask(wish) for wish in wishes]
+    return [shapes.Begun(id=answer(each, protocol.Accepted).run_id) for each in answers]
+
+
+def _begin(here: Context, asking: Principal, asked: shapes.RunRequest, key: str) -> str:
+    return here.ask(_wish(here, asking, asked, key), protocol.Accepted).run_id
+
+
+def _wish(here: Context, asking: Principal, asked: shapes.RunRequest, key: str) -> protocol.Submit:
+    run_id = asked.id
+    if run_id and not RUN_ID.fullmatch(run_id):
+        raise ArgumentError(f"{run_id!r} cannot be the id of a run: letters, digits and dashes only.")
+    if key:
+        run_id = str(uuid.uuid5(KEYS, f"{asking.name}\0{key}"))
+    plan = compiled(here, asking, asked)
+    if run_id:
+        _not_another(here, asking, run_id, plan)
+    return submission(plan, run_id or str(uuid.uuid4()), asking.name, "")
+
+
+def _not_another(here: Context, asking: Principal, run_id: str, plan: Plan) -> None:
+    """The same id or key twice is the same wish twice. Raises Conflict when it is another one."""
+    if not store.known(here.database, [run_id]):
+        return
+    there = store.load(here.database, run_id)
+    if (there.plan.workflow, there.plan.variables, there.username) != (plan.workflow, plan.variables, asking.name):
+        raise Conflict(f"Run {run_id} was begun with other arguments.", "Another run needs another id or key.")
+
+
+def compiled(here: Context, asking: Principal, asked: shapes.PlanRequest) -> Plan:
+    if asked.definition is not None:
+        permission.check(asking, Action.DEFINE)
+        definition = loader.load(asked.definition)
+    elif not asked.workflow or "/" in asked.workflow or asked.workflow.endswith((".py", ".toml", ".json")):
+        raise UserError("Name a workflow that the service has.", "GET /api/v1/workflows lists them.")
+    else:
+        definition = here.planner.definition(asked.workflow)
+    return here.planner.plan(
+        definition,
+        asked.arguments,
+        directory=asked.directory or "/",
+        strict=asked.strict,
+        placing=asked.placing.placing(),
+    )
+
+
+@router.get("/runs", dependencies=[Reads], response_model=shapes.Page)
+def listing(
+    here: Here,
+    status: str = "",
+    workflow: str = "",
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 50,
+    before: float = 0.0,
+) -> dict[str, Any]:
+    """The newest runs first."""
+    states = [s.value for s in RunStatus]
+    if status and status not in states:
+        raise ArgumentError(f"There is no state {status!r}.{nearest(status, states)}", f"States: {', '.join(states)}.")
+    found = store.listing(here.database, status=status, workflow=workflow, limit=limit, before=before)
+    more = found[-1].created_at if len(found) == limit else 0.0
+    return {"runs": [records.summary_record(line) for line in found], "before": more}
+
+
+@router.get("/counts", dependencies=[Reads], response_model=dict[str, int])
+def counts(here: Here) -> dict[str, int]:
+    """How many runs are in each state."""
+    return store.counts(here.database)
+
+
+@router.post("/runs/ended", dependencies=[Reads], response_model=list[str])
+def ended(ids: list[str], here: Here) -> list[str]:
+    """Those of these runs that are over."""
+    return sorted(store.ended(here.database, ids))
+
+
+@router.get("/runs/{run_id}", dependencies=[Reads])
+def run(run_id: str, here: Here) -> dict[str, Any]:
+    """A run, its stages, what they cost and what came out. `run_id`: the beginning of an id, or `last`."""
+    return records.run_record(_find(here, run_id))
+
+
+@router.get("/runs/{run_id}/document", dependencies=[Reads], include_in_schema=False)
+def document(run_id: str, here: Here) -> Response:
+    """The whole record, for our own client."""
+    return Response(wire.pack(_find(here, run_id)), media_type="application/json")
+
+
+@router.get("/runs/{run_id}/id", dependencies=[Reads], response_model=str)
+def full_id(run_id: str, here: Here) -> str:
+    """The full id for the beginning of one, or for `last`."""
+    return store.find(here.database, run_id)
+
+
+@router.get("/runs/{run_id}/live", dependencies=[Reads], include_in_schema=False)
+def live(run_id: str, here: Here) -> Response:
+    return Response(codec.dumps(here.ask(protocol.Peek(run_id), protocol.Live)), media_type="application/json")
+
+
+@router.get("/runs/{run_id}/why", dependencies=[Reads], response_model=shapes.WhyShape)
+def explain(run_id: str, here: Here) -> dict[str, Any]:
+    """What it waits for or why it failed, since when, whom to call, what to do next."""
+    found = _find(here, run_id)
+    said = why(found, gathered(here, found))
+    return {
+        "sentence": said.sentence,
+        "since": codec.iso(said.since),
+        "contact": said.contact,
+        "next": said.next,
+        "details": list(said.details),
+    }
+
+
+def gathered(here: Context, run: Run) -> Facts:
+    try:
+        live = here.ask(protocol.Peek(run.id), protocol.Live)
+    except Unavailable:
+        live = None
+    return facts.gather(
+        run,
+        now=time.time(),
+        live=live,
+        site=here.settings.site,
+        directories=here.settings.site_directories,
+        database=here.database,
+    )
+
+
+@router.post("/runs/{run_id}/cancel", status_code=202, dependencies=[Depends(Permit(Action.CHANGE_OWN))])
+def cancel(run_id: str, asked: shapes.CancelRequest, here: Here, asking: Who) -> shapes.Changed:
+    """Ask for its end; it is `aborted` when no process of it is left."""
+    found = _find(here, run_id)
+    permission.check(asking, Action.CHANGE_OWN, owner=found.username)
+    here.ask(protocol.Cancel(found.id, asked.reason), protocol.Accepted)
+    return shapes.Changed(id=found.id)
+
+
+@router.post("/runs/{run_id}/retry", status_code=202, dependencies=[Depends(Permit(Action.CHANGE_OWN))])
+def retry(run_id: str, asked: shapes.RetryRequest, here: Here, asking: Who) -> shapes.Changed:
+    """Run again what did not pass, or one stage and all after it."""
+    found = _find(here, run_id)
+    permission.check(asking, Action.CHANGE_OWN, owner=found.username)
+    here.ask(protocol.Retry(found.id, asked.stage), protocol.Accepted)
+    return shapes.Changed(id=found.id)
+
+
+@router.post("/runs/{run_id}/resume", status_code=202, dependencies=[Depends(Permit(Action.CHANGE_OWN))])
+def resume(run_id: str, here: Here, asking: Who) -> shapes.Resumed:
+    """Try at once what of it is on hold."""
+    found = _find(here, run_id)
+    permission.check(asking, Action.CHANGE_OWN, owner=found.username)
+    return shapes.Resumed(runs=list(here.ask(protocol.Resume(found.id), protocol.Resumed).runs))
+
+
+def _find(here: Context, run_id: str) -> Run:
+    return store.load(here.database, store.find(here.database, run_id))
