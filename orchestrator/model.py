@@ -342,6 +342,7 @@ class Run(Struct, frozen=True):
     next_number: int = 0
     files: tuple[str, ...] = ()  # files the run's own specification resolved to, for countFiles
     parent: str = ""  # "run_id.number" of the task that started this run
+    instead_of: str = ""  # the failed run in whose place this one was begun
     username: str = ""
     host: str = ""
 

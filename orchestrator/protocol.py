@@ -52,6 +52,7 @@ class Submit(Message, frozen=True):
     files: tuple[str, ...] = ()
     username: str = ""
     host: str = ""
+    instead_of: str = ""  # the failed run whose letter it deals with
 
 
 class Cancel(Message, frozen=True):

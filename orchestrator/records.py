@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from orchestrator.codec import iso
 from orchestrator.model import STAGE_ENDED, Hold, Product, Run, StagePlan, StageState, Task, TaskStatus
+from orchestrator.store.letters import Letter
 from orchestrator.store.runs import Summary
 
 
@@ -101,6 +102,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "arguments": {name: run.plan.variables[name] for name in run.plan.supplied if name in run.plan.variables},
         "variables": dict(run.variables),
         "parent": run.parent or None,
+        "instead_of": run.instead_of or None,
         "stages": [_stage_record(line) for line in stage_lines(run)],
         "outputs": [
             {"path": p.path, "bytes": p.bytes, "description": p.description, "stage": stage}
@@ -151,6 +153,10 @@ def _stage_record(line: StageLine) -> dict[str, Any]:
         "compute_s": round(line.costs.compute_s, 6),
         "checks_s": round(line.costs.checks_s, 6),
     }
+
+
+def letter_record(letter: Letter) -> dict[str, Any]:
+    return {name: getattr(letter, name) for name in Letter.__struct_fields__} | {"at": iso(letter.at)}
 
 
 def summary_record(line: Summary) -> dict[str, Any]:

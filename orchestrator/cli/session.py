@@ -83,6 +83,11 @@ def run_argument(function: F) -> F:
     return click.argument("run_id", metavar="RUN", shell_complete=complete_runs)(function)
 
 
+def optional_run_argument(function: F) -> F:
+    argument = click.argument("run_id", metavar="[RUN]", required=False, default="", shell_complete=complete_runs)
+    return argument(function)
+
+
 def workflow_argument(*, required: bool = True) -> Callable[[F], F]:
     return click.argument("workflow", metavar="WORKFLOW", required=required, shell_complete=_complete_workflows)
 

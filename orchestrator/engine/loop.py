@@ -33,6 +33,7 @@ from orchestrator.model import (
     split_token,
     token,
 )
+from orchestrator.store import letters
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 
@@ -112,7 +113,10 @@ class Engine:
         """Run again what did not pass, or `stage` and all after it. Raises NotFound, Conflict."""
         run = self.runs.get(run_id) or store.load(self._database, run_id)
         if run.status not in RUN_ENDED:
-            raise Conflict(f"Run {run_id} is {run.status.value}.", "Only a run that is over can be tried again.")
+            more = f"`beamway resume {run_id}` tries at once." if run.status is RunStatus.HELD else ""
+            raise Conflict(
+                f"Run {run_id} is {run.status.value}.", more or "Only a run that is over can be tried again."
+            )
         if stage and stage not in run.stages:
             raise Conflict(f"Run {run_id} has no stage {stage!r}; it has {', '.join(run.stages)}.")
         if run.status is RunStatus.DONE and not stage:
@@ -227,7 +231,13 @@ class Engine:
             if run is before:
                 continue
             stages = [name for name, s in run.stages.items() if before is None or before.stages.get(name) is not s]
-            changes.append(store.Changed(run, before is None, tuple(stages), tuple(sorted(touched))))
+            letter = letters.of(run, self._default_site)
+            dealt_with = [run.instead_of] if before is None and run.instead_of else []
+            if letter is None and before is not None and before.status is RunStatus.FAILED:
+                dealt_with.append(run.id)
+            changes.append(
+                store.Changed(run, before is None, tuple(stages), tuple(sorted(touched)), letter, tuple(dealt_with))
+            )
         if changes or self._log:
             self._writer.save(changes, self._log)
         for change in changes:
@@ -333,9 +343,18 @@ def new_run(
     username: str = "",
     host: str = "",
     parent: str = "",
+    instead_of: str = "",
 ) -> Run:
     return Run(
-        run_id, plan, at, variables=Map(plan.variables), files=files, parent=parent, username=username, host=host
+        run_id,
+        plan,
+        at,
+        variables=Map(plan.variables),
+        files=files,
+        parent=parent,
+        instead_of=instead_of,
+        username=username,
+        host=host,
     )
 
 
@@ -364,7 +383,8 @@ def _event_row(run: Run, event: events.Event) -> store.EventRow | None:
             kind = "stage skipped" if isinstance(event, events.StageSkipped) else "stage refused"
             return store.EventRow(run.id, event.at, kind, event.stage, text=event.reason)
         case events.Begun():
-            return store.EventRow(run.id, event.at, "run begun")
+            text = f"in place of {run.instead_of}" if run.instead_of else ""
+            return store.EventRow(run.id, event.at, "run begun", text=text)
         case events.CancelAsked():
             return store.EventRow(run.id, event.at, "cancel asked", text=event.reason)
         case events.RetryAsked():

@@ -295,6 +295,7 @@ class Server:
             files=message.files,
             username=message.username,
             host=message.host,
+            instead_of=message.instead_of,
         )
         self._engine.submit(run)
         return protocol.Accepted(run.id)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator import codec, protocol
 from orchestrator.errors import Unavailable
-from orchestrator.service.http import agents, events, problems, runs, shapes, sites, tokens, workflows
+from orchestrator.service.http import agents, dead, events, problems, runs, shapes, sites, tokens, workflows
 from orchestrator.service.http.context import Context, Here, Permit
 from orchestrator.service.permission import Action
 from orchestrator.store import runs as store
@@ -59,7 +59,15 @@ def create(context: Context) -> FastAPI:
         redoc_url=None,
     )
     app.state.context = context
-    for router in (runs.router, workflows.router, events.router, sites.router, agents.router, tokens.router):
+    for router in (
+        runs.router,
+        dead.router,
+        workflows.router,
+        events.router,
+        sites.router,
+        agents.router,
+        tokens.router,
+    ):
         app.include_router(router, prefix=API)
     app.include_router(status_router, prefix=API)
     _add_health(app)

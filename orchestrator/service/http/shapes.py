@@ -52,6 +52,24 @@ class Changed(BaseModel):
     id: str
 
 
+class LetterShape(BaseModel):
+    """A run that failed for good and that nobody has dealt with."""
+
+    run_id: str
+    at: str | None = Field(description="When it failed.")
+    workflow: str
+    experiment: str
+    site: str
+    stage: str
+    failure: str = Field(description="The class of the failure.")
+    reason: str
+    fixes: dict[str, str] = Field(description="Arguments that another run in its place is to have.")
+
+
+class FixRequest(Strict):
+    arguments: dict[str, str] = Field(min_length=1, description="Those at fault, with the values they should have.")
+
+
 class Resumed(BaseModel):
     runs: list[str] = Field(description="Of these something that was on hold is tried.")
 

@@ -34,6 +34,7 @@ from orchestrator.model import (
     TaskStatus,
 )
 from orchestrator.settings import Settings
+from orchestrator.store.letters import Letter
 from orchestrator.store.runs import EventRow, Summary
 
 
@@ -137,6 +138,7 @@ class FakeClient:
     def __init__(self, home: Path) -> None:
         self.settings = Settings(home=home)
         self.known: dict[str, Run] = {}
+        self.letters: dict[str, Letter] = {}
         self.planned = plan(command("01-A"))
         self.pong: protocol.Pong | None = protocol.Pong(1, "1", ("local",), 1)
         self.asked: list[tuple[str, ...]] = []
@@ -189,6 +191,26 @@ class FakeClient:
     def resume(self, run_id: str = "", *, site: str = "") -> tuple[str, ...]:
         self.asked.append(("resume", run_id, site))
         return (run_id,) if run_id else tuple(self.known)
+
+    def dead(self, *, limit: int = 0, **which: Any) -> list[Letter]:
+        self.asked.append(("dead", *(f"{k}={v}" for k, v in which.items() if v and k != "since")))
+        return [x for x in self.letters.values() if x.at >= which.get("since", 0.0)]
+
+    def letter(self, run_id: str) -> Letter:
+        return self.letters[run_id]
+
+    def fix(self, run_id: str, arguments: dict[str, str]) -> Letter:
+        self.letters[run_id] = replace(self.letters[run_id], fixes=self.letters[run_id].fixes | arguments)
+        return self.letters[run_id]
+
+    def resend(self, run_id: str) -> str:
+        if run_id not in self.letters:
+            raise NotFound(f"Run {run_id} is not on the list of dead letters.")
+        self.asked.append(("resend", run_id))
+        return f"{run_id}-again" if self.letters[run_id].fixes else run_id
+
+    def dismiss(self, run_id: str) -> None:
+        del self.letters[run_id]
 
     def find(self, prefix: str) -> str:
         found = [i for i in self.known if prefix == "last" or i.startswith(prefix)]
