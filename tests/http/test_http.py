@@ -108,6 +108,27 @@ def test_a_hold_is_seen_and_resumed_over_http(running: Running, tmp_path: Path) 
         assert service.shut == {}
 
 
+def test_dead_letters_over_http(running: Running, tmp_path: Path) -> None:
+    made = workflow(s01={"command": "test $word = right"})
+    made |= {"arguments": {"word": {"choices": ["wrong", "right"]}}}
+    with running.client("author") as author:
+        run_id = submit(author, made, {"word": "wrong"})
+        wait(author, run_id)
+        assert run_id in [x.run_id for x in author.dead(site="local")]
+    with running.client("user") as other:
+        assert other.letter(run_id).failure == "user error"
+        with pytest.raises(Denied):
+            other.dismiss(run_id)
+    with running.client("author") as author:
+        with pytest.raises(UserError):
+            author.fix(run_id, {"word": "left"})
+        assert author.fix(run_id, {"word": "right"}).fixes == {"word": "right"}
+        again = wait(author, author.resend(run_id))
+        assert (again.status, again.instead_of) == (RunStatus.DONE, run_id)
+        with pytest.raises(NotFound):
+            author.letter(run_id)
+
+
 def test_a_priority_goes_over_http(running: Running) -> None:
     with running.client("author") as author:
         plan = author.plan(loader.load(hello()), {"word": "hi"}, placing=Placing(priority="live"))
