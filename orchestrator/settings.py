@@ -42,6 +42,7 @@ class Settings:
     idle_exit_s: float = 300.0  # a service that a command started by itself ends after so long without work
     workflows: tuple[str, ...] = field(default=())  # directories searched for definitions before the standard ones
 
+    runs: str = ""  # where runs keep logs and exit records: the services and agents of one store share it
     url: str = ""  # of the service to ask, or several between commas; empty: the service of this home
     token: Secret = field(default_factory=Secret)  # what this client or agent is known by there
 
@@ -56,6 +57,10 @@ class Settings:
     @property
     def site_directories(self) -> list[Path]:
         return [self.home / "sites"]
+
+    @property
+    def runs_directory(self) -> Path:
+        return Path(self.runs).expanduser().absolute() if self.runs else self.home / "runs"
 
     @property
     def database_url(self) -> str:
@@ -95,6 +100,7 @@ _KINDS: dict[str, type] = {
     "site": str,
     "idle_exit_s": float,
     "workflows": tuple,
+    "runs": str,
     "url": str,
     "token": Secret,
 }

@@ -13,6 +13,7 @@ import queue
 import selectors
 import signal
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -120,8 +121,20 @@ class Agent:
         ended = {e.token for e in self._events if isinstance(e, protocol.Ended)}
         connection = self._link.connect(ended | self._active.keys())
         if connection is None:
+            if self._link.taken and self._active:
+                self._superseded()
             time.sleep(BEAT_S)
         return connection
+
+    def _superseded(self) -> None:
+        """Another agent has the site, and adopts what runs or begins it again: begin anew, as one that stands by.
+
+        Commands go on, the other one waits for their exit records. Calls would be made twice: their workers end.
+        """
+        log.warning("agent.superseded", active=len(self._active))
+        self._link.close()
+        clear(self._home, self._site)
+        os.execv(sys.executable, [sys.executable, "-m", "orchestrator.agent", self._site, "--stands-by"])
 
     def _listen(self) -> bool:
         """Hear what the service says; False when the connection is over."""

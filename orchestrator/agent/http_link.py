@@ -142,6 +142,7 @@ class HttpLink(Link):
         except httpx2.HTTPError as error:
             self._explain(f"{address} does not answer: {error}")
             return False
+        self.taken = answer.status_code == 409
         if answer.status_code != 201:
             self._explain(f"{address} answered {answer.status_code}: {answer.text[:300]}")
             return False

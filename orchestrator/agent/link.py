@@ -30,6 +30,7 @@ class Link:
         self._site = site
         self._unstored: dict[int, protocol.Report] = {}
         self._number = 0
+        self.taken = False  # another agent has the site
         self.socket: socket.socket | None = None  # readable when `hear` has something; None: there is no connection
 
     def connect(self, tokens: Iterable[str]) -> socket.socket | None:

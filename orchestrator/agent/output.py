@@ -30,13 +30,17 @@ class Paths:
         self.order = f"{stem}.order"  # what the job or the ranks are to do
 
     def open(self) -> tuple[int, int]:
-        """Descriptors of stdout and stderr, for appending. A file that exists is a trace of an earlier start."""
+        """Descriptors of stdout and stderr, for appending.
+
+        A file that exists is the trace of an earlier start, perhaps by another agent that has taken the site over:
+        raises FileExistsError, so that an attempt is begun once.
+        """
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
-            out = os.open(self.stdout, flags, 0o600)
+            out = os.open(self.stdout, flags | os.O_EXCL, 0o600)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(self.stdout), mode=0o700, exist_ok=True)
-            out = os.open(self.stdout, flags, 0o600)
+            out = os.open(self.stdout, flags | os.O_EXCL, 0o600)
         try:
             return out, os.open(self.stderr, flags, 0o600)
         except OSError:

@@ -22,8 +22,10 @@ from orchestrator.model import FailureClass, Order, Outcome
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")  # of the agent's environment
 TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h: try again later
 _AROUND = '"$1" -c "$2"; s=$?; printf "%s" "$s" >"$3.part" && mv -f "$3.part" "$3"; exit "$s"'
+NEVER: tuple[int | None, float, str] = None, 0.0, "it was never begun"
 LEFT = "; processes of another account could not be ended and may still run"
 _POLL_S = 0.1
+BEGINS_WITHIN_S = 3.0  # from the trace of a start to the process
 
 
 class Shell:
@@ -50,9 +52,9 @@ class Shell:
                 with self._lock:
                     if order.token in self._ending:
                         return self._never_begun(order)
-                status, started_at, reason = self._start(order, paths)
-            else:
-                status, started_at, reason = adopted
+                with contextlib.suppress(FileExistsError):  # another agent has begun it
+                    adopted = self._start(order, paths)
+            status, started_at, reason = adopted or self._adopted(order, paths) or NEVER
         except OSError as error:
             return Outcome(FailureClass.USER, _cannot_start(order, error), ended_at=time.time())
         finally:
@@ -140,11 +142,10 @@ class Shell:
         if not os.path.exists(paths.stdout) and not os.path.exists(paths.exit):
             return None
         started_at = os.stat(paths.stderr).st_ctime if os.path.exists(paths.stderr) else time.time()
-        group = 0
-        for process in processes.with_environment(processes.TOKEN, order.token):
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                group = os.getpgid(process.pid)
-                break
+        group = _group_of(order.token)
+        while not group and not os.path.exists(paths.exit) and time.time() < started_at + BEGINS_WITHIN_S:
+            time.sleep(_POLL_S)  # another agent may be about to start it
+            group = _group_of(order.token)
         if group and not os.path.exists(paths.exit):
             with self._lock:
                 self._groups[order.token] = group
@@ -182,6 +183,14 @@ class Shell:
             stdout=output.path_if_any(paths.stdout),
             stderr=output.path_if_any(paths.stderr),
         )
+
+
+def _group_of(token: str) -> int:
+    """The process group of an attempt that runs on this host; 0 when none does."""
+    for process in processes.with_environment(processes.TOKEN, token):
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            return os.getpgid(process.pid)
+    return 0
 
 
 def program() -> str:

@@ -66,7 +66,7 @@ def _chosen(run: Run, which: str | None) -> list[Task]:
 
 def _paths(client: Client, run: Run, task: Task) -> tuple[Path, Path]:
     """stdout and stderr of the task's newest attempt. While it runs they are where its agent writes them."""
-    stem = client.settings.home / "runs" / run.id / "logs" / f"{task.number}.{task.attempt}"
+    stem = client.settings.runs_directory / run.id / "logs" / f"{task.number}.{task.attempt}"
     return Path(f"{stem}.out"), Path(f"{stem}.err")
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator import codec
 from orchestrator.cli import session
 from orchestrator.cli.group import Commands
 from orchestrator.cli.session import json_option
@@ -255,6 +254,7 @@ def _tell(there: Reservation, *, as_json: bool) -> None:
 
 
 def _record(there: Reservation, known: set[str]) -> dict[str, Any]:
+    from orchestrator import codec
 
     return {
         "name": there.name,

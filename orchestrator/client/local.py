@@ -151,7 +151,7 @@ class Local:
             live=self._live(run_id),
             site=self._settings.site,
             directories=self._settings.site_directories,
-            database=self._database,
+            events=self.events,
         )
         return why(run, gathered)
 

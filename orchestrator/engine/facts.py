@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from orchestrator import protocol
 from orchestrator.engine.loop import CHILDREN
 from orchestrator.engine.why import Facts
 from orchestrator.errors import BeamwayError
 from orchestrator.model import Run, RunStatus, StageKind, TaskStatus, token
-from orchestrator.store import runs as store
-from orchestrator.store.database import Database
+from orchestrator.store.runs import EventRow
 from sites import loader
+
+Events: TypeAlias = Callable[[str, int], list[EventRow]]  # of a run, after the one of that number
 
 
 def gather(
@@ -23,10 +25,10 @@ def gather(
     live: protocol.Live | None,
     site: str,
     directories: Sequence[Path],
-    database: Database,
+    events: Events,
 ) -> Facts:
     """`live`: what the service says at the moment, None when it does not answer; `site`: that of stages that name none;
-    `directories`: where profiles are looked for."""
+    `directories`: where profiles are looked for; `events`: what happened to it."""
     contacts = {}
     for name in {site} | {s.site for s in run.stages.values() if s.site}:
         try:
@@ -43,13 +45,13 @@ def gather(
         waits=live.waits if live else {},
         shut=live.shut if live else {},
         children=_children(run),
-        cancelled_at=_cancelled_at(database, run.id) if run.status is RunStatus.ABORTING else 0.0,
+        cancelled_at=_cancelled_at(events, run.id) if run.status is RunStatus.ABORTING else 0.0,
     )
 
 
-def _cancelled_at(database: Database, run_id: str) -> float:
+def _cancelled_at(events: Events, run_id: str) -> float:
     seen, at = 0, 0.0
-    while page := store.events_after(database, run_id, seen):
+    while page := events(run_id, seen):
         seen = page[-1].seq
         at = max([at, *(e.at for e in page if e.kind == "cancel asked")])
     return at

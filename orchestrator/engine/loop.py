@@ -36,6 +36,7 @@ from orchestrator.model import (
 from orchestrator.store import letters
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
+from orchestrator.store.leases import Lease
 
 log = structlog.get_logger()
 
@@ -57,18 +58,21 @@ class Engine:
     def __init__(
         self,
         database: Database,
-        home: Path,
+        runs: Path,
         *,
         clock: Callable[[], float],
         shell_text: Callable[[str], bool] = lambda site: False,
         default_site: str = "local",
+        fence: Lease | None = None,
     ) -> None:
+        """With `fence` it writes only as long as that lease stands, and raises Stale afterwards."""
         self._database = database
         self._writer = store.Writer(database)
-        self._home = home
+        self._directory = runs
         self._clock = clock
         self._shell_text = shell_text
         self._default_site = default_site
+        self._fence = fence
         self._queue: deque[tuple[str, events.Event]] = deque()
         self._timers: list[tuple[float, str, int]] = []
         self._stored: dict[str, Run] = {}  # as the store has them; the diff to `runs` is what a turn writes
@@ -239,7 +243,7 @@ class Engine:
                 store.Changed(run, before is None, tuple(stages), tuple(sorted(touched)), letter, tuple(dealt_with))
             )
         if changes or self._log:
-            self._writer.save(changes, self._log)
+            self._writer.save(changes, self._log, fence=self._fence)
         for change in changes:
             self._stored[change.run.id] = change.run
         self._touched.clear()
@@ -255,7 +259,7 @@ class Engine:
         if isinstance(command, events.Kill):
             effects.kills.append((site, token(run_id, command.number, command.attempt)))
             return
-        effects.launches.append((site, orders.order(run, task, plan, self._home, adopt=command.adopt)))
+        effects.launches.append((site, orders.order(run, task, plan, self._directory, adopt=command.adopt)))
 
     def _launch(self, run: Run, command: events.Launch) -> None:
         task = run.tasks[command.number]

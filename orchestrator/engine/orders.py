@@ -12,7 +12,8 @@ USES = ("realtime", "demand", "regular", "debug")
 MORE = 2.0  # times the walltime or memory, after an attempt that had too little
 
 
-def order(run: Run, task: Task, plan: StagePlan, home: Path, *, adopt: bool) -> Order:
+def order(run: Run, task: Task, plan: StagePlan, runs: Path, *, adopt: bool) -> Order:
+    """`runs`: the directory where runs keep logs and exit records."""
     codes = {r.failure: r.exit_codes for r in plan.retries if r.exit_codes}
     return Order(
         token(run.id, task.number, task.attempt),
@@ -30,7 +31,7 @@ def order(run: Run, task: Task, plan: StagePlan, home: Path, *, adopt: bool) -> 
         resources=_grown(plan.resources, task),
         placing=_placing(run, task, plan),
         experiment=run.variables.get("experimentName", ""),
-        log_dir=str(home / "runs" / run.id / "logs"),
+        log_dir=str(runs / run.id / "logs"),
         adopt=adopt,
     )
 

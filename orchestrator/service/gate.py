@@ -15,13 +15,17 @@ from orchestrator.service.peers import Peer, Question
 class Gate:
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[tuple[Peer, protocol.AnyMessage]] = queue.SimpleQueue()
+        self._closed = False
         self._waking, self.woken = socket.socketpair()
         self._waking.setblocking(False)
         self.woken.setblocking(False)
 
     def put(self, peer: Peer, message: protocol.AnyMessage) -> None:
         self._inbox.put((peer, message))
-        with contextlib.suppress(BlockingIOError):
+        if self._closed:
+            self._refuse()
+            return
+        with contextlib.suppress(OSError):  # full: it wakes up anyway; closed: see `close`
             self._waking.send(b"\0")
 
     def ask(self, message: protocol.AnyMessage) -> Future[protocol.Message]:
@@ -40,10 +44,14 @@ class Gate:
                 yield self._inbox.get_nowait()
 
     def close(self) -> None:
-        """Whoever still waits is told that this service ends."""
+        """Whoever still waits is told that this service ends, and so is whoever comes now."""
+        self._closed = True
+        self._refuse()
+        self._waking.close()
+        self.woken.close()
+
+    def _refuse(self) -> None:
         refusal = protocol.Refused("The service is ending.", "Ask again.", 75)
         with contextlib.suppress(queue.Empty):
             while True:
                 self._inbox.get_nowait()[0].send(refusal)
-        self._waking.close()
-        self.woken.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import selectors
-import signal
 import time
 from collections.abc import Callable
 
@@ -18,10 +17,11 @@ import structlog
 from orchestrator import events, protocol
 from orchestrator.engine import place_sites
 from orchestrator.engine.loop import Effects, Engine, new_run
-from orchestrator.errors import BeamwayError, Conflict, Unavailable
+from orchestrator.errors import BeamwayError, Conflict, Stale, Unavailable
 from orchestrator.model import FailureClass, Outcome, Run, split_token
 from orchestrator.service.agents import Site
 from orchestrator.service.gate import Gate
+from orchestrator.service.holding import Holding
 from orchestrator.service.peers import Peer, RemoteAgent, SocketPeer
 from orchestrator.service.placing import Placer, learn
 from orchestrator.service.supervisor import Supervisor
@@ -36,7 +36,15 @@ log = structlog.get_logger()
 
 
 class Server:
-    def __init__(self, settings: Settings, *, idle_exit_s: float = 0.0, supervises: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        holding: Holding,
+        *,
+        idle_exit_s: float = 0.0,
+        supervises: bool = True,
+    ) -> None:
         """`idle_exit_s`: end after so long without runs and clients; 0: never. `supervises`: it starts the agents."""
         self._settings = settings
         self._home = settings.home
@@ -54,38 +62,59 @@ class Server:
         self._stopping = False
         self.gate = Gate()
         self.changed: Callable[[], None] = lambda: None  # called after each write, in the loop's thread
-        self._database = Database(settings.database_url)
+        self._database = database
+        self._holding = holding
         self._engine = Engine(
             self._database,
-            self._home,
+            settings.runs_directory,
             clock=time.time,
             default_site=settings.site,
+            fence=holding.lease,
             shell_text=_shell_text_allowed(settings),
         )
         self._placer = Placer(
             settings, self._database, ask=lambda site, asked: self._site(site).ask(asked), shut=self._shut
         )
 
-    def run(self) -> None:
-        """Serve until told to stop. The caller holds the lock of the home."""
-        self._database.ensure()
+    def stop(self) -> None:
+        """End at the next round. From a handler of signals."""
+        self._stopping = True
+
+    def run(self) -> bool:
+        """Serve until told to stop; False when another service has taken the engine over.
+
+        The caller holds the lock of the home, and takes care of the lease.
+        """
         self._listening = protocol.listen(self._home)
         self._listening.setblocking(False)
         self._selector.register(self._listening, selectors.EVENT_READ, None)
         self._selector.register(self.gate.woken, selectors.EVENT_READ, self.gate)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        try:
+            log.info("service.started", home=str(self._home), unfinished=self._engine.recover())
+            self._begin_sites()
+            self._loop()
+            self._turn()
+        except Unavailable as error:  # Stale, or the store was away just as it was read
+            log.error("service.lost_engine", reason=error.sentence)
+            return False
+        finally:
+            self._leave()
+        return True
+
+    def _begin_sites(self) -> None:
         self._site(self._settings.site)
-        log.info("service.started", home=str(self._home), unfinished=self._engine.recover())
         if not self._idle_exit_s:  # a service that stays has the workers of reservations warm before a run asks
             for profile in place_sites.candidates(self._settings.site, self._home / "sites"):
                 if any(r.warm for r in profile.reservations) and not profile.local:
                     self._site(profile.name)
+
+    def _loop(self) -> None:
         tended_at = 0.0
         while not self._stopping:
             now = time.monotonic()
             if now - tended_at >= BEAT_S:
                 tended_at = now
+                self._holding.tend(now)
                 for supervisor in self._supervisors.values():
                     supervisor.tend()
                 for site in self._sites.values():
@@ -98,10 +127,6 @@ class Server:
                     break
             self._listen_once()
             self._turn()
-        self._shut_down()
-
-    def _on_signal(self, number: int, _frame: object) -> None:
-        self._stopping = True
 
     # ---- one round
 
@@ -131,6 +156,8 @@ class Server:
             self._engine.feed(run_id, event)
         try:
             effects = self._engine.turn()
+        except Stale:
+            raise
         except Unavailable as error:
             log.error("store.failed", reason=error.sentence)
             refusal = protocol.Refused(error.sentence, error.hint, error.exit_code)
@@ -372,21 +399,24 @@ class Server:
             self._busy_at = now
         return self._idle_exit_s > 0 and now - self._busy_at > self._idle_exit_s
 
-    def _shut_down(self) -> None:
-        """Agents end what runs; it is taken up again when the service is started again."""
+    def _leave(self) -> None:
+        """Nothing is written any more. The agents of this home end what runs, and it is taken up again when the service
+        is started again; agents of other processes go on, with whoever has the engine next."""
         try:
-            self._turn()
-        finally:
-            for agent in list(self._remote):  # those go on, with whoever has the engine next
+            for agent in list(self._remote):
                 self._dismiss(agent)
             for site in self._sites.values():
                 site.dismiss()
+        finally:
             for supervisor in self._supervisors.values():
                 supervisor.wait(timeout_s=20.0)
             self.gate.close()
             self._listening.close()
             (self._home / protocol.SOCKET).unlink(missing_ok=True)
-            self._database.close()
+            for peer, _ in self._replies:
+                peer.send(protocol.Refused("The engine is with another service now.", "Ask again.", 75))
+            self._replies.clear()
+            self._selector.close()
         log.info("service.stopped", unfinished=len(self._engine.runs))
 
 

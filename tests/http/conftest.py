@@ -25,43 +25,52 @@ START_S = 30.0
 
 
 class Running:
-    """A service of this home, at this address, with the tokens that tests use."""
+    """A service of this home, at this address, with the tokens that tests use. `beside`: another one of its store."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, *, database: str = "", runs: str = "", beside: Running | None = None) -> None:
+        self.home, self._database, self._runs = home, database, runs
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         ensure_home(home)
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.tokens: dict[str, str] = {}
-        with Database(Settings(home=home).database_url) as database:
-            database.upgrade()
+        self.tokens: dict[str, str] = dict(beside.tokens) if beside else {}
+        if beside is not None:
+            return
+        with Database(Settings(home=home, database=database).database_url) as opened:
+            opened.upgrade()
             for role in ("viewer", "user", "author", "operator", "admin"):
-                self.tokens[role] = self._token(database, role)
-            self.tokens["agent"] = self._token(database, "agent", "local")
+                self.tokens[role] = self._token(opened, role)
+            self.tokens["agent"] = self._token(opened, "agent", "local")
 
     def _token(self, database: Database, role: str, site: str = "") -> str:
         now = time.time()
         return tokens.create(database, name=f"a {role}", role=role, site=site, now=now, expires_at=now + 3600)[1]
 
     def _environment(self, **more: str) -> dict[str, str]:
-        return {**os.environ, "BEAMWAY_HOME": str(self.home), **more}
+        named = {"HOME": self.home, "DATABASE": self._database, "RUNS": self._runs}
+        return {**os.environ, **{f"BEAMWAY_{name}": str(value) for name, value in named.items() if value}, **more}
 
-    def start(self, *options: str) -> subprocess.Popen[bytes]:
+    def start(self, *options: str, path: str = "/health/ready") -> subprocess.Popen[bytes]:
+        """`path`: what has to answer before it is said to have started."""
         words = ["service", "--json", "--listen", f"127.0.0.1:{self.port}", *options]
         process = self._spawn(words, "service.log", self._environment())
         over = time.monotonic() + START_S
         while True:
             with contextlib.suppress(httpx2.HTTPError):
-                if httpx2.get(f"{self.url}/health/ready", timeout=2.0).status_code == 200:
+                if httpx2.get(f"{self.url}{path}", timeout=2.0).status_code == 200:
                     return process
             assert process.poll() is None, (self.home / "logs" / "service.log").read_text()[-2000:]
             assert time.monotonic() < over, "the service does not answer"
             time.sleep(0.05)
 
-    def agent(self, home: Path | None = None) -> subprocess.Popen[bytes]:
+    def ready(self) -> bool:
+        with contextlib.suppress(httpx2.HTTPError):
+            return httpx2.get(f"{self.url}/health/ready", timeout=2.0).status_code == 200
+        return False
+
+    def agent(self, home: Path | None = None, *, urls: str = "") -> subprocess.Popen[bytes]:
         """An agent that reaches the service by its address; `home`: its own, else that of the service."""
-        more = {"BEAMWAY_URL": self.url, "BEAMWAY_TOKEN": self.tokens["agent"]}
+        more = {"BEAMWAY_URL": urls or self.url, "BEAMWAY_TOKEN": self.tokens["agent"]}
         if home is not None:
             ensure_home(home)
             more["BEAMWAY_HOME"] = str(home)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
@@ -130,13 +129,3 @@ class Bounded:
             return message
 
         await self._app(scope, bounded, send)
-
-
-def openapi() -> dict[str, Any]:
-    """The description of the interface, as it is committed in docs/openapi.json."""
-    from pathlib import Path
-
-    from orchestrator.settings import Settings
-    from orchestrator.store.database import Database
-
-    return create(Context(Settings(home=Path("/nowhere")), Database("sqlite://"), lambda: None)).openapi()

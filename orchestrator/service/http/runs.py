@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
@@ -168,7 +169,7 @@ def gathered(here: Context, run: Run) -> Facts:
         live=live,
         site=here.settings.site,
         directories=here.settings.site_directories,
-        database=here.database,
+        events=partial(store.events_after, here.database),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from immutables import Map
 from msgspec.structs import asdict, replace
 
 from orchestrator import protocol
+from orchestrator.engine import facts
+from orchestrator.engine.why import Why, why
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.model import (
     RUN_ENDED,
@@ -212,6 +215,13 @@ class FakeClient:
     def dismiss(self, run_id: str) -> None:
         del self.letters[run_id]
 
+    def why(self, run_id: str) -> Why:
+        run, live = self.known[run_id], self.live(run_id) if self.pong else None
+        gathered = facts.gather(
+            run, now=time.time(), live=live, site=self.settings.site, directories=[], events=self.events
+        )
+        return why(run, gathered)
+
     def find(self, prefix: str) -> str:
         found = [i for i in self.known if prefix == "last" or i.startswith(prefix)]
         if len(found) != 1:
@@ -233,7 +243,7 @@ class FakeClient:
         return [] if after else [EventRow(run_id, T0 + 5, "cancel asked", seq=1)]
 
     def live(self, run_id: str) -> protocol.Live:
-        return protocol.Live({}, {}, ())
+        return protocol.Live({}, {}, self.pong.agents if self.pong else ())
 
     def follow(self, run_id: str, *, beat_s: float = 0.0) -> Iterator[Run]:
         return self.follows(run_id)

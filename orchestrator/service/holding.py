@@ -1,0 +1,69 @@
+"""The engine's lease: of several services on one store one has the engine, the others stand by.
+
+The holder is named by host and home. The lock of the home says that no other process goes by that name, so a service
+that is started again has its lease back at once; one on another host has to wait until it has run out. On SQLite the
+home's lock is all there is to it, and the lease runs for ever.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import structlog
+
+from orchestrator.errors import Stale, Unavailable
+from orchestrator.store import leases
+from orchestrator.store.database import Database
+from orchestrator.store.leases import Lease
+
+NAME = "engine"
+LEASE_S = 8.0  # a silent engine is followed by another after so long
+RENEW_S = 2.0
+FOREVER_S = 1e9
+ASK_S = 0.5  # how often a service that stands by asks
+
+log = structlog.get_logger()
+
+
+class Holding:
+    """The lease while it is held; renewed by the engine's own loop, so that an engine which hangs loses it."""
+
+    def __init__(self, database: Database, lease: Lease, lease_s: float) -> None:
+        self._database, self._lease_s = database, lease_s
+        self.lease = lease
+        self._renewed_at = time.monotonic()
+
+    def tend(self, now: float) -> None:
+        """Renew it when that is due. Raises Stale when another has it; a store that does not answer is asked again."""
+        if self._lease_s == FOREVER_S or now - self._renewed_at < RENEW_S:
+            return
+        try:
+            if not leases.renew(self._database, self.lease, lease_s=self._lease_s):
+                raise Stale("Another service has taken the engine over.", "This one stands by.")
+            self._renewed_at = now
+        except Stale:
+            raise
+        except Unavailable as error:
+            log.warning("lease.not_renewed", reason=error.sentence)
+
+    def give_back(self) -> None:
+        """So that nobody waits for its end."""
+        try:
+            leases.release(self._database, self.lease)
+        except Unavailable as error:
+            log.warning("lease.not_given_back", reason=error.sentence)
+
+
+def take(database: Database, home: Path, address: str) -> Holding | None:
+    """The engine, when it is to be had. `address`: where this service answers, for the others to tell."""
+    lease_s = LEASE_S if database.postgresql else FOREVER_S
+    lease = leases.acquire(database, NAME, f"{socket.gethostname()}:{home}", lease_s=lease_s, doc=address)
+    return None if lease is None else Holding(database, lease, lease_s)
+
+
+def holder(database: Database) -> Lease | None:
+    """Who has the engine, as the store says; None when nobody has."""
+    found = leases.read(database, NAME)
+    return found if found is not None and found.left_s > 0 else None
