@@ -49,7 +49,6 @@ WARNING_S = 60.0  # between the scheduler's warning and the end of the walltime;
 LATE_S = 10.0  # a shared file system may show the outcome so long after the job is over
 LOOK_S = 0.5  # how often outcomes are looked for
 SILENT_RETRY_S = 5.0
-DOWN_AFTER_S = 120.0  # of silence: the site is down, and its tasks go on hold instead of waiting here
 
 log = structlog.get_logger()
 
@@ -90,6 +89,7 @@ class BatchExecutor(ParslExecutor):
         init: tuple[str, ...],
         environment: dict[str, str],
         told: Told,
+        down_after_s: float = 120.0,
         exclusive: bool = False,
         options: tuple[str, ...] = (),
     ) -> None:
@@ -98,7 +98,7 @@ class BatchExecutor(ParslExecutor):
         self._scheduler, self._tracker, self._around = scheduler, tracker, around
         self._init, self._environment = init, environment
         self._exclusive, self._options = exclusive, options
-        self._told = told
+        self._told, self._down_after_s = told, down_after_s
         self._jobs: dict[str, _Job] = {}
         self._lock = threading.Lock()
         self._submitters = ThreadPoolExecutor(SUBMITTERS, thread_name_prefix="submit")
@@ -190,7 +190,7 @@ class BatchExecutor(ParslExecutor):
                 if job.cancelled and not self._scheduler_has(spec.token):
                     self._settle(job, Outcome(FailureClass.CANCELLED, "cancelled before it was submitted"))
                     return
-                if not job.cancelled and time.monotonic() - begun > DOWN_AFTER_S:
+                if not job.cancelled and time.monotonic() - begun > self._down_after_s:
                     sentence = f"the scheduler does not answer: {error.sentence}"
                     self._settle(job, Outcome(FailureClass.DOWN, sentence, unsure=True))
                     return

@@ -79,6 +79,7 @@ class Cluster:
             init=batch.init_lines(profile.environment.modules, profile.environment.worker_init),
             environment=variables,
             told=told,
+            down_after_s=profile.scheduler.down_after_s,
             exclusive=profile.execution.exclusive,
             options=tuple(profile.scheduler.options),
         )

@@ -278,7 +278,11 @@ class Pilots:
     def _down(self, pilot: Pilot, now: float) -> bool:
         """Has nobody answered for so long that no worker can be had?"""
         since = self._tracker.silent_since or pilot.silent_since
-        return bool(since) and now - since > batch.DOWN_AFTER_S and not any(b.running for b in pilot.blocks)
+        return (
+            bool(since)
+            and now - since > self._profile.scheduler.down_after_s
+            and not any(b.running for b in pilot.blocks)
+        )
 
     def _silence(self, pilot: Pilot) -> str:
         trouble, words = pilot.provider.trouble, self._tracker.silent_words

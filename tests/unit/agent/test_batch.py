@@ -42,7 +42,9 @@ class Site:
     def scheduler(self) -> LocalScheduler:
         return LocalScheduler(self.place / "ledger")
 
-    def open(self, scheduler: LocalScheduler | None = None, *, init: tuple[str, ...] = ()) -> BatchExecutor:
+    def open(
+        self, scheduler: LocalScheduler | None = None, *, init: tuple[str, ...] = (), down_after_s: float = 120.0
+    ) -> BatchExecutor:
         scheduler = scheduler or self.scheduler
         tracker = Tracker(scheduler, poll_s=1.0)
         made = BatchExecutor(
@@ -52,6 +54,7 @@ class Site:
             init=init,
             environment={"PYTHONPATH": str(ROOT)},
             told=lambda token, since, text: self.told.append(text),
+            down_after_s=down_after_s,
         )
         made.start()
         tracker.start()
@@ -274,8 +277,7 @@ def test_after_long_silence_the_site_is_down_and_the_job_may_be_there(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "SILENT_RETRY_S", 0.05)
-    monkeypatch.setattr(batch, "DOWN_AFTER_S", 0.2)
-    executor = site.open(deaf(site, *[SchedulerSilent("No answer.")] * 1000))
+    executor = site.open(deaf(site, *[SchedulerSilent("No answer.")] * 1000), down_after_s=0.2)
     found = outcome(executor, site.order("true"))
     assert (found.failure, found.unsure) == (FailureClass.DOWN, True)
     assert found.reason == "the scheduler does not answer: No answer."

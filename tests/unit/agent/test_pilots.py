@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.agent import batch, pilots
+from orchestrator.agent import pilots
 from orchestrator.agent.around import Around
 from orchestrator.agent.pilots import DEAD_STARTS, TAKEN_AWAY, YIELD_S, Pilot, Pilots
 from orchestrator.agent.provider import Block
@@ -221,7 +221,7 @@ def test_what_waits_for_a_refused_block_is_given_up_and_what_runs_is_not(
 def test_after_long_silence_what_waits_for_workers_is_given_up_once(by_tracker: bool, world: World) -> None:
     pilot, provider, _ = world.pilot()
     pilot.tokens = {"r.0.1": 0.0}
-    long_ago = time.time() - batch.DOWN_AFTER_S - 1
+    long_ago = time.time() - world.pilots._profile.scheduler.down_after_s - 1
     world.tracker.silent_words = "No answer."
     if by_tracker:
         world.tracker.silent_since = long_ago
@@ -240,7 +240,7 @@ def test_a_block_that_runs_shows_that_the_site_is_not_down(world: World) -> None
     pilot.tokens = {"r.0.1": 0.0}
     world.tend(pilot)
     run(pilot.blocks[0])
-    world.tracker.silent_since = time.time() - batch.DOWN_AFTER_S - 1
+    world.tracker.silent_since = time.time() - world.pilots._profile.scheduler.down_after_s - 1
     world.tend(pilot)
     assert world.given_up == []
 
