@@ -132,6 +132,8 @@ class _Change(Change):
             event = replace(event, outcome=outcome)
         if outcome.failure is None:
             self.close_task(task, TaskStatus.DONE, event.at, outcome)
+        elif self.run.status is RunStatus.ABORTING and outcome.unsure:
+            self.end_unsure(replace(task, outcome=outcome), event.at)
         elif self.run.status is RunStatus.ABORTING:
             self.close_task(task, TaskStatus.ABORTED, event.at, outcome)
         elif outcome.failure in HOLDING:
@@ -148,6 +150,12 @@ class _Change(Change):
         self.put_stage(replace(stage, on_hold=stage.on_hold + 1))
         if event.outcome.failure is FailureClass.DOWN and not event.outcome.unsure:
             self.move(task, event.outcome)
+
+    def end_unsure(self, task: Task, at: float) -> None:
+        """It is over only when nothing of its attempt is found. That is asked for a moment later: whoever has just
+        reported the attempt is to have forgotten it by then."""
+        self.leave_hold(task)
+        self.wake(replace(task, status=TaskStatus.PENDING), at)
 
     def leave_hold(self, task: Task) -> None:
         if task.status is TaskStatus.ON_HOLD:
@@ -176,9 +184,12 @@ class _Change(Change):
 
     def task_due(self, event: TaskDue) -> None:
         task = self.run.tasks.get(event.number)
-        if task is None or self.run.status not in RUN_GOING or event.at < task.due_at or not task.due_at:
+        if task is None or self.run.status in RUN_ENDED or event.at < task.due_at or not task.due_at:
             return
-        if task.status in (TaskStatus.BACKOFF, TaskStatus.ON_HOLD):
+        if self.run.status is RunStatus.ABORTING:
+            self.put_task(replace(task, due_at=0.0))
+            self.commands.append(Kill(task.number, task.attempt))
+        elif task.status in (TaskStatus.BACKOFF, TaskStatus.ON_HOLD):
             self.leave_hold(task)
             self.put_task(retries.next_attempt(task, event.at, self.run.stages[task.stage].site))
             self.commands.append(Launch(task.number, adopt=retries.unsure(task)))
@@ -251,10 +262,8 @@ class _Change(Change):
         for task in self.run.tasks.values():
             if task.status in TASK_ENDED:
                 continue
-            if retries.unsure(task):  # it is over only when nothing of that attempt is found
-                self.leave_hold(task)
-                self.put_task(replace(task, status=TaskStatus.PENDING, due_at=0.0))
-                self.commands.append(Kill(task.number, task.attempt))
+            if retries.unsure(task):
+                self.end_unsure(task, event.at)
             elif task.status is TaskStatus.BACKOFF or task.held or task.due_at:
                 self.close_task(task, TaskStatus.ABORTED, event.at, task.outcome)
             else:

@@ -196,7 +196,11 @@ def _stage(run: Run, plan: StagePlan, stage: StageState, facts: Facts) -> Why:
     if held is not None and (not plan.parallel or not left):
         return held
     answer = _going(run, plan, left, facts)
-    return answer if held is None else replace(answer, details=(*answer.details, held.sentence))
+    more = [held.sentence] if held is not None else []
+    more += [f"Task {t.number} was on hold ({t.hold.reason.rstrip('.')}) and is being tried." for t in left if t.hold][
+        :3
+    ]
+    return replace(answer, details=(*answer.details, *more))
 
 
 def _going(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Why:

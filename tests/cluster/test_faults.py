@@ -111,6 +111,22 @@ def test_a_site_that_is_down_holds_its_runs_and_they_go_on_by_themselves(
     assert len(here.began(f"held-{mode}")) == len(here.ended(f"held-{mode}")) == 1
 
 
+def test_a_held_run_that_is_cancelled_is_over_when_its_site_can_say_that_there_is_no_job(
+    here: Product, cluster: Cluster
+) -> None:
+    cluster.stop_controller()
+    try:
+        run_id = here.start({"01-A": here.stage("held-cancelled")}, site="hurried")
+        here.until_why(run_id, "on hold because site 'hurried' is down")
+        here.client.cancel(run_id)
+        here.until_why(run_id, "It is being cancelled")
+    finally:
+        cluster.start_controller()
+    assert here.wait(run_id).status is RunStatus.ABORTED
+    assert here.jobs_of(run_id) == []
+    assert here.began("held-cancelled") == []
+
+
 def test_a_node_dies(here: Product, cluster: Cluster) -> None:
     run_id = here.start({"01-A": here.stage("node", 120)})
     here.until_began("node")

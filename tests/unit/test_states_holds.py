@@ -71,10 +71,25 @@ def test_cancelling_ends_a_hold_at_once_unless_its_attempt_may_have_begun() -> N
     world.end(0, AUTHENTICATION)
     world.end(1, DOWN, unsure=True)
     world.feed(e.CancelAsked(1.0))
-    assert (world.run.status, world.killed) == (RunStatus.ABORTING, [1])
+    assert (world.run.status, world.killed) == (RunStatus.ABORTING, [])
     world.feed(e.Recovered(2.0))
+    due(world)
+    assert world.killed == [1]
+    world.feed(e.Recovered(3.0))
     assert world.killed == [1, 1], "it is asked for again after a restart"
     world.end(1, FailureClass.CANCELLED)
+    assert world.run.status is RunStatus.ABORTED
+
+
+def test_an_attempt_that_may_have_begun_ends_a_cancelled_run_only_when_it_is_known() -> None:
+    world = begun(stage("a"))
+    world.feed(e.CancelAsked(1.0))
+    world.at = 2.0
+    world.end(0, DOWN, unsure=True)
+    assert world.run.status is RunStatus.ABORTING
+    due(world)
+    assert world.killed == [0, 0]
+    world.end(0, FailureClass.CANCELLED)
     assert world.run.status is RunStatus.ABORTED
 
 

@@ -104,6 +104,12 @@ def test_a_hold_says_whom_to_call_and_where_to_sign_in() -> None:
     assert answer.next == f"Sign in at https://sign.in. `beamway resume {ID}` tries at once."
 
 
+def test_an_attempt_that_tries_whether_a_hold_is_over_says_so() -> None:
+    hold = held().tasks[0].hold
+    answer = why(with_tasks(pending(hold=hold)), FACTS)
+    assert answer.details == ("Task 0 was on hold (nobody answers) and is being tried.",)
+
+
 def test_a_site_to_which_nothing_is_sent_is_named_with_whom_to_call() -> None:
     answer = why(with_tasks(pending()), replace(FACTS, shut={"local": (T0 + 4, "3 runs in a row have failed there")}))
     assert answer.sentence == (
