@@ -35,6 +35,7 @@ class Site:
         self._questions: list[Estimate] = []
         self._was_shut = False
         self._send: Callable[[Message], None] | None = None
+        self.complete = False  # every attempt that is not over has been ordered
         self._key: object = None  # of the connection that `_send` writes to
 
     @property
@@ -47,8 +48,13 @@ class Site:
         return len(self._waiting), len(self._sent)
 
     def attach(self, key: object, send: Callable[[Message], None], holding: Iterable[str]) -> None:
-        """An agent has said hello. What it does not hold, though it was sent, is sent again to be looked for."""
+        """An agent has said hello. What it does not hold, though it was sent, is sent again to be looked for.
+
+        What it holds and nobody waits for any more, because another agent has ended it meanwhile, it is to end.
+        """
         held = set(holding)
+        if self.complete:
+            self._killed |= held - self._sent.keys() - self._waiting.tokens()
         self._send, self._key = send, key
         for token, order in list(self._sent.items()):
             if token not in held:
