@@ -1,4 +1,4 @@
-"""Fair share in the whole product: a live scan that comes after a large backfill waits for what the site has already."""
+"""Fair share in the whole product: a live scan that comes after a large backfill waits for what the site has, only."""
 
 from __future__ import annotations
 
