@@ -80,6 +80,7 @@ class Cluster:
             init=batch.init_lines(profile.environment.modules, profile.environment.worker_init),
             environment=variables,
             told=told,
+            down_after_s=profile.scheduler.down_after_s,
             exclusive=profile.execution.exclusive,
             options=tuple(profile.scheduler.options),
             silent_s=profile.execution.silent_s,

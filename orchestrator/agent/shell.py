@@ -222,6 +222,8 @@ def judge(
         return None, ""
     if status == TEMPORARY or status in order.transient_codes:
         return FailureClass.TRANSIENT, f"exit status {status} (try again later)"
+    if status in order.authentication_codes:
+        return FailureClass.AUTHENTICATION, f"exit status {status} (not let in)"
     number = -status if status < 0 else status - 128
     if number in {s.value for s in signal.Signals}:
         return FailureClass.USER, f"ended by {signal.Signals(number).name}"

@@ -20,8 +20,10 @@ from orchestrator import locks, protocol
 from orchestrator.errors import Conflict, Unavailable, of_exit_code
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
 from orchestrator.settings import Settings, ensure_home
+from orchestrator.store import letters
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
+from orchestrator.store.letters import Letter
 from orchestrator.store.runs import EventRow, Summary
 
 if TYPE_CHECKING:
@@ -100,6 +102,35 @@ class Local:
 
     def retry(self, run_id: str, stage: str) -> None:
         self._ask(protocol.Retry(run_id, stage), protocol.Accepted)
+
+    def resume(self, run_id: str, site: str) -> tuple[str, ...]:
+        return self._ask(protocol.Resume(run_id, site), protocol.Resumed).runs
+
+    # ---- dead letters
+
+    def dead(self, *, workflow: str, experiment: str, site: str, since: float, limit: int) -> list[Letter]:
+        return letters.ls(self._database, workflow=workflow, experiment=experiment, site=site, since=since, limit=limit)
+
+    def letter(self, run_id: str) -> Letter:
+        return letters.get(self._database, run_id)
+
+    def fix(self, run_id: str, arguments: Mapping[str, str]) -> Letter:
+        self._planner().changed(self.run(run_id).plan, self.letter(run_id).fixes | dict(arguments))
+        return letters.fix(self._database, run_id, dict(arguments))
+
+    def resend(self, run_id: str) -> str:
+        letter = self.letter(run_id)
+        if not letter.fixes:
+            self.retry(run_id, "")
+            return run_id
+        from orchestrator.engine.resending import in_place_of
+
+        who, host = getpass.getuser(), socket.gethostname()
+        wish = in_place_of(self.run(run_id), letter, self._planner(), username=who, host=host)
+        return self._ask(wish, protocol.Accepted).run_id
+
+    def dismiss(self, run_id: str) -> None:
+        letters.dismiss(self._database, run_id, who=getpass.getuser(), now=time.time())
 
     # ---- reading
 

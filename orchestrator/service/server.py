@@ -74,7 +74,9 @@ class Server:
             fence=holding.lease,
             shell_text=_shell_text_allowed(settings),
         )
-        self._placer = Placer(settings, self._database, ask=lambda site, asked: self._site(site).ask(asked))
+        self._placer = Placer(
+            settings, self._database, ask=lambda site, asked: self._site(site).ask(asked), shut=self._shut
+        )
 
     def stop(self) -> None:
         """End at the next round. From a handler of signals."""
@@ -118,6 +120,10 @@ class Server:
                 self._holding.tend(now)
                 for supervisor in self._supervisors.values():
                     supervisor.tend()
+                for site in self._sites.values():
+                    if site.tend():
+                        resumed = self._engine.resume_site(site.name)
+                        log.info("site.works_again", site=site.name, resumed=len(resumed))
                 self._drop_silent(now)
                 if self._idle(now):
                     log.info("service.idle")
@@ -274,15 +280,17 @@ class Server:
                 self._replies.append((peer, self._cancel(message)))
             case protocol.Retry():
                 self._replies.append((peer, self._retry(message)))
+            case protocol.Resume():
+                self._replies.append((peer, self._resume(message)))
             case protocol.Peek():
                 progress, waits = (
                     {t: p for t, p in shown.items() if t.startswith(message.run_id)}
                     for shown in (self._progress, self._waits)
                 )
                 waits |= self._placer.waits(message.run_id)
-                peer.send(protocol.Live(progress, waits, self._connected()))
+                peer.send(protocol.Live(progress, waits, self._connected(), self._shut()))
             case protocol.Ping():
-                peer.send(protocol.Pong(os.getpid(), VERSION, self._connected(), len(self._engine.runs)))
+                peer.send(protocol.Pong(os.getpid(), VERSION, self._connected(), len(self._engine.runs), self._shut()))
             case protocol.Stop():
                 self._stopping = True
                 self._replies.append((peer, protocol.Accepted("")))
@@ -323,6 +331,7 @@ class Server:
             files=message.files,
             username=message.username,
             host=message.host,
+            instead_of=message.instead_of,
         )
         self._engine.submit(run)
         return protocol.Accepted(run.id)
@@ -340,6 +349,17 @@ class Server:
             return protocol.Refused(error.sentence, error.hint, error.exit_code)
         return protocol.Accepted(message.run_id)
 
+    def _resume(self, message: protocol.Resume) -> protocol.Message:
+        if message.site:
+            if message.site in self._sites:
+                self._sites[message.site].breaker.try_now()
+            return protocol.Resumed(tuple(self._engine.resume_site(message.site)))
+        try:
+            self._engine.resume(message.run_id)
+        except BeamwayError as error:
+            return protocol.Refused(error.sentence, error.hint, error.exit_code)
+        return protocol.Resumed((message.run_id,))
+
     def _reported(self, peer: Peer, report: protocol.Report) -> None:
         if isinstance(peer, RemoteAgent) and peer.over:
             return  # it has lost its site: whoever has it now finds out what became of its attempts
@@ -356,11 +376,13 @@ class Server:
             self._waits.pop(event.token, None)
             run_id, number, attempt = split_token(event.token)
             if isinstance(event, protocol.Started):
+                if peer.site is not None:
+                    peer.site.breaker.began()
                 self._engine.feed(run_id, events.TaskStarted(event.at, number, attempt))
             else:
                 self._progress.pop(event.token, None)
                 if peer.site is not None:
-                    peer.site.ended(event.token)
+                    peer.site.ended(event.token, event.outcome)
                 self._engine.feed(run_id, events.TaskEnded(time.time(), number, attempt, event.outcome))
         if peer.site is not None:
             peer.site.flush()
@@ -376,6 +398,10 @@ class Server:
 
     def _connected(self) -> tuple[str, ...]:
         return tuple(s.name for s in self._sites.values() if s.connected)
+
+    def _shut(self) -> dict[str, tuple[float, str]]:
+        """Sites to which nothing is sent at the moment: since when, and why."""
+        return {s.name: (s.breaker.since, s.breaker.sentence) for s in self._sites.values() if s.breaker.since}
 
     def _idle(self, now: float) -> bool:
         if self._engine.runs or self._remote or any(p.site is None for p in self._peers):

@@ -18,7 +18,7 @@ from orchestrator.agent.pilots import DEAD_STARTS, TAKEN_AWAY, YIELD_S, Pilot, P
 from orchestrator.agent.provider import Block
 from orchestrator.agent.target import MARGIN_S, Shape, Target
 from orchestrator.errors import BeamwayError
-from orchestrator.jobs import OVER, Job, JobState, Refused, ReservationGone, SchedulerSilent
+from orchestrator.jobs import OVER, Job, JobState, NotLetIn, Refused, ReservationGone, SchedulerSilent
 from orchestrator.model import FailureClass, Outcome
 from tests.unit.agent.test_target import profile
 
@@ -217,6 +217,7 @@ def test_a_reservation_about_to_close_gets_no_block(world: World) -> None:
     [
         (Refused("Invalid account."), FailureClass.SITE),
         (ReservationGone("No 'beam'."), FailureClass.RESERVATION),
+        (NotLetIn("Your ticket has expired."), FailureClass.AUTHENTICATION),
         (SchedulerSilent("No answer."), None),
     ],
 )
@@ -230,6 +231,34 @@ def test_what_waits_for_a_refused_block_is_given_up_and_what_runs_is_not(
     world.tend(pilot)
     expected = [("r.1.1", Outcome(failure, trouble.sentence))] if failure else []
     assert world.given_up == expected
+
+
+@pytest.mark.parametrize("by_tracker", [True, False])
+def test_after_long_silence_what_waits_for_workers_is_given_up_once(by_tracker: bool, world: World) -> None:
+    pilot, provider, _ = world.pilot()
+    pilot.tokens = {"r.0.1": 0.0}
+    long_ago = time.time() - world.pilots._profile.scheduler.down_after_s - 1
+    world.tracker.silent_words = "No answer."
+    if by_tracker:
+        world.tracker.silent_since = long_ago
+    else:
+        provider.refuses = SchedulerSilent("No answer.")
+        world.tend(pilot)
+        assert world.given_up == []
+        pilot.silent_since = long_ago
+    world.tend(pilot)
+    assert world.given_up == [("r.0.1", Outcome(FailureClass.DOWN, "the scheduler does not answer: No answer."))]
+    assert pilot.silent_since == 0.0
+
+
+def test_a_block_that_runs_shows_that_the_site_is_not_down(world: World) -> None:
+    pilot, _, _ = world.pilot()
+    pilot.tokens = {"r.0.1": 0.0}
+    world.tend(pilot)
+    run(pilot.blocks[0])
+    world.tracker.silent_since = time.time() - world.pilots._profile.scheduler.down_after_s - 1
+    world.tend(pilot)
+    assert world.given_up == []
 
 
 @pytest.mark.parametrize("state", sorted(OVER - TAKEN_AWAY))
