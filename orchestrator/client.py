@@ -23,8 +23,10 @@ from orchestrator.errors import BeamwayError, Conflict, NotFound, Unavailable, U
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run, StageKind, StagePlan
 from orchestrator.settings import Settings, ensure_home
 from orchestrator.store import runs as store
+from orchestrator.store import search
 from orchestrator.store.database import Database
-from orchestrator.store.runs import EventRow, Summary
+from orchestrator.store.runs import EventRow
+from orchestrator.store.search import Place, Summary, Wanted
 
 if TYPE_CHECKING:
     from orchestrator.engine.placement import Placement
@@ -188,17 +190,30 @@ class Client:
 
     def find(self, prefix: str) -> str:
         """The full id for the beginning of one, or for `last`. Raises NotFound."""
-        return store.find(self._database, prefix)
+        return search.find(self._database, prefix)
 
     def run(self, run_id: str) -> Run:
         return store.load(self._database, run_id)
 
     def ended(self, ids: Collection[str]) -> set[str]:
         """Those of these runs that are over."""
-        return store.ended(self._database, ids)
+        return search.ended(self._database, ids)
 
-    def runs(self, *, status: str = "", workflow: str = "", limit: int = 50, before: float = 0.0) -> list[Summary]:
-        return store.listing(self._database, status=status, workflow=workflow, limit=limit, before=before)
+    def runs(
+        self,
+        *,
+        status: str = "",
+        workflow: str = "",
+        experiment: str = "",
+        file: str = "",
+        since: float = 0.0,
+        until: float = 0.0,
+        before: Place | None = None,
+        limit: int = 50,
+    ) -> list[Summary]:
+        """The newest first, of those that are all this; the `place` of the last is the `before` of the next page."""
+        wanted = Wanted(status, workflow, experiment, file, since, until, before)
+        return search.listing(self._database, wanted, limit=limit)
 
     def events(self, run_id: str, after: int = 0) -> list[EventRow]:
         return store.events_after(self._database, run_id, after)
@@ -212,7 +227,7 @@ class Client:
 
     def counts(self) -> dict[str, int]:
         """How many runs are in each state."""
-        return store.counts(self._database)
+        return search.counts(self._database)
 
     def follow(
         self, run_id: str, *, poll_s: float = POLL_S, timeout_s: float = 0.0, beat_s: float = 0.0

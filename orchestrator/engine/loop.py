@@ -33,6 +33,7 @@ from orchestrator.model import (
     token,
 )
 from orchestrator.store import runs as store
+from orchestrator.store import search
 from orchestrator.store.database import Database
 
 log = structlog.get_logger()
@@ -185,7 +186,7 @@ class Engine:
     def _admit(self) -> None:
         """Begin the submitted runs that the store does not know; one look serves them all."""
         if self._submitted:
-            known = store.known(self._database, self._submitted)
+            known = search.known(self._database, self._submitted)
             for run_id, run in self._submitted.items():
                 if run_id not in known:
                     self.runs[run_id] = run
@@ -258,7 +259,7 @@ class Engine:
         child_id = _child_id(run, task)
         if child_id in self.runs:
             return
-        if store.known(self._database, [child_id]):
+        if search.known(self._database, [child_id]):
             self._tell_parent(store.load(self._database, child_id))
             return
         at = self._clock()

@@ -33,7 +33,8 @@ from orchestrator.model import (
     TaskStatus,
 )
 from orchestrator.settings import Settings
-from orchestrator.store.runs import EventRow, Summary
+from orchestrator.store.runs import EventRow
+from orchestrator.store.search import Summary
 
 
 def commands(group: click.Group, above: str = "") -> dict[str, click.Command]:
