@@ -1,9 +1,10 @@
 """Which runs worked on a file: the words by which each of a run's files is found.
 
 A file is found by the beginning of its path, of its name, or of a word in its name, in any case: `scan_00042.h5` in
-`/data/Smith` by `/data/smith/`, `scan` and `00042`. One ordered table serves them all. It is ordered by day first, so
-that what is written at one time lies together, whatever the names: in an index over all names each new run would touch
-pages all over it. The price is that a search asks once for each day that it looks at.
+`/data/Smith` by `/data/smith/`, `scan` and `00042`. One table serves them all, in *parts* of some days each, ordered by
+word within. So what is written at one time lies together, whatever the names: in an index over all names each new run
+would touch pages all over it. The price is that a search looks into each part once; and as a part holds not too many,
+the newest of very many are found quickly too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-DAY_S = 86_400.0
+PART_S = 3 * 86_400.0
 WORD_MOST = 512  # bytes; see `texts.KEY_MOST`
 WORDS_MOST = 4  # beginnings of words in one name
 FILES_MOST = 10_000  # of one run; a larger set is found by its first files
@@ -21,15 +22,16 @@ FILES_MOST = 10_000  # of one run; a larger set is found by its first files
 _WORD = re.compile(rb"[a-z\x80-\xff]+|[0-9]+")
 
 
-def day(at: float) -> int:
-    return int(at // DAY_S)
+def part(at: float) -> int:
+    """The part of the table that holds the runs of this time."""
+    return int(at // PART_S)
 
 
 def rows(run_id: str, created_at: float, named: Sequence[str]) -> list[dict[str, Any]]:
     """What to store of the files of a new run."""
     words = {word for path in named[:FILES_MOST] for word in words_of(path)}
-    when = day(created_at)
-    return [{"day": when, "word": word, "created_at": created_at, "run_id": run_id} for word in sorted(words)]
+    when = part(created_at)
+    return [{"part": when, "word": word, "created_at": created_at, "run_id": run_id} for word in sorted(words)]
 
 
 def paths(files: Sequence[str], variables: Mapping[str, str], directory: str) -> Sequence[str]:

@@ -73,7 +73,7 @@ runs = Table(
 run_files = Table(
     "run_files",
     metadata,
-    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("part", Integer, primary_key=True, autoincrement=False),
     Column("word", LargeBinary, primary_key=True),
     Column("created_at", Float, primary_key=True),
     Column("run_id", RunId, primary_key=True),

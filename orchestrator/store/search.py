@@ -10,15 +10,19 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal_column, or_, select, union_all
 
+from orchestrator import codec
 from orchestrator.errors import NotFound
 from orchestrator.model import RUN_ENDED, RunStatus
 from orchestrator.store import files, schema
 from orchestrator.store.database import Database
+from orchestrator.store.runs import Request
 from orchestrator.store.texts import key, storable
 
 IDS_AT_ONCE = 500
+MANY = 3000  # files
 
 Place = tuple[float, str]  # `created_at` and id of a run: where a page ended, for the next
 
@@ -61,25 +65,29 @@ def listing(database: Database, wanted: Wanted | None = None, *, limit: int = 50
     """The newest runs first; `place` of the last is the `before` of the next page."""
     wanted = wanted or Wanted()
     with database.read() as connection:
-        if wanted.file:
-            ids = list(_by_file(connection, wanted, limit))
-            rows = [row for some in _batches(ids) for row in _summaries(connection, _r.id.in_(some))]
-            rows.sort(key=lambda row: row.place, reverse=True)
-            return rows
-        states = [wanted.status] if wanted.status or not (wanted.workflow or wanted.experiment) else list(RunStatus)
-        parts = [
-            _newest([*_what(wanted, state), *_times(wanted, _r.created_at, _r.id)], limit).subquery()
-            for state in states
-        ]
-        query: Any = select(parts[0]) if len(parts) == 1 else union_all(*(select(part) for part in parts))
-        every = query.subquery()
-        newest = select(every).order_by(every.c.created_at.desc(), every.c.id.desc()).limit(limit)
-        return [_summary(row) for row in connection.execute(newest).mappings()]
+        if database.postgresql:  # a plan made for any parameters can be a bad one for these
+            connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
+        ids = list(_by_file(connection, wanted, limit)) if wanted.file else _newest(connection, wanted, limit)
+        columns = [_r[name] for name in Summary.__struct_fields__]
+        rows = (
+            r for some in _batches(ids) for r in connection.execute(select(*columns).where(_r.id.in_(some))).mappings()
+        )
+        found = [Summary(**{**row, "status": RunStatus(row["status"])}) for row in rows]
+    return sorted(found, key=lambda line: line.place, reverse=True)
 
 
-def _newest(conditions: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
-    columns = [_r[name] for name in Summary.__struct_fields__]
-    return select(*columns).where(*conditions).order_by(_r.created_at.desc(), _r.id.desc()).limit(limit)
+def _newest(connection: Connection, wanted: Wanted, limit: int) -> Sequence[str]:
+    states = [wanted.status] if wanted.status or not (wanted.workflow or wanted.experiment) else list(RunStatus)
+    times = list(_times(wanted, _r.created_at, _r.id))
+    every: Any = [_first(select(_r.id, _r.created_at).where(*_what(wanted, s), *times), _r, limit) for s in states]
+    if len(every) > 1:
+        together = union_all(*(select(part.subquery()) for part in every)).subquery()
+        every = [_first(select(together), together.c, limit)]
+    return [row.id for row in connection.execute(every[0])]
+
+
+def _first(query: Select[Any], columns: Any, limit: int) -> Select[Any]:
+    return query.order_by(columns.created_at.desc(), columns.id.desc()).limit(limit)
 
 
 def _what(wanted: Wanted, state: str) -> list[ColumnElement[bool]]:
@@ -106,29 +114,23 @@ def _times(wanted: Wanted, at: Any, run_id: Any) -> Iterator[ColumnElement[bool]
         yield and_(at <= when, or_(at < when, run_id < last))  # said so that an index on the time alone serves
 
 
-def _summaries(connection: Connection, condition: ColumnElement[bool]) -> list[Summary]:
-    columns = [_r[name] for name in Summary.__struct_fields__]
-    return [_summary(row) for row in connection.execute(select(*columns).where(condition)).mappings()]
-
-
-def _summary(row: Any) -> Summary:
-    return Summary(**{**row, "status": RunStatus(row["status"])})
-
-
 # ---------------------------------------------------------------------------------------------------------- by file
 
 
 def _by_file(connection: Connection, wanted: Wanted, limit: int) -> Iterator[str]:
-    """The newest of these runs: first the days that have such a file, then as many of them as it takes."""
+    """The newest of these runs: first the parts that have such a file, then as many of them as it takes."""
     low, high = files.beginning(wanted.file)
     named = and_(_f.word >= low, _f.word < high)
     others = _what(wanted, wanted.status)
-    days = _days(connection, wanted, named)
+    parts = _parts(connection, wanted, named)
+    if others and _many(connection, parts, named):
+        yield from _by_request(connection, wanted, limit)
+        return
     at_once = 1
-    while days and limit > 0:
-        now, days = days[:at_once], days[at_once:]
+    while parts and limit > 0:
+        now, parts = parts[:at_once], parts[at_once:]
         at_once *= 2
-        query = select(_f.run_id, _f.created_at).distinct().where(_f.day.in_(now), named)
+        query = select(_f.run_id, _f.created_at).distinct().where(_f.part.in_(now), named)
         query = query.where(*_times(wanted, _f.created_at, _f.run_id))
         if others:
             query = query.join(schema.runs, _r.id == _f.run_id).where(*others)
@@ -137,27 +139,52 @@ def _by_file(connection: Connection, wanted: Wanted, limit: int) -> Iterator[str
         yield from (row[0] for row in found)
 
 
-def _days(connection: Connection, wanted: Wanted, named: ColumnElement[bool]) -> list[int]:
-    """The days on which runs with such a file began, the newest first.
+def _many(connection: Connection, parts: Sequence[int], named: ColumnElement[bool]) -> bool:
+    """Are there so many such files that looking at the run of each would take long?"""
+    some = select(_f.run_id).where(_f.part.in_(parts), named).limit(MANY).subquery()
+    return connection.execute(select(func.count()).select_from(some)).scalar() == MANY
 
-    From each day that there is to the one before, and in each one look: without this form PostgreSQL may read all.
+
+def _by_request(connection: Connection, wanted: Wanted, limit: int) -> Iterator[str]:
+    """The other way round: the runs that are all else that is wanted, and of each what files it was given."""
+    low, high = files.beginning(wanted.file)
+    wanted, at_once = replace(wanted, file=""), 4 * limit
+    while ids := _newest(connection, wanted, at_once):
+        query = select(_r.id, _r.created_at, _r.request)
+        rows = [row for some in _batches(ids) for row in connection.execute(query.where(_r.id.in_(some)))]
+        rows.sort(key=lambda row: (row.created_at, row.id), reverse=True)
+        for row in rows:
+            asked = codec.loads(row.request, Request)
+            paths = files.paths(asked.files, asked.variables, asked.directory)
+            if any(low <= word < high for path in paths for word in files.words_of(path)):
+                yield row.id
+                limit -= 1
+                if limit == 0:
+                    return
+        wanted = replace(wanted, before=(rows[-1].created_at, rows[-1].id))
+
+
+def _parts(connection: Connection, wanted: Wanted, named: ColumnElement[bool]) -> list[int]:
+    """The parts of the table with such a file, the newest first.
+
+    From each part that there is to the one before, with one look in each: asked in a shorter way, PostgreSQL may read
+    everything.
     """
-    first = select(func.max(_f.day)).where(*_day_bounds(wanted)).scalar_subquery()
-    days = select(first.label("day")).cte("days", recursive=True)
-    other = schema.run_files.alias("other")
-    before = select(func.max(other.c.day)).where(other.c.day < days.c.day, *_day_bounds(wanted, other.c.day))
-    days = days.union_all(select(before.scalar_subquery()).where(days.c.day.is_not(None)))
-    look = select(_f.word).where(_f.day == days.c.day, named).order_by(_f.word).limit(1).scalar_subquery()
-    query = select(days.c.day).where(days.c.day.is_not(None), look.is_not(None)).order_by(days.c.day.desc())
+    bounds = _bounds(wanted)
+    parts = select(select(func.max(_f.part)).where(*bounds).scalar_subquery().label("part")).cte(
+        "parts", recursive=True
+    )
+    before = select(func.max(_f.part)).where(_f.part < parts.c.part, *bounds).scalar_subquery()
+    parts = parts.union_all(select(before).where(parts.c.part.is_not(None)))
+    look = select(_f.word).where(_f.part == parts.c.part, named).order_by(_f.word).limit(1).scalar_subquery()
+    query = select(parts.c.part).where(parts.c.part.is_not(None), look.is_not(None)).order_by(parts.c.part.desc())
     return list(connection.execute(query).scalars())
 
 
-def _day_bounds(wanted: Wanted, day: Any = _f.day) -> Iterator[ColumnElement[bool]]:
-    if wanted.since:
-        yield day >= files.day(wanted.since)
+def _bounds(wanted: Wanted) -> list[ColumnElement[bool]]:
     ends = [at for at in (wanted.until, wanted.before[0] if wanted.before else 0.0) if at]
-    if ends:
-        yield day <= files.day(min(ends))
+    found = [_f.part <= files.part(min(ends))] if ends else []
+    return [*found, _f.part >= files.part(wanted.since)] if wanted.since else found
 
 
 # ------------------------------------------------------------------------------------------------------------ by id

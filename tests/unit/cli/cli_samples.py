@@ -185,8 +185,8 @@ class FakeClient:
     def run(self, run_id: str) -> Run:
         return self.known[run_id]
 
-    def runs(self, *, status: str = "", workflow: str = "", limit: int = 50) -> list[Summary]:
-        self.asked.append(("runs", status, workflow, str(limit)))
+    def runs(self, *, limit: int = 50, **wanted: object) -> list[Summary]:
+        self.asked.append(("runs", *(f"{k}={v}" for k, v in wanted.items() if v), str(limit)))
         names = ("stage", "error", "created_at", "started_at", "ended_at")
         return [
             Summary(r.id, r.plan.workflow, r.plan.owner, r.status, *(getattr(r, n) for n in names))

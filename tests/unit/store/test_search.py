@@ -17,7 +17,7 @@ from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 from orchestrator.store.search import Place, Wanted
 
-DAY = files.DAY_S
+PART = files.PART_S
 
 
 def run_of(run_id: str, at: float = 5.0, *, workflow: str = "w", named: tuple[str, ...] = (), **more: Any) -> Run:
@@ -128,7 +128,7 @@ NAMES = ("scan_1", "scan_2", "dark", "scan")
 MADE = [
     run_of(
         f"{chance.randrange(10**9):09}",
-        float(chance.randrange(8)) * DAY / 2 + chance.choice([0, 1]),
+        float(chance.randrange(8)) * PART / 2 + chance.choice([0, 1]),
         workflow=chance.choice("uv"),
         experiment=chance.choice(["", "e", "f"]),
         status=chance.choice(list(RunStatus)),
@@ -153,13 +153,16 @@ def filled(database: Database) -> Database:
         workflow=st.sampled_from(["", "u", "v"]),
         experiment=st.sampled_from(["", "e", "f"]),
         file=st.sampled_from(["", "scan", "scan_1", "/d/", "dark.h5", "none"]),
-        since=st.sampled_from([0.0, DAY, 2 * DAY + 1]),
-        until=st.sampled_from([0.0, DAY, 3 * DAY]),
+        since=st.sampled_from([0.0, PART, 2 * PART + 1]),
+        until=st.sampled_from([0.0, PART, 3 * PART]),
         before=st.none() | st.sampled_from([(r.created_at, r.id) for r in MADE]),
     ),
     limit=st.sampled_from([1, 5, 200]),
+    many=st.sampled_from([1, 20, 1000]),
 )
-def test_a_search_finds_what_a_filter_over_all_runs_finds(filled: Database, wanted: Wanted, limit: int) -> None:
+def test_a_search_finds_what_a_filter_over_all_runs_finds(
+    filled: Database, wanted: Wanted, limit: int, many: int
+) -> None:
     def fits(run: Run) -> bool:
         return (
             wanted.status in ("", run.status.value)
@@ -172,4 +175,6 @@ def test_a_search_finds_what_a_filter_over_all_runs_finds(filled: Database, want
         )
 
     expected = sorted(filter(fits, MADE), key=lambda r: (r.created_at, r.id), reverse=True)
-    assert [r.id for r in search.listing(filled, wanted, limit=limit)] == [r.id for r in expected[:limit]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "MANY", many)  # so that both ways to search for files and something else are gone
+        assert [r.id for r in search.listing(filled, wanted, limit=limit)] == [r.id for r in expected[:limit]]

@@ -26,7 +26,7 @@ def upgrade() -> None:
     op.add_column("runs", sa.Column("experiment", sa.Text, nullable=False, server_default=""))
     op.create_table(
         "run_files",
-        sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("word", sa.LargeBinary, primary_key=True),
         sa.Column("created_at", sa.Float, primary_key=True),
         sa.Column("run_id", run_id, primary_key=True),
@@ -49,7 +49,7 @@ def _fill(connection: sa.Connection) -> None:
     """What the new columns and rows say of the runs that there are."""
     some = sa.text("SELECT id, created_at, request FROM runs WHERE id > :last ORDER BY id LIMIT 1000")
     name = sa.text("UPDATE runs SET experiment = :experiment WHERE id = :id")
-    put = sa.text("INSERT INTO run_files (day, word, created_at, run_id) VALUES (:day, :word, :created_at, :run_id)")
+    put = sa.text("INSERT INTO run_files (part, word, created_at, run_id) VALUES (:part, :word, :created_at, :run_id)")
     last = ""
     while found := connection.execute(some, {"last": last}).all():
         last = found[-1].id
