@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import definitions, demo, logs, reservations, runs, service, sites, slurm_cluster
+from orchestrator.cli import database, definitions, demo, logs, reservations, runs, service, sites, slurm_cluster
 from orchestrator.cli.group import Commands
 
 
@@ -41,6 +41,7 @@ for command in (
     service.up,
     service.down,
     service.status,
+    database.db,
     service.completion,
 ):
     cli.add_command(command)

@@ -93,11 +93,8 @@ class Database:
         revision = self.revision()
         if revision == HEAD:
             return
-        if revision > HEAD:
-            raise Unavailable(
-                f"The database {self.where} is at revision {revision}, this version of Beamway knows {HEAD}.",
-                "A newer version has been here; use that one.",
-            )
+        self.close()  # whoever is refused has nothing to close
+        self.require_known(revision)
         if self.postgresql:
             found = f"is at revision {revision}" if revision else "has no tables yet"
             raise Unavailable(
@@ -105,6 +102,14 @@ class Database:
                 "`beamway db upgrade` brings it there.",
             )
         self.upgrade()
+
+    def require_known(self, revision: str) -> None:
+        """Raises Unavailable when the tables are newer than this version knows."""
+        if revision > HEAD:
+            raise Unavailable(
+                f"The database {self.where} is at revision {revision}, this version of Beamway knows {HEAD}.",
+                "A newer version has been here; use that one.",
+            )
 
     def upgrade(self, revision: str = HEAD) -> None:
         """Bring the tables to this revision; a fresh database is created. Two at once follow one another."""
