@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from orchestrator import codec
-from orchestrator.errors import NotFound
+from orchestrator.errors import NotFound, Stale, Unavailable
 from orchestrator.model import RUN_ENDED, FileSpec, Plan, Run, RunStatus, StageState, Task, TaskStatus
 from orchestrator.store import files, leases, schema
 from orchestrator.store.database import Database
@@ -77,6 +77,9 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._plans: dict[str, str] = {}  # text -> digest
+        self._unsure: list[
+            tuple[frozenset[str], tuple[EventRow, ...]]
+        ] = []  # new runs and events of batches that failed
         dialect_insert: Any = postgresql_insert if database.url.startswith("postgresql") else sqlite_insert
         put_stage = dialect_insert(schema.stages)
         put_task = dialect_insert(schema.tasks)
@@ -109,38 +112,43 @@ class Writer:
 
         With `fence` only as long as that lease stands. Raises Stale when another has taken it over, and Unavailable.
         """
-        plans: list[dict[str, Any]] = []
-        new = [self._new_row(c.run, plans) for c in changes if c.new]
-        words = [row for c in changes if c.new for row in _file_rows(c.run)]
-        old = [
-            {
-                "run": c.run.id,
-                "status": c.run.status.value,
-                "stage": storable(c.run.stage),
-                "error": storable(c.run.error),
-                "started_at": c.run.started_at,
-                "ended_at": c.run.ended_at,
-                "doc": _learned(c.run),
-            }
-            for c in changes
-            if not c.new
-        ]
-        stages = [_stage_row(c.run.id, c.run.stages[name]) for c in changes for name in c.stages]
-        tasks = [_task_row(c.run.id, c.run.tasks[number]) for c in changes for number in c.tasks]
         try:
             with self._database.write() as connection:
                 if fence is not None:
                     leases.prove(connection, fence)
-                self._put_plan(connection, plans)
-                self._new_run(connection, new)
-                self._put_file(connection, words)
-                self._update_run(connection, old)
-                self._put_stage(connection, stages)
-                self._put_task(connection, tasks)
-                self._put_event(connection, [_event_row(e) for e in events])
-        except BaseException:
+                if self._unsure:
+                    changes, events = self._settled(connection, changes, events)
+                self._write(connection, changes, events)
+        except BaseException as error:
             self._plans.clear()  # those of this batch may not be there
+            if isinstance(error, Unavailable) and not isinstance(error, Stale):
+                self._unsure.append((frozenset(c.run.id for c in changes if c.new), tuple(events)))
             raise
+        self._unsure.clear()
+
+    def _settled(
+        self, connection: Connection, changes: Sequence[Changed], events: Sequence[EventRow]
+    ) -> tuple[Sequence[Changed], Sequence[EventRow]]:
+        """What is left to write of a batch when an earlier one failed and may have been committed all the same, because
+        only the answer was lost: its runs are not new then, and its events are there."""
+        begun = frozenset[str]().union(*(ids for ids, _ in self._unsure))
+        there = set(connection.execute(select(schema.runs.c.id).where(schema.runs.c.id.in_(begun))).scalars())
+        written = {e for _, some in self._unsure if some and _is_there(connection, some[-1]) for e in some}
+        changes = [replace(c, new=c.new and c.run.id not in there) for c in changes]
+        return changes, [e for e in events if e not in written]
+
+    def _write(self, connection: Connection, changes: Sequence[Changed], events: Sequence[EventRow]) -> None:
+        plans: list[dict[str, Any]] = []
+        new = [self._new_row(c.run, plans) for c in changes if c.new]
+        self._put_plan(connection, plans)
+        self._new_run(connection, new)
+        self._put_file(connection, [row for c in changes if c.new for row in _file_rows(c.run)])
+        self._update_run(connection, [_changed_row(c.run) for c in changes if not c.new])
+        stages = [_stage_row(c.run.id, c.run.stages[name]) for c in changes for name in c.stages]
+        self._put_stage(connection, stages)
+        tasks = [_task_row(c.run.id, c.run.tasks[number]) for c in changes for number in c.tasks]
+        self._put_task(connection, tasks)
+        self._put_event(connection, [_event_row(e) for e in events])
 
     def _new_row(self, run: Run, plans: list[dict[str, Any]]) -> dict[str, Any]:
         plan = run.plan
@@ -173,6 +181,24 @@ class Writer:
 
 def _file_rows(run: Run) -> list[dict[str, Any]]:
     return files.rows(run.id, run.created_at, files.paths(run.files, run.plan.variables, run.plan.directory))
+
+
+def _changed_row(run: Run) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "status": run.status.value,
+        "stage": storable(run.stage),
+        "error": storable(run.error),
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "doc": _learned(run),
+    }
+
+
+def _is_there(connection: Connection, event: EventRow) -> bool:
+    t = schema.events.c
+    same = [t[name] == value for name, value in _event_row(event).items()]
+    return connection.execute(select(t.seq).where(*same).limit(1)).scalar() is not None
 
 
 def _learned(run: Run) -> str:

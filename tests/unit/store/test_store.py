@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -10,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from immutables import Map
 from msgspec.structs import replace
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 
 from orchestrator import codec
 from orchestrator.errors import Unavailable
@@ -121,6 +123,42 @@ def test_only_unfinished_runs_are_taken_up(database: Database) -> None:
     save(database, run_of("open"))
     save(database, replace(run_of("over"), status=RunStatus.DONE))
     assert [r.id for r in store.load_unfinished(database)] == ["open"]
+
+
+class Deaf(Database):
+    """Loses the answer to a commit when told to."""
+
+    lose = False
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        with super().write() as connection:
+            yield connection
+        if self.lose:
+            raise Unavailable("The answer was lost.")
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_batch_whose_fate_is_unknown_is_written_once(database: Database, committed: bool) -> None:
+    deaf = Deaf(database.url)
+    writer = store.Writer(deaf)
+    noted = [store.EventRow("r1", float(i), "noted", text="\0") for i in range(4)]
+    run = run_of(files=("/d/f",))
+    writer.save([], noted[:1])
+    if committed:
+        deaf.lose = True
+        with pytest.raises(Unavailable):
+            writer.save([store.Changed(run, True, (), ())], noted[1:3])
+        deaf.lose = False
+    with pytest.raises(Unavailable):  # and then one that is not committed for sure
+        writer.save([store.Changed(run_of("twice"), True, (), ())] * 2, noted[1:])
+    changed = replace(run, status=RunStatus.RUNNING)
+    writer.save([store.Changed(c, True, (), ()) for c in (changed, run_of("r2"))], noted[1:])
+    writer.save([store.Changed(run_of("r3"), True, (), ())], [])
+    assert store.load(database, "r1") == changed
+    assert search.known(database, ["r1", "r2", "r3", "twice"]) == {"r1", "r2", "r3"}
+    assert [e.at for e in store.events_after(database, "r1")] == [0.0, 1.0, 2.0, 3.0]
+    deaf.close()
 
 
 def test_runs_are_taken_up_with_a_fixed_number_of_queries(database: Database) -> None:
