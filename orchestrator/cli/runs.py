@@ -107,13 +107,27 @@ def ls(
     if as_json:
         formats.emit([records.summary_record(line) for line in found])
         return
+    named = any(line.experiment for line in found)
     rows = []
     for line in found:
         took = formats.duration(line.ended_at - line.started_at) if line.ended_at and line.started_at else "-"
         shown = formats.coloured(line.status.value)
-        rows.append((line.id, line.workflow, shown, line.stage, formats.local(line.created_at), took, line.error))
+        whose = (line.experiment,) if named else ()
+        rows.append(
+            (line.id, line.workflow, *whose, shown, line.stage, formats.local(line.created_at), took, line.error)
+        )
     if rows:
-        click.echo(formats.table(("id", "workflow", "status", "stage", "submitted", "took", "error"), rows))
+        headings = (
+            "id",
+            "workflow",
+            *(("experiment",) if named else ()),
+            "status",
+            "stage",
+            "submitted",
+            "took",
+            "error",
+        )
+        click.echo(formats.table(headings, rows))
     else:
         click.echo("No runs.")
 

@@ -57,9 +57,8 @@ runs = Table(
     Column("plan", String(64), nullable=False),
     Column("request", Text, nullable=False),  # what was asked: arguments, files, directory, user, host
     Column("doc", Text, nullable=False),  # what was learned: captured variables, resolved files, counters
-    Index("ix_runs_created_at", "created_at"),
+    # All with the state in front of the time: `search` says why.
     Index("ix_runs_status_created_at", "status", "created_at"),
-    # With the state in front of the time: a search for all states reads six short lists, one for a rare state is short.
     Index("ix_runs_workflow_status_created_at", "workflow", "status", "created_at"),
     Index(
         "ix_runs_experiment_status_created_at",

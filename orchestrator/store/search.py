@@ -1,7 +1,7 @@
 """Runs found: by id, and listed by what they are. A search reads about as much as it answers, whatever the store holds.
 
-It does so along one index, in the order of the answer, and asks in a way that makes both databases take it: a search
-for any state, along an index that has the state in front of the time, asks once for each state.
+It does so along an index, in the order of the answer, and asks in a way that makes both databases take it. Each index
+has the state in front of the time, so that a rare state is found at once; a search for any state asks once for each.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def listing(database: Database, wanted: Wanted | None = None, *, limit: int = 50
 
 
 def _newest(connection: Connection, wanted: Wanted, limit: int) -> Sequence[str]:
-    states = [wanted.status] if wanted.status or not (wanted.workflow or wanted.experiment) else list(RunStatus)
+    states = [wanted.status] if wanted.status else list(RunStatus)
     times = list(_times(wanted, _r.created_at, _r.id))
     every: Any = [_first(select(_r.id, _r.created_at).where(*_what(wanted, s), *times), _r, limit) for s in states]
     if len(every) > 1:
@@ -91,9 +91,7 @@ def _first(query: Select[Any], columns: Any, limit: int) -> Select[Any]:
 
 
 def _what(wanted: Wanted, state: str) -> list[ColumnElement[bool]]:
-    found = []
-    if state:
-        found.append(_r.status == state)
+    found = [_r.status == state] if state else []
     if wanted.workflow:
         found.append(_r.workflow == key(wanted.workflow))
     if wanted.experiment:
@@ -218,12 +216,10 @@ def find(database: Database, prefix: str) -> str:
     if not prefix:
         raise NotFound("A run is named by its id, the beginning of one, or `last`.", "`beamway ls` lists the runs.")
     with database.read() as connection:
-        if prefix == "last":
-            query = select(_r.id).order_by(_r.created_at.desc(), _r.id.desc()).limit(1)
-        else:
-            low = storable(prefix)
-            query = select(_r.id).where(_r.id >= low, _r.id < low + "\U0010ffff").order_by(_r.id).limit(2)
-        found = list(connection.execute(query).scalars())
+        low = storable(prefix)
+        query = select(_r.id).where(_r.id >= low, _r.id < low + "\U0010ffff").order_by(_r.id).limit(2)
+        last = prefix == "last"
+        found = _newest(connection, Wanted(), 1) if last else list(connection.execute(query).scalars())
     if len(found) == 1 or (found and found[0] == prefix):
         return str(found[0])
     if found:

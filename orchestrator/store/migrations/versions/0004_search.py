@@ -33,6 +33,7 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     _fill(op.get_bind())
+    op.drop_index("ix_runs_created_at", "runs")
     op.drop_index("ix_runs_workflow_created_at", "runs")
     op.create_index("ix_runs_workflow_status_created_at", "runs", ["workflow", "status", "created_at"])
     some = sa.text("experiment <> ''")
@@ -70,4 +71,5 @@ def downgrade() -> None:
     op.drop_index("ix_runs_experiment_status_created_at", "runs")
     op.drop_index("ix_runs_workflow_status_created_at", "runs")
     op.create_index("ix_runs_workflow_created_at", "runs", ["workflow", "created_at"])
+    op.create_index("ix_runs_created_at", "runs", ["created_at"])
     op.drop_column("runs", "experiment")
