@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli import session
 from orchestrator.cli.group import Commands
 from orchestrator.cli.session import json_option
 
@@ -51,7 +50,6 @@ def _database() -> Iterator[Database]:
     from orchestrator import settings
     from orchestrator.store.database import Database
 
-    session.quiet_logs()
     configured = settings.load()
     settings.ensure_home(configured.home)
     with closing(Database(configured.database_url)) as database:
