@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from cli_samples import Beamway, FakeClient, Said
 
 from orchestrator import cli
 from orchestrator.cli import session
+
+
+@pytest.fixture(autouse=True)
+def own_logs() -> Iterator[None]:
+    """A command that configures the logs does it for itself and not for the tests that follow."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
