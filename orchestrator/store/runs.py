@@ -80,7 +80,7 @@ class Writer:
         self._unsure: list[
             tuple[frozenset[str], tuple[EventRow, ...]]
         ] = []  # new runs and events of batches that failed
-        dialect_insert: Any = postgresql_insert if database.url.startswith("postgresql") else sqlite_insert
+        dialect_insert: Any = postgresql_insert if database.postgresql else sqlite_insert
         put_stage = dialect_insert(schema.stages)
         put_task = dialect_insert(schema.tasks)
         self._put_plan = database.prepare(dialect_insert(schema.plans).on_conflict_do_nothing(), schema.plans)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from orchestrator.errors import SettingsError, Unavailable
 from orchestrator.store import postgresql, search
+from orchestrator.store import runs as store
 from orchestrator.store.database import HEAD, Database
 from tests.postgres import Postgres, missing
 
@@ -48,6 +49,19 @@ def test_a_database_that_hangs_is_given_up(
     finally:
         cluster.resume()
     assert search.counts(database) == {}
+
+
+def test_much_to_do_is_no_silence(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql.BoundedConnection, "silence_s", 1.5)
+    with database.write() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN PERFORM pg_sleep(0.001); RETURN new; END'"
+        )
+        connection.exec_driver_sql("CREATE TRIGGER slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow()")
+    begun = time.monotonic()
+    store.Writer(database).save([], [store.EventRow("r", 1.0, "k")] * 2000)
+    assert time.monotonic() - begun > 1.5  # each some rows PostgreSQL says what is done
 
 
 def test_one_that_was_killed_is_used_again_when_it_is_back(cluster: Postgres, database: Database) -> None:
