@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from immutables import Map
+from sqlalchemy import event
 
 from orchestrator.errors import NotFound
 from orchestrator.model import Plan, Run, RunStatus
@@ -178,3 +179,38 @@ def test_a_search_finds_what_a_filter_over_all_runs_finds(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "MANY", many)  # so that both ways to search for files and something else are gone
         assert [r.id for r in search.listing(filled, wanted, limit=limit)] == [r.id for r in expected[:limit]]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Wanted(),
+        Wanted(since=1.0, until=9e9, before=(5.0, "x")),
+        *(Wanted(status=status, before=(5.0, "x")) for status in ("done", "running")),
+        *(Wanted(status=status, workflow="u") for status in ("", "done")),
+        *(Wanted(status=status, experiment="e", workflow="u") for status in ("", "done")),
+        Wanted(file="scan"),
+        Wanted(file="scan", status="done", since=1.0),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("many", [1, 1000])
+def test_no_search_reads_a_whole_table(
+    filled: Database, wanted: Wanted, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "MANY", many)
+    asked: list[tuple[str, Any]] = []
+    with filled.read() as connection:
+        event.listen(connection.engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+    search.listing(filled, wanted, limit=3)
+    plans = []
+    with filled.read() as connection:
+        if filled.postgresql:
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # a small table is read whole otherwise
+        for text, parameters in [(t, p) for t, p in asked if not t.startswith("SET")]:
+            explain = "EXPLAIN" if filled.postgresql else "EXPLAIN QUERY PLAN"
+            plans.append(str(connection.exec_driver_sql(f"{explain} {text}", parameters).all()))
+    assert plans
+    for plan in plans:
+        assert "Seq Scan" not in plan, plan
+        assert "SCAN run" not in plan, plan
