@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from orchestrator import codec
-from orchestrator.errors import NotFound, Stale, Unavailable
+from orchestrator.errors import NotFound
 from orchestrator.model import RUN_ENDED, FileSpec, Plan, Run, RunStatus, StageState, Task, TaskStatus
 from orchestrator.store import files, leases, schema
 from orchestrator.store.database import Database
@@ -79,7 +79,7 @@ class Writer:
         self._plans: dict[str, str] = {}  # text -> digest
         self._unsure: list[
             tuple[frozenset[str], tuple[EventRow, ...]]
-        ] = []  # new runs and events of batches that failed
+        ] = []  # new runs and events of unanswered commits
         dialect_insert: Any = postgresql_insert if database.postgresql else sqlite_insert
         put_stage = dialect_insert(schema.stages)
         put_task = dialect_insert(schema.tasks)
@@ -112,6 +112,7 @@ class Writer:
 
         With `fence` only as long as that lease stands. Raises Stale when another has taken it over, and Unavailable.
         """
+        committing = False
         try:
             with self._database.write() as connection:
                 if fence is not None:
@@ -119,9 +120,10 @@ class Writer:
                 if self._unsure:
                     changes, events = self._settled(connection, changes, events)
                 self._write(connection, changes, events)
-        except BaseException as error:
+                committing = True
+        except BaseException:
             self._plans.clear()  # those of this batch may not be there
-            if isinstance(error, Unavailable) and not isinstance(error, Stale):
+            if committing:
                 self._unsure.append((frozenset(c.run.id for c in changes if c.new), tuple(events)))
             raise
         self._unsure.clear()
