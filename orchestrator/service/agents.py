@@ -6,15 +6,39 @@ site whose agent is away wait here; they are in the store as well, so a restart 
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from orchestrator.model import Order
 from orchestrator.protocol import Bye, Estimate, Kills, Message, Orders
 
 WINDOW = 512
+
+
+class Line(Struct, frozen=True):
+    """A site at one moment."""
+
+    name: str
+    connected: bool
+    silent_s: float | None  # since its agent was heard; None: never
+    waiting: int  # orders here
+    sent: int  # orders with the agent
+    oldest_waiting_s: float  # of the first in the queue; 0: none
+    oldest_sent_s: float
+
+
+class View(Struct, frozen=True):
+    """The service at one moment of the monotonic clock."""
+
+    at: float
+    runs: int  # not over
+    unstored: int  # answers that wait for the store
+    fence: int
+    sites: tuple[Line, ...]
 
 
 class Site:
@@ -28,6 +52,8 @@ class Site:
         self._questions: list[Estimate] = []
         self._send: Callable[[Message], None] | None = None
         self._key: object = None  # of the connection that `_send` writes to
+        self._since: dict[str, float] = {}  # token -> when it was ordered first, by the monotonic clock
+        self.heard_at = 0.0  # when its agent last spoke or was seen to be there, by the same; 0: never
 
     @property
     def connected(self) -> bool:
@@ -37,6 +63,18 @@ class Site:
     def load(self) -> tuple[int, int]:
         """(orders waiting, orders with the agent)"""
         return len(self._waiting), len(self._sent)
+
+    def line(self, now: float) -> Line:
+        """How it stands at this moment of the monotonic clock."""
+        waiting, sent = (next(iter(orders), "") for orders in (self._waiting, self._sent))
+        return Line(
+            self.name,
+            self.connected,
+            now - self.heard_at if self.heard_at else None,
+            *self.load,
+            now - self._since[waiting] if waiting else 0.0,
+            now - self._since[sent] if sent else 0.0,
+        )
 
     def attach(self, key: object, send: Callable[[Message], None], holding: Iterable[str]) -> None:
         """An agent has said hello. What it does not hold, though it was sent, is sent again to be looked for."""
@@ -71,6 +109,7 @@ class Site:
     def order(self, order: Order) -> None:
         if order.token not in self._sent:
             self._waiting[order.token] = order
+            self._since.setdefault(order.token, time.monotonic())
 
     def kill(self, tokens: Iterable[str]) -> list[str]:
         """Ask the agent to end these attempts; returns those that never left, which are ended by that."""
@@ -78,6 +117,7 @@ class Site:
         never_left = [t for t in wanted if t in self._waiting and not self._waiting[t].adopt]
         for token in never_left:
             del self._waiting[token]
+            self._since.pop(token, None)
         away = wanted.difference(never_left)
         self._killed |= away
         if away and self._send is not None:
@@ -87,6 +127,7 @@ class Site:
     def ended(self, token: str) -> None:
         self._sent.pop(token, None)
         self._waiting.pop(token, None)
+        self._since.pop(token, None)
         self._killed.discard(token)
 
     def flush(self) -> None:

@@ -17,9 +17,10 @@ import structlog
 from orchestrator import events, protocol
 from orchestrator.engine import place_sites
 from orchestrator.engine.loop import Effects, Engine, new_run
+from orchestrator.engine.tally import Tally
 from orchestrator.errors import BeamwayError, Conflict, Stale, Unavailable
 from orchestrator.model import FailureClass, Outcome, Run, split_token
-from orchestrator.service.agents import Site
+from orchestrator.service.agents import Site, View
 from orchestrator.service.gate import Gate
 from orchestrator.service.holding import Holding
 from orchestrator.service.peers import Peer, RemoteAgent, SocketPeer
@@ -61,6 +62,7 @@ class Server:
         self._busy_at = time.monotonic()
         self._stopping = False
         self.gate = Gate()
+        self.view: View | None = None  # how it all stands, twice a second; for other threads
         self.changed: Callable[[], None] = lambda: None  # called after each write, in the loop's thread
         self._database = database
         self._holding = holding
@@ -116,11 +118,26 @@ class Server:
                 for supervisor in self._supervisors.values():
                     supervisor.tend()
                 self._drop_silent(now)
+                self.view = self._seen(now)
                 if self._idle(now):
                     log.info("service.idle")
                     break
             self._listen_once()
             self._turn()
+
+    def _seen(self, now: float) -> View:
+        for peer in self._peers:
+            if peer.site is not None:
+                peer.site.heard_at = now  # the end of a socket's other side is told at once
+        for agent in self._remote:
+            if agent.site is not None:
+                agent.site.heard_at = agent.seen_at
+        lines = tuple(site.line(now) for site in self._sites.values())
+        return View(now, len(self._engine.runs), len(self._replies), self._holding.lease.fence, lines)
+
+    @property
+    def tally(self) -> Tally:
+        return self._engine.tally
 
     # ---- one round
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator import protocol
 from orchestrator.errors import Unavailable
-from orchestrator.service.http import agents, events, problems, runs, shapes, sites, tokens, workflows
+from orchestrator.service.http import agents, events, metrics, problems, runs, shapes, sites, tokens, workflows
 from orchestrator.service.http.context import Context, Here, Permit
 from orchestrator.service.permission import Action
 from orchestrator.store import runs as store
@@ -57,6 +57,7 @@ def create(context: Context) -> FastAPI:
     for router in (runs.router, workflows.router, events.router, sites.router, agents.router, tokens.router):
         app.include_router(router, prefix=API)
     app.include_router(status_router, prefix=API)
+    app.include_router(metrics.router(context))
     _add_health(app)
     problems.install(app)
     app.add_middleware(Bounded)
