@@ -32,23 +32,12 @@ def up(as_json: bool) -> None:
 
 def configure_logs(as_json: bool) -> None:
     """Logs of a process in the foreground: for people, or one JSON object a line."""
-    import sys
-
-    import structlog
-
     from orchestrator import logs
 
     if as_json:
         logs.configure()
-        return
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    else:
+        logs.configure_for_people()
 
 
 @click.command()
