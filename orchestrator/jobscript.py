@@ -4,6 +4,8 @@ The record is written by rename at the very end, whatever ended the script short
 `host`, `started`, `ended`, `signal`, `status`, `step`). A job without one did not end by itself. Of two jobs of one
 token only the one that claims it first runs; the other ends at once, so nothing is ever computed twice.
 
+While it runs it touches `record`.beat, so that a job whose node was lost under it can be told from one that computes.
+
 SIGTERM, SIGUSR1 and SIGUSR2 are what schedulers send before they kill (before the walltime is over, at preemption, at a
 cancel), SIGALRM is a timer's word that the walltime is nearly over: they are handed to the payload as SIGTERM, which
 gets the time that is left to end in order. Some schedulers send them to the whole process group: the payload is started
@@ -19,6 +21,7 @@ from pathlib import Path
 from msgspec import Struct
 
 JOB_ID = "${SLURM_JOB_ID:-${PBS_JOBID:-${JOB_ID:-$$}}}"
+BEAT, BEAT_S = ".beat", 20
 DUPLICATE = 0  # exit status of a job whose token is claimed: it has nothing to say
 
 
@@ -62,12 +65,19 @@ def body(
         "bw_leave() {",
         '  bw_status="${bw_status:-$?}"',
         "  trap '' TERM ALRM USR1 USR2",
+        '  kill -KILL "$bw_beat" 2>/dev/null',
         '  printf "job=%s\\nhost=%s\\nstarted=%s\\nended=%s\\nsignal=%s\\nstep=%s\\nstatus=%s\\n" "$bw_job" \\',
         '    "$(hostname)" "$bw_started" "$(date +%s)" "$bw_signal" "$bw_step" "$bw_status" >"$bw_record.part.$$" \\',
         '    && mv -f "$bw_record.part.$$" "$bw_record"',
+        f'  rm -f "$bw_record{BEAT}"',
         # Grid Engine reads 99 as "run it again" and 100 as "keep it in error"; the record holds the truth.
         '  case "$bw_status" in 99|100) exit 1;; esac',
         "}",
+        # Of one process: a `sleep` would outlive the script, and some schedulers wait for it.
+        "(trap '' TERM ALRM USR1 USR2; exec 9<> <(:)",
+        f'  while kill -0 $$ 2>/dev/null; do : >"$bw_record{BEAT}"; read -r -t {BEAT_S} -u 9; done',
+        ") </dev/null >/dev/null 2>&1 &",
+        'bw_beat=$!; disown "$bw_beat"',
         "trap bw_leave EXIT",
         "bw_asked() {",
         '  bw_signal="$1"',

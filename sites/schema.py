@@ -197,6 +197,14 @@ class Execution(Part):
     block_nodes: int = Field(default=1, ge=1, description="Nodes of one pilot job.")
     block_walltime_s: float = Field(default=3600.0, gt=0, description="Length of a pilot job.")
     idle_s: float = Field(default=300.0, ge=0, description="A pilot job without work for so long is given back.")
+    lease_s: float = Field(
+        default=300.0, ge=5, description="Pilot jobs wait so long for an agent that has died, then they end."
+    )
+    silent_s: float = Field(
+        default=300.0,
+        ge=30,
+        description="A job that runs, says the scheduler, and gives no sign of life for so long is lost.",
+    )
     exclusive: bool = Field(default=False, description="Ask for whole nodes.")
     address: str = Field(
         default="", description="Address of the agent's host as compute nodes reach it; empty: found out."

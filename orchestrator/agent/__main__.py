@@ -52,7 +52,9 @@ def main(site: str, *, stands_by: bool = False) -> int:
         worker_init=profile.environment.worker_init,
     )
     shell = Shell(environment, log_cap_bytes=profile.limits.log_cap_bytes)
-    me = agent.Agent(settings.home, site, pool, shell, _link(settings, site), stays=bool(settings.url))
+    connection = _link(settings, site)
+    shell.may_begin = lambda: connection.valid
+    me = agent.Agent(settings.home, site, pool, shell, connection, stays=bool(settings.url))
     if profile.local:
         pool.pilot(1)
     else:

@@ -25,7 +25,7 @@ import structlog
 from msgspec.structs import replace
 
 from orchestrator import codec, protocol
-from orchestrator.agent import executors, link, output, processes, wrapper
+from orchestrator.agent import attach, batch, executors, link, output, processes, wrapper
 from orchestrator.agent.cluster import Cluster
 from orchestrator.agent.shell import Shell
 from orchestrator.jobs import JobState
@@ -90,7 +90,7 @@ class Agent:
             if self._link.socket is None:
                 if connection := self._connect():
                     selector.register(connection, selectors.EVENT_READ)
-                elif time.monotonic() - heard_at > LEASE_S and not self._active and not self._stays:
+                elif time.monotonic() - heard_at > LEASE_S and not self._busy() and not self._stays:
                     log.warning("agent.no_service", seconds=LEASE_S)
                     break
             else:
@@ -388,6 +388,9 @@ class Agent:
                             slots.append(slot)
         return slots
 
+    def _busy(self) -> bool:
+        return bool(self._active) or (self.cluster is not None and self.cluster.has_found_running())
+
     def _shut_down(self) -> None:
         """End what runs. It is reported lost when it is looked for again, and begun again."""
         log.info("agent.stopping", active=len(self._active))
@@ -430,12 +433,10 @@ def _as_asked(active: _Active, outcome: Outcome) -> Outcome:
 
 def _known_end(paths: output.Paths) -> Outcome | None:
     """How a call ended that an earlier agent had started; None when it never did, and may be begun."""
-    if not os.path.exists(paths.stdout):
-        return None
-    try:
-        return codec.loads(Path(paths.exit).read_text(), Outcome)
-    except (OSError, ValueError):
+    known = batch.outcome_of(paths.exit)
+    if known is None and os.path.exists(paths.stdout):
         return Outcome(FailureClass.LOST, "the agent died under it", ended_at=time.time())
+    return known
 
 
 def _signal_group(pid: int, number: int) -> None:
@@ -444,13 +445,16 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 def clear(home: Path, site: str) -> None:
-    """End the worker pools that an earlier agent of this site left, and forget their slots."""
+    """End the worker pools that an earlier agent of this site left on this host, and forget their slots.
+
+    Those of pilots that may be gone on with stay.
+    """
     left = processes.end(processes.with_environment(processes.AGENT, f"{home}:{site}"), grace_s=2.0)
     if left:
         log.warning("agent.orphans_ended", processes=left)
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(home / "agents" / site / "slots"):
-            os.unlink(entry.path)
+    directory = home / "agents" / site
+    if not attach.states(directory / "pilots"):
+        wrapper.forget_slots(directory / "slots")
 
 
 def cores_here() -> int:

@@ -24,6 +24,7 @@ from orchestrator import codec, jobscript
 from orchestrator.agent import job as payload
 from orchestrator.agent import output, verdict
 from orchestrator.agent.around import Around
+from orchestrator.agent.pulse import Pulse
 from orchestrator.agent.ranks import RankOrder
 from orchestrator.agent.target import Target
 from orchestrator.agent.tracker import Tracker
@@ -73,6 +74,8 @@ class _Job:
         self.cancelled = False
         self.recalled = ""  # why it was taken back from the queue before it began
         self.since = time.time()
+        self.ghost = False  # it has given no sign of life for too long
+        self.pulse = Pulse(self.paths.job)
 
 
 class BatchExecutor(ParslExecutor):
@@ -90,12 +93,14 @@ class BatchExecutor(ParslExecutor):
         told: Told,
         exclusive: bool = False,
         options: tuple[str, ...] = (),
+        silent_s: float = 0.0,
     ) -> None:
+        """`silent_s`: a job that runs and gives no sign of life for so long is lost; 0: never."""
         super().__init__()
         self.label = LABEL
         self._scheduler, self._tracker, self._around = scheduler, tracker, around
         self._init, self._environment = init, environment
-        self._exclusive, self._options = exclusive, options
+        self._exclusive, self._options, self._silent_s = exclusive, options, silent_s
         self._told = told
         self._jobs: dict[str, _Job] = {}
         self._lock = threading.Lock()
@@ -296,6 +301,23 @@ class BatchExecutor(ParslExecutor):
             record = jobscript.read(job.paths.job)
             words = output.last_line(job.paths.stderr)
             self._settle(job, verdict.of(job.last, outcome, record, self._limits(job), last_words=words))
+        elif outcome is None and not job.over_at:
+            self._feel(job)
+
+    def _feel(self, job: _Job) -> None:
+        """Its scheduler says that it runs: does it?"""
+        runs = job.last is not None and job.last.state is JobState.RUNNING
+        silent_s = job.pulse.silent_s(runs=runs)
+        if self._silent_s and silent_s > self._silent_s and job.over_at == 0.0 and not job.ghost:
+            job.ghost = True
+            log.warning("batch.ghost", token=job.order.token, job=job.id, silent_s=round(silent_s))
+            self._submitters.submit(self._end_ghost, job, silent_s)
+
+    def _end_ghost(self, job: _Job, silent_s: float) -> None:
+        """Its job is ended before its attempt is reported, so that it cannot come back to life beside the next one."""
+        self._cancel(job)
+        sentence = f"job {job.id} runs, says the scheduler, but has given no sign of life for {silent_s:.0f} s"
+        self._settle(job, Outcome(FailureClass.LOST, sentence, job=job.id))
 
     def _patience_s(self, job: _Job) -> float:
         """How long after its end to wait for the outcome of a job: not at all where its script has said that none

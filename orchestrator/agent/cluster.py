@@ -81,6 +81,7 @@ class Cluster:
             told=told,
             exclusive=profile.execution.exclusive,
             options=tuple(profile.scheduler.options),
+            silent_s=profile.execution.silent_s,
         )
         kernel.add_executors([self._batch])
         self._pilots = pilots.Pilots(
@@ -89,7 +90,7 @@ class Cluster:
             scheduler,
             self._tracker,
             around,
-            run_dir=directory / "parsl",
+            directory=directory,
             prefix=self.prefix,
             environment=variables,
             give_up=self._give_up,
@@ -102,15 +103,20 @@ class Cluster:
         self._given_up: dict[str, Outcome] = {}
         self._looked_at = self._told_at = 0.0
         self._apps: dict[str, Callable[..., Future[str]]] = {}
+        self._found = self._pilots.take_over()
+        if not self._pilots.all():
+            wrapper.forget_slots(directory / "slots")
+        self._attached = {b.job_id for p in self._pilots.all() for b in p.provider.blocks.values()}
         self._tracker.start()
         threading.Thread(target=self._clear_left_over, name="left-over", daemon=True).start()
 
     def _clear_left_over(self) -> None:
-        """End the pilot jobs of an earlier agent: their interchange is gone, so they would only burn the allocation."""
+        """End the pilot jobs of an earlier agent that this one has not gone on with."""
+        own = self._pilots.prefix
         while True:
             try:
-                mine = {b.job_id for p in self._pilots.all() for b in p.provider.blocks.values()}
-                left = [j.id for j in self._scheduler.mine(self.prefix) if j.id not in mine]
+                jobs = self._scheduler.mine(self.prefix)
+                left = [j.id for j in jobs if j.id not in self._attached and not j.token.startswith(own)]
                 if left:
                     self._scheduler.cancel(left)
                     log.warning("pilot.left_over_ended", jobs=left)
@@ -127,9 +133,22 @@ class Cluster:
         order = folders.order(order, self._map)
         if order.placing.reservation:
             self._tracker.ask_reservations()
-        if order.adopt and self._known(order):
+        if order.adopt and (self._in_attached(order) or self._known(order)):
             return
         self._place(order, time.time())
+
+    def _in_attached(self, order: Order) -> bool:
+        """Was it with a pilot that this agent goes on with? Then it runs there still, or has ended."""
+        if order.token not in self._found:
+            return False
+        pilot, task = self._found.pop(order.token)
+        self._in_pilot[order.token] = (pilot, order)
+        task.future.add_done_callback(partial(self._from_pilot, pilot, order.token, time.time()))
+        return True
+
+    def has_found_running(self) -> bool:
+        """Does anything run that an earlier agent began, and that nobody has asked this one about yet?"""
+        return any(not task.future.done() for _, task in self._found.values())
 
     def _known(self, order: Order) -> bool:
         """May it be on its way already? Then it is looked for where it was sent, whatever the reservations say now."""
@@ -138,11 +157,12 @@ class Cluster:
         if target is not None:  # its job was about to be submitted, or was
             self._to_batch(order, target)
             return True
-        if os.path.exists(paths.stdout):
-            outcome = batch.outcome_of(paths.exit)
-            self._arrive(order.token, outcome or Outcome(FailureClass.LOST, "the agent died under it"))
-            return True
-        return False
+        outcome = batch.outcome_of(paths.exit)
+        if outcome is None and os.path.exists(paths.stdout):
+            outcome = Outcome(FailureClass.LOST, "the agent died under it")
+        if outcome is not None:
+            self._arrive(order.token, outcome)
+        return outcome is not None
 
     def _place(self, order: Order, since: float) -> None:
         now = time.time()
@@ -230,7 +250,13 @@ class Cluster:
         return False
 
     def end_unknown(self, token: str) -> None:
-        """End whatever job an attempt has that this agent has never heard of; it arrives when there is none."""
+        """End whatever an attempt has that this agent has not begun; it arrives when there is nothing."""
+        if token in self._found:
+            _, task = self._found.pop(token)
+            output.touch(task.mark)
+            ended = Outcome(FailureClass.CANCELLED, "cancelled")
+            task.future.add_done_callback(lambda _: self._arrive(token, ended))
+            return
 
         def search() -> None:
             while True:
@@ -255,6 +281,7 @@ class Cluster:
 
     def look(self) -> None:
         """Held orders, warm reservations, and what the waiting ones wait for."""
+        self._pilots.beat()
         for token in list(self._given_up):
             outcome = self._given_up.pop(token)
             if token in self._in_pilot:
@@ -347,13 +374,7 @@ class Cluster:
 
     def trouble(self) -> str:
         """A sentence when an executor cannot go on, and the agent should start anew."""
-        for pilot in self._pilots.all():
-            process, thread = pilot.executor.interchange_proc, pilot.executor._result_queue_thread
-            if process is not None and process.poll() is not None:
-                return f"the interchange of {pilot.label} has died"
-            if thread is not None and not thread.is_alive():
-                return f"the result thread of {pilot.label} has died"
-        return ""
+        return self._pilots.trouble()
 
     # ---- placement
 

@@ -87,9 +87,13 @@ def path_if_any(path: str) -> str:
 
 def mark(paths: Paths) -> None:
     """Say that this attempt is not to begin, and is to end where it has begun."""
+    touch(paths.cancelled)
+
+
+def touch(path: str) -> None:
     with contextlib.suppress(OSError):
-        os.makedirs(os.path.dirname(paths.cancelled), mode=0o700, exist_ok=True)
-        Path(paths.cancelled).touch()
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        Path(path).touch()
 
 
 def tidy(paths: Paths, *, well: bool, begun: bool) -> None:
@@ -101,7 +105,7 @@ def tidy(paths: Paths, *, well: bool, begun: bool) -> None:
         if not path_if_any(path):
             with contextlib.suppress(OSError):
                 os.unlink(path)
-    spent = [paths.exit]
+    spent = [paths.exit, f"{paths.job}.beat"]
     if begun:
         spent.append(paths.cancelled)
     if well:  # else they tell a person what was tried, and the claim keeps a second job of the token from beginning

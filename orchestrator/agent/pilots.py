@@ -7,29 +7,26 @@ and is not renewed shortly before it closes.
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
-import shlex
-import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from msgspec.structs import replace
 from parsl.dataflow.dflow import DataFlowKernel
-from parsl.executors import HighThroughputExecutor, MPIExecutor
-from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 
-from orchestrator import jobscript
-from orchestrator.agent import batch, launch, leash, verdict
+from orchestrator.agent import attach, blocks, verdict
 from orchestrator.agent.around import Around
 from orchestrator.agent.provider import Block, BlockProvider
 from orchestrator.agent.target import MARGIN_S, Shape, Target
 from orchestrator.agent.tracker import Tracker
-from orchestrator.jobs import WAITING, JobSpec, JobState, Refused, ReservationGone, Scheduler
+from orchestrator.jobs import WAITING, JobState, Refused, ReservationGone, Scheduler
 from orchestrator.model import FailureClass, Outcome
 
 if TYPE_CHECKING:
@@ -41,9 +38,6 @@ YIELD_S = 2.0  # an idle block is given up after so long when work of another sh
 TAKEN_AWAY = frozenset({JobState.CANCELLED, JobState.NODE, JobState.PREEMPTED})
 DEAD_STARTS = 2  # blocks in a row whose workers never reported in, before the waiting tasks are given up
 
-# An MPIExecutor asks Slurm for the nodes of its block, or reads them as PBS writes them.
-NODES_OF_GRID_ENGINE = ('cut -d " " -f 1 "$PE_HOSTFILE" >"$TMPDIR/nodes"', 'export PBS_NODEFILE="$TMPDIR/nodes"')
-
 log = structlog.get_logger()
 
 GiveUp = Callable[[str, Outcome], None]  # token, outcome
@@ -52,7 +46,7 @@ GiveUp = Callable[[str, Outcome], None]  # token, outcome
 class Pilot:
     """One executor and its blocks."""
 
-    def __init__(self, label: str, target: Target, executor: HighThroughputExecutor, provider: BlockProvider) -> None:
+    def __init__(self, label: str, target: Target, executor: attach.Lasting, provider: BlockProvider) -> None:
         self.label, self.target, self.executor, self.provider = label, target, executor, provider
         self.tokens: dict[str, float] = {}  # with the executor, since when (epoch seconds)
         self.begun: set[str] = set()  # those of them that a worker has begun
@@ -82,18 +76,23 @@ class Pilots:
         tracker: Tracker,
         around: Around,
         *,
-        run_dir: Path,
+        directory: Path,
         prefix: str,
         environment: dict[str, str],
         give_up: GiveUp,
         others_wait: Callable[[], Collection[str]] = tuple,
     ) -> None:
-        """`others_wait`: the reservations (empty: none) in which other jobs of ours wait for nodes."""
+        """`directory` is the site's own; `others_wait`: the reservations (empty: none) in which other jobs of ours wait
+        for nodes."""
         self._jobs_wait = others_wait
         self._profile, self._kernel = profile, kernel
         self._scheduler, self._tracker, self._around = scheduler, tracker, around
-        self._run_dir, self._prefix = run_dir, prefix
-        self._environment, self._give_up = environment, give_up
+        self._run_dir, self._states = directory / "parsl", directory / "pilots"
+        self.prefix = prefix + uuid.uuid4().hex[:4]  # of this agent's own blocks
+        self._made_of = blocks.made_of(profile)
+        self._count = 0
+        self._blocks = blocks.Blocks(profile, around, environment, self._run_dir)
+        self._give_up = give_up
         self._pilots: dict[Target, Pilot] = {}
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -101,6 +100,37 @@ class Pilots:
         self._thread.start()
 
     # ---- the agent's thread
+
+    def take_over(self) -> dict[str, tuple[Pilot, attach.Found]]:
+        """Go on with the pilots that an earlier agent has left; returns by token what was on its way there."""
+        found: dict[str, tuple[Pilot, attach.Found]] = {}
+        for path, state in attach.states(self._states):
+            try:
+                if state is None or state.made_of != self._made_of:
+                    raise ValueError("the profile or the program has changed since")
+                pilot = self._make(state.target, state)
+            except Exception as error:  # noqa: BLE001 - whatever it is: its jobs are ended, and their work begins again
+                log.warning("pilot.not_attached", state=path.name, reason=f"{type(error).__name__}: {error}")
+                attach.dispose(path, state)
+                continue
+            self._pilots[state.target] = pilot
+            for token, task in pilot.executor.found.items():
+                found[token] = (pilot, task)
+                if task.running:
+                    pilot.tokens[token] = time.time()
+                    pilot.begun.add(token)
+                    task.future.add_done_callback(partial(_over, pilot, token))
+            log.info("pilot.attached", label=pilot.label, jobs=[b.job for b in state.blocks], running=len(pilot.tokens))
+        return found
+
+    def beat(self) -> None:
+        """The interchanges hear that their agent is there."""
+        for pilot in self.all():
+            pilot.executor.beat()
+
+    def trouble(self) -> str:
+        """A sentence when an executor cannot go on, and the agent should start anew."""
+        return next(filter(None, (pilot.executor.trouble() for pilot in self.all())), "")
 
     def of(self, target: Target) -> Pilot:
         """The pilot for this target: one of larger workers that has some free now, else its own, made at the first
@@ -148,88 +178,74 @@ class Pilots:
         ids = [b.job_id for p in self.all() for b in p.blocks]
         if ids:
             self.all()[0].provider.cancel(ids)
+        for pilot in self.all():
+            pilot.executor.let_go()
 
-    def _make(self, target: Target) -> Pilot:
+    def _make(self, target: Target, known: attach.State | None = None) -> Pilot:
+        """A pilot that starts, or goes on with what is `known` of it; then it raises when that cannot be."""
         node, execution = self._profile.node_of(self._profile.queue(target.queue)), self._profile.execution
         shape = target.shape
         nodes = max(execution.block_nodes, shape.nodes) // shape.nodes * shape.nodes
-        per_node = _per_node(shape, cores=node.cores, gpus=node.gpus, memory_bytes=node.memory_bytes)
-        label = _label(self._profile.name, target, len(self._pilots))
-        walltime_s = _block_walltime_s(execution.block_walltime_s, target)
+        per_node = blocks.per_node(shape, cores=node.cores, gpus=node.gpus, memory_bytes=node.memory_bytes)
+        self._count += 1
+        label = known.label if known else blocks.label(self._profile.name, target, f"{self.prefix[-4:]}{self._count}")
+        state = self._states / f"{label}.json"
+        walltime_s = blocks.walltime_s(execution.block_walltime_s, target)
         provider = BlockProvider(
             label,
             self._scheduler,
             self._tracker,
-            prefix=self._prefix,
+            prefix=self.prefix,
             directory=self._run_dir / "blocks",
-            script_of=lambda command, record: self._script(command, record, shape, nodes),
-            spec_of=lambda token, script, stem: self._spec(token, script, stem, target, nodes),
+            script_of=lambda command, record: self._blocks.script(command, record, shape, nodes, state),
+            spec_of=lambda token, script, stem: self._blocks.spec(token, script, stem, target, nodes),
             nodes=nodes,
         )
         common: dict[str, Any] = {
             "label": label,
             "provider": provider,
             "address": self._profile.execution.address or None,
-            "launch_cmd": _launch_command(self._around),
+            "launch_cmd": blocks.launch_command(self._around),
             "heartbeat_period": HEARTBEAT_S,
             "heartbeat_threshold": HEARTBEATS_LOST_S,
-            "drain_period": max(10, int(walltime_s - _margin_s(walltime_s))),
+            "drain_period": max(10, int(walltime_s - blocks.margin_s(walltime_s))),
             "block_error_handler": _no_handler,
             "encrypted": True,
         }
-        executor: HighThroughputExecutor
+        executor: attach.Lasting
         if shape.nodes > 1:
             srun = self._around.launcher == "srun"
-            executor = MPIExecutor(
+            executor = attach.LastingMPI(
                 mpi_launcher="srun" if srun else "mpiexec", max_workers_per_block=nodes // shape.nodes, **common
             )
         else:
-            executor = HighThroughputExecutor(
+            executor = attach.Lasting(
                 max_workers_per_node=per_node,
                 cores_per_worker=1e-3,
-                available_accelerators=_devices(shape.gpus, per_node),
+                available_accelerators=blocks.devices(shape.gpus, per_node),
                 **common,
             )
-        executor.interchange_launch_cmd = [sys.executable, "-m", leash.__name__, str(os.getpid()), "interchange.py"]
-        self._kernel.add_executors([executor])
+        executor.lasts(state, execution.lease_s, known)
         pilot = Pilot(label, target, executor, provider)
         pilot.per_block = nodes // shape.nodes if shape.nodes > 1 else per_node * nodes
+        try:
+            self._kernel.add_executors([executor])
+        except Exception:
+            with contextlib.suppress(Exception):
+                executor.shutdown()
+            self._kernel.executors.pop(label, None)
+            raise
+        for block in known.blocks if known else ():
+            provider.adopt(block.job, block.stem)
+        self._save(pilot)
         log.info("pilot.made", label=label, queue=target.queue, reservation=target.reservation, nodes=nodes)
         return pilot
 
-    def _script(self, command: str, record: str, shape: Shape, nodes: int) -> str:
-        spread = nodes if shape.nodes == 1 else 1  # an MPI block has its workers on the first node
-        argv = [*launch.per_node(self._around, spread), "bash", "-c", command]
-        environment = {**self._environment, **dict.fromkeys(launch.THREADS, str(shape.cores))}
-        profile = self._profile.environment
-        init = batch.init_lines(profile.modules, profile.worker_init)
-        if shape.nodes > 1 and self._profile.scheduler.kind == "sge":
-            init += NODES_OF_GRID_ENGINE
-        return jobscript.body(argv, record=record, init=init, environment=environment)
-
-    def _spec(self, token: str, script: str, stem: Path, target: Target, nodes: int) -> JobSpec:
-        queue = self._profile.queue(target.queue)
-        node, execution = self._profile.node_of(queue), self._profile.execution
-        walltime_s = _block_walltime_s(execution.block_walltime_s, target)
-        return JobSpec(
-            token,
-            script,
-            stdout=f"{stem}.out",
-            stderr=f"{stem}.err",
-            directory=str(self._run_dir),
-            queue=target.partition,
-            qos=target.qos,
-            account=target.account,
-            reservation=target.reservation,
-            nodes=nodes,
-            ranks_per_node=target.shape.ranks_per_node if target.shape.nodes > 1 else 1,
-            cores_per_rank=max(1, node.cores // target.shape.ranks_per_node if target.shape.nodes > 1 else node.cores),
-            gpus_per_node=node.gpus if target.shape.gpus else 0,
-            walltime_s=walltime_s,
-            warning_s=_margin_s(walltime_s) / 2,
-            exclusive=execution.exclusive,
-            options=(*self._profile.scheduler.options, *target.options),
-        )
+    def _save(self, pilot: Pilot) -> None:
+        """What the next agent needs to go on with it."""
+        of_job = pilot.executor.job_ids_to_block
+        there = [attach.BlockState(of_job[b.job_id], b.job_id, b.stem) for b in pilot.blocks if b.job_id in of_job]
+        pilot.executor.save(pilot.target, self._made_of, tuple(there))
 
     # ---- the thread of the blocks
 
@@ -246,6 +262,7 @@ class Pilots:
     def _tend(self, pilot: Pilot) -> None:
         now = time.time()
         self._count_dead_starts(pilot)
+        self._end_ghosts(pilot)
         blocks = pilot.blocks
         warm = pilot.warm_until > now
         closing = bool(pilot.target.until) and now > pilot.target.until - MARGIN_S
@@ -275,6 +292,7 @@ class Pilots:
         pilot.executor.scale_out_facade(1)
         trouble = pilot.provider.trouble
         if trouble is None:
+            self._save(pilot)
             return
         log.warning("pilot.refused", label=pilot.label, reason=trouble.sentence)
         if isinstance(trouble, ReservationGone):
@@ -297,6 +315,14 @@ class Pilots:
                 # one that was taken away before it had a chance says nothing about the site
                 if block.last is None or block.last.state not in TAKEN_AWAY:
                     pilot.dead_starts += 1
+
+    def _end_ghosts(self, pilot: Pilot) -> None:
+        """End the blocks that run, says the scheduler, and give no sign of life. Their tasks are missed by Parsl."""
+        limit_s = self._profile.execution.silent_s
+        ghosts = [b.job_id for b in pilot.blocks if limit_s and b.pulse.silent_s(runs=b.running) > limit_s]
+        if ghosts:
+            log.warning("block.ghosts", label=pilot.label, jobs=ghosts)
+            pilot.provider.cancel(ghosts)
 
     def _dead(self, pilot: Pilot) -> Outcome:
         last = max(pilot.provider.blocks.values(), key=lambda b: b.begun_at)
@@ -338,41 +364,9 @@ def _fits(wanted: Target, there: Target) -> bool:
     return small.nodes == large.nodes == 1 and roomy and enough and replace(wanted, shape=large) == there
 
 
-def _per_node(shape: Shape, *, cores: int, gpus: int, memory_bytes: int) -> int:
-    fits = [max(1, cores // shape.cores)] if cores else [1]
-    fits += [gpus // shape.gpus] if shape.gpus else []
-    fits += [memory_bytes // shape.memory_bytes] if shape.memory_bytes and memory_bytes else []
-    if min(fits) < 1:
-        raise Refused("no node of the site holds such a worker")
-    return min(fits)
-
-
-def _devices(each: int, workers: int) -> list[str]:
-    """The devices of each worker of a node."""
-    return [",".join(str(w * each + d) for d in range(each)) for w in range(workers)] if each else []
-
-
-def _label(site: str, target: Target, number: int) -> str:
-    shape = target.shape
-    words = [site, f"n{shape.nodes}c{shape.cores}g{shape.gpus}", target.queue, target.reservation, str(number)]
-    return "-".join("".join(c if c.isalnum() else "_" for c in w) for w in words if w)
-
-
-def _launch_command(around: Around) -> str:
-    program = shlex.join([*around.program, "-m", "parsl.executors.high_throughput.process_worker_pool"])
-    program = program.replace("{", "{{").replace("}", "}}")
-    return str(DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", program, 1))
-
-
-def _block_walltime_s(wanted_s: float, target: Target) -> float:
-    """In whole minutes, as schedulers count; a job that could outlast its reservation would never start in it."""
-    left_s = target.until - MARGIN_S - max(time.time(), target.from_at) if target.until else math.inf
-    seconds = min(wanted_s, target.longest_s or math.inf, left_s)
-    return max(60.0, seconds // 60 * 60)
-
-
-def _margin_s(walltime_s: float) -> float:
-    return min(120.0, walltime_s / 5)
+def _over(pilot: Pilot, token: str, _future: object) -> None:
+    pilot.tokens.pop(token, None)
+    pilot.begun.discard(token)
 
 
 def _no_handler(_executor: object, _status: object) -> None:

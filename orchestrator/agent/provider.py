@@ -19,6 +19,7 @@ from parsl.providers.base import ExecutionProvider
 
 from orchestrator import jobscript
 from orchestrator.agent import output
+from orchestrator.agent.pulse import Pulse
 from orchestrator.agent.tracker import Tracker
 from orchestrator.errors import BeamwayError
 from orchestrator.jobs import ALIVE, OVER, Job, JobSpec, JobState, Scheduler, SchedulerSilent
@@ -43,13 +44,15 @@ log = structlog.get_logger()
 class Block:
     """One job full of workers."""
 
-    def __init__(self, job_id: str, record: str, stderr: str) -> None:
-        self.job_id, self.record, self.stderr = job_id, record, stderr
+    def __init__(self, job_id: str, stem: str) -> None:
+        self.job_id, self.stem = job_id, stem
+        self.record, self.stderr = f"{stem}.job", f"{stem}.err"
         self.begun_at = time.time()
         self.last: Job | None = None
         self.over_at = 0.0  # epoch seconds
         self.dismissed = False  # we have asked for its end
         self.connected = False  # its workers have reported in
+        self.pulse = Pulse(self.record)
 
     @property
     def alive(self) -> bool:
@@ -108,7 +111,7 @@ class BlockProvider(ExecutionProvider):
         return self._label
 
     def submit(self, command: str, tasks_per_node: int, job_name: str = "") -> str:
-        token = f"{self._prefix}{uuid.uuid4().hex[:12]}"
+        token = f"{self._prefix}{uuid.uuid4().hex[:8]}"
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         stem = self._directory / token
         script = self._script_of(command, f"{stem}.job")
@@ -122,10 +125,14 @@ class BlockProvider(ExecutionProvider):
                 self._doubtful.append(token)
                 self._ask_at = time.monotonic() + AGAIN_S
             raise
-        block = self.blocks[job_id] = Block(job_id, f"{stem}.job", f"{stem}.err")
-        self._tracker.watch(job_id, lambda job: self._changed(block, job))
+        self.adopt(job_id, str(stem))
         log.info("block.submitted", executor=self._label, job=job_id)
         return job_id
+
+    def adopt(self, job_id: str, stem: str) -> None:
+        """A block of this job, whose files lie beside `stem`."""
+        block = self.blocks[job_id] = Block(job_id, stem)
+        self._tracker.watch(job_id, lambda job: self._changed(block, job))
 
     def end_doubtful(self) -> bool:
         """End the jobs that a lost answer may have left, which no block stands for; False while that is open."""

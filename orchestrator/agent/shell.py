@@ -14,6 +14,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.agent import output, processes
@@ -38,6 +39,9 @@ class Shell:
         self._groups: dict[str, int] = {}
         self._ending: dict[str, FailureClass] = {}
         self._lock = threading.Lock()
+        self.may_begin: Callable[[], bool] = lambda: (
+            True
+        )  # asked by the agent's lease; while it says no, nothing starts
 
     def run(self, order: Order) -> Outcome:
         """Run the command to its end. Never raises: what goes wrong is in the outcome."""
@@ -49,6 +53,8 @@ class Shell:
         try:
             adopted = self._adopted(order, paths) if order.adopt else None
             if adopted is None:
+                while not self.may_begin():
+                    time.sleep(_POLL_S)
                 with self._lock:
                     if order.token in self._ending:
                         return self._never_begun(order)

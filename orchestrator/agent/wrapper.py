@@ -126,6 +126,13 @@ def slot_name(pid: int, host: str) -> str:
     return f"{host.replace('.', '_')}-{pid}" if host else str(pid)
 
 
+def forget_slots(slots: Path) -> None:
+    """Those of workers that are gone."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(slots):
+            os.unlink(entry.path)
+
+
 def run(text: str, surrounding: str, **_parsl: object) -> str:
     """Carry out the order in `text`, in the `Around` that the other text holds; its outcome as text. Never raises.
 
@@ -340,8 +347,12 @@ def with_output(order: Order, outcome: Outcome, started_at: float, cap_bytes: in
 
 
 def write_whole(path: str, text: str) -> None:
+    """All of it or nothing, whatever ends this process or its host."""
     part = Path(f"{path}.part")
     with contextlib.suppress(OSError):
         part.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part.write_text(text)
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, path)

@@ -51,6 +51,7 @@ class Site:
         self._killed: set[str] = set()  # asked to end, not yet seen to end: asked again when an agent comes back
         self._questions: list[Estimate] = []
         self._send: Callable[[Message], None] | None = None
+        self.complete = False  # every attempt that is not over has been ordered
         self._key: object = None  # of the connection that `_send` writes to
         self._since: dict[str, float] = {}  # token -> when it was ordered first, by the monotonic clock
         self.heard_at = 0.0  # when its agent last spoke or was seen to be there, by the same; 0: never
@@ -77,8 +78,13 @@ class Site:
         )
 
     def attach(self, key: object, send: Callable[[Message], None], holding: Iterable[str]) -> None:
-        """An agent has said hello. What it does not hold, though it was sent, is sent again to be looked for."""
+        """An agent has said hello. What it does not hold, though it was sent, is sent again to be looked for.
+
+        What it holds and nobody waits for any more, because another agent has ended it meanwhile, it is to end.
+        """
         held = set(holding)
+        if self.complete:
+            self._killed |= held - self._sent.keys() - self._waiting.keys()
         self._send, self._key = send, key
         for token, order in list(self._sent.items()):
             if token not in held:

@@ -61,6 +61,7 @@ class Server:
         self._waits: dict[str, tuple[float, str]] = {}
         self._busy_at = time.monotonic()
         self._stopping = False
+        self._recovered = False  # the attempts of the runs that the store had have been ordered
         self.gate = Gate()
         self.view: View | None = None  # how it all stands, twice a second; for other threads
         self.changed: Callable[[], None] = lambda: None  # called after each write, in the loop's thread
@@ -92,6 +93,7 @@ class Server:
         try:
             log.info("service.started", home=str(self._home), unfinished=self._engine.recover())
             self._begin_sites()
+            self._recovered = self._turn()
             self._loop()
             self._turn()
         except Unavailable as error:  # Stale, or the store was away just as it was read
@@ -123,7 +125,7 @@ class Server:
                     log.info("service.idle")
                     break
             self._listen_once()
-            self._turn()
+            self._recovered |= self._turn()
 
     def _seen(self, now: float) -> View:
         for peer in self._peers:
@@ -161,7 +163,8 @@ class Server:
                 self._read(peer)
             self._watch(peer)
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
+        """False when the store could not be written: what was to be done waits for the next turn."""
         self._engine.due(time.time())
         for run_id, event in self._placer.due(self._engine.runs):
             self._engine.feed(run_id, event)
@@ -178,13 +181,14 @@ class Server:
             for peer in waiting:
                 peer.send(refusal)
             time.sleep(BEAT_S)
-            return
+            return False
         replies, self._replies = self._replies, []
         self._carry_out(effects)
         for peer, reply in replies:
             self._send(peer, reply)
         if replies or effects.finished:
             self.changed()
+        return True
 
     def _carry_out(self, effects: Effects) -> None:
         touched: set[Site] = set()
@@ -312,6 +316,7 @@ class Server:
             peer.holder = message.holder
             self._remote.add(peer)
             peer.send(protocol.Granted(peer.session, protocol.AGENT_LEASE_S))
+        site.complete = self._recovered
         log.info("agent.hello", site=message.site, pid=message.pid, holding=len(message.holding))
         peer.site = site
         site.attach(peer.key, lambda m: self._send(peer, m), message.holding)

@@ -14,3 +14,14 @@ def rank_of(path: str, seconds: float = 0.0) -> None:
     with open(path, "a") as file:
         file.write(" ".join(words) + "\n")
     time.sleep(float(seconds))
+
+
+def mark(stem: str, seconds: float = 0.0) -> None:
+    """Leave a line as it begins and one as it ends, however often it is called; end early when told to."""
+    with open(f"{stem}.began", "a") as file:
+        file.write(f"{os.environ.get('SLURM_JOB_ID')}\n")
+    over = time.monotonic() + float(seconds)
+    while time.monotonic() < over and not os.path.exists(f"{stem}.go"):
+        time.sleep(0.05)
+    with open(f"{stem}.ended", "a") as file:
+        file.write(f"{os.environ.get('SLURM_JOB_ID')}\n")

@@ -220,3 +220,31 @@ def test_the_path_of_a_record_is_quoted(tmp_path: Path, name: str) -> None:
     assert subprocess.run(["bash", "-c", script], cwd=tmp_path, timeout=20).returncode == 0
     assert jobscript.read(str(tmp_path / name)) is not None
     assert not (tmp_path / "hacked").exists()
+
+
+def test_it_gives_signs_of_life_until_it_ends(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobscript, "BEAT_S", 0.1)
+    process = start(["bash", "-c", "touch ready; while [ ! -e go ]; do sleep 0.05; done"])
+    until(tmp_path / "ready")
+    (beat,) = tmp_path.glob("*.beat")
+    before = beat.stat().st_mtime_ns
+    time.sleep(0.5)
+    assert beat.stat().st_mtime_ns > before
+    (tmp_path / "go").touch()
+    assert process.wait(20) == 0
+    assert not beat.exists()
+
+
+def test_a_script_that_is_killed_gives_no_more_signs(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobscript, "BEAT_S", 0.1)
+    process = start(["bash", "-c", "touch ready; sleep 60"])
+    until(tmp_path / "ready")
+    process.kill()
+    process.wait(20)
+    time.sleep(0.5)
+    (beat,) = tmp_path.glob("*.beat")
+    before = beat.stat().st_mtime_ns
+    time.sleep(0.5)
+    assert beat.stat().st_mtime_ns == before

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.agent import pilots
+from orchestrator.agent import blocks, pilots
 from orchestrator.agent.around import Around
 from orchestrator.agent.pilots import DEAD_STARTS, TAKEN_AWAY, YIELD_S, Pilot, Pilots
 from orchestrator.agent.provider import Block
@@ -51,6 +51,8 @@ class Executor:
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self.blocks_to_job_id: dict[str, str] = {}
+        self.job_ids_to_block: dict[str, str] = {}
+        self.saved = 0
         self.held: list[str] = []
         self.connected: list[str] = []
 
@@ -59,8 +61,11 @@ class Executor:
         provider.trouble = provider.refuses
         if provider.refuses is None:
             number = str(len(provider.blocks) + 1)
-            provider.blocks[number] = Block(number, str(provider.place / number), str(provider.place / "err"))
+            provider.blocks[number] = Block(number, str(provider.place / number))
             self.blocks_to_job_id[f"b{number}"] = number
+
+    def save(self, *_state: object) -> None:
+        self.saved += 1
 
     def connected_blocks(self) -> list[str]:
         return self.connected
@@ -81,6 +86,7 @@ class World:
         self.pilots._tracker = self.tracker  # type: ignore[assignment]
         self.pilots._pilots = {}
         self.others: set[str] = set()  # reservations in which batch jobs wait
+        self.pilots._made_of = ""
         self.pilots._jobs_wait = lambda: self.others
         self.pilots._give_up = lambda token, outcome: self.given_up.append((token, outcome))
 
@@ -297,33 +303,33 @@ def test_a_task_may_use_a_larger_worker_of_the_same_place_only() -> None:
 
 
 def test_a_node_holds_as_many_workers_as_its_scarcest_part_allows() -> None:
-    assert pilots._per_node(Shape(cores=4), cores=16, gpus=0, memory_bytes=0) == 4
-    assert pilots._per_node(Shape(cores=4, gpus=1), cores=16, gpus=2, memory_bytes=0) == 2
-    assert pilots._per_node(Shape(cores=1, memory_bytes=60), cores=16, gpus=0, memory_bytes=100) == 1
-    assert pilots._per_node(Shape(cores=32), cores=16, gpus=0, memory_bytes=0) == 1
+    assert blocks.per_node(Shape(cores=4), cores=16, gpus=0, memory_bytes=0) == 4
+    assert blocks.per_node(Shape(cores=4, gpus=1), cores=16, gpus=2, memory_bytes=0) == 2
+    assert blocks.per_node(Shape(cores=1, memory_bytes=60), cores=16, gpus=0, memory_bytes=100) == 1
+    assert blocks.per_node(Shape(cores=32), cores=16, gpus=0, memory_bytes=0) == 1
     for shape in (Shape(gpus=5), Shape(memory_bytes=200)):
         with pytest.raises(Refused):
-            pilots._per_node(shape, cores=16, gpus=4, memory_bytes=100)
+            blocks.per_node(shape, cores=16, gpus=4, memory_bytes=100)
 
 
 def test_each_worker_of_a_node_has_its_devices() -> None:
-    assert pilots._devices(1, 4) == ["0", "1", "2", "3"]
-    assert pilots._devices(2, 2) == ["0,1", "2,3"]
-    assert pilots._devices(0, 4) == []
+    assert blocks.devices(1, 4) == ["0", "1", "2", "3"]
+    assert blocks.devices(2, 2) == ["0,1", "2,3"]
+    assert blocks.devices(0, 4) == []
 
 
 def test_a_block_ends_with_its_reservation_and_in_whole_minutes() -> None:
-    assert pilots._block_walltime_s(3600.0, TARGET) == 3600.0
-    assert pilots._block_walltime_s(3600.0, replace(TARGET, longest_s=1850.0)) == 1800.0
+    assert blocks.walltime_s(3600.0, TARGET) == 3600.0
+    assert blocks.walltime_s(3600.0, replace(TARGET, longest_s=1850.0)) == 1800.0
     closes = replace(TARGET, until=time.time() + MARGIN_S + 605.0)
-    assert pilots._block_walltime_s(3600.0, closes) == 600.0
+    assert blocks.walltime_s(3600.0, closes) == 600.0
     opens = replace(TARGET, from_at=time.time() + 300.0, until=time.time() + MARGIN_S + 605.0)
-    assert pilots._block_walltime_s(3600.0, opens) == 300.0
+    assert blocks.walltime_s(3600.0, opens) == 300.0
 
 
 def test_a_label_is_a_plain_word() -> None:
-    assert pilots._label("far", replace(TARGET, reservation="beam.time:1"), 2) == "far-n1c4g0-work-beam_time_1-2"
+    assert blocks.label("far", replace(TARGET, reservation="beam.time:1"), "2") == "far-n1c4g0-work-beam_time_1-2"
 
 
 def test_braces_of_a_container_survive_the_launch_command() -> None:
-    assert "'{{x}}'" in pilots._launch_command(Around(program=("run", "{x}", "python")))
+    assert "'{{x}}'" in blocks.launch_command(Around(program=("run", "{x}", "python")))

@@ -183,7 +183,7 @@ def test_a_cancelled_block_is_dismissed_at_once(blocks: BlockProvider, script: S
 
 
 def test_a_block_says_what_went_wrong_with_it(tmp_path: Path) -> None:
-    block = Block("7", str(tmp_path / "x.job"), str(tmp_path / "x.err"))
+    block = Block("7", str(tmp_path / "x"))
     assert block.words() == "job 7: unknown"
     block.last = Job("7", "", JobState.NODE, reason="node n3 went down")
     assert block.words() == "job 7: node failure (node n3 went down)"
