@@ -44,6 +44,7 @@ for command in (
     service.up,
     service.down,
     service.status,
+    service.doctor,
     service.completion,
 ):
     cli.add_command(command)

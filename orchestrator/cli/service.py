@@ -82,6 +82,37 @@ def status(as_json: bool) -> None:
 
 
 @click.command()
+@json_option
+@click.pass_context
+def doctor(context: click.Context, as_json: bool) -> None:
+    """Look whether this installation is well; exit 1 when something is not. Nothing is changed by it."""
+    import os
+    from pathlib import Path
+
+    import msgspec
+
+    from orchestrator import settings
+    from orchestrator.cli import formats
+    from orchestrator.cli.sites import check_row
+    from orchestrator.client import checkup
+    from orchestrator.sitecheck import Result
+
+    session.quiet_logs()
+    home = Path(os.environ.get("BEAMWAY_HOME") or settings.default_home()).expanduser().absolute()
+    made = []
+    for found in checkup.checks(home):
+        made.append(found)
+        if not as_json:
+            check_row(found)
+    wrong = sum(c.result is Result.FAILED for c in made)
+    if as_json:
+        formats.emit([msgspec.to_builtins(c) for c in made])
+    else:
+        click.echo(f"\n{len(made)} checks, {wrong} failed.")
+    context.exit(1 if wrong else 0)
+
+
+@click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @json_option
 def completion(shell: str, as_json: bool) -> None:

@@ -56,7 +56,8 @@ def create(context: Context) -> FastAPI:
     app.state.context = context
     for router in (runs.router, workflows.router, events.router, sites.router, agents.router, tokens.router):
         app.include_router(router, prefix=API)
-    app.include_router(status_router, prefix=API)
+    for router in (status_router, tokens.own_router):
+        app.include_router(router, prefix=API)
     app.include_router(metrics.router(context))
     _add_health(app)
     problems.install(app)

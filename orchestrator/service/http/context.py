@@ -84,15 +84,13 @@ class Context:
 
     def principal(self, header: str) -> Principal:
         """Whose token this is. Raises Denied."""
-        kind, _, text = header.partition(" ")
-        if kind.lower() != "bearer" or not text:
-            raise Denied("This needs a token.", "Set BEAMWAY_TOKEN; `beamway token create` makes one.")
+        text = bearer(header)
         now = time.monotonic()
         known = self._known.get(text)
         if known is not None and now - known[0] < KNOWN_S:
             return known[1]
         try:
-            token = tokens.find(self.database, text.strip(), now=time.time())
+            token = tokens.find(self.database, text, now=time.time())
         except Unavailable:
             if known is None or now - known[0] > AWAY_S:
                 raise
@@ -105,6 +103,14 @@ class Context:
             self._known.clear()
         self._known[text] = (now, found)
         return found
+
+
+def bearer(header: str) -> str:
+    """The token in a header. Raises Denied."""
+    kind, _, text = header.partition(" ")
+    if kind.lower() != "bearer" or not text:
+        raise Denied("This needs a token.", "Set BEAMWAY_TOKEN; `beamway token create` makes one.")
+    return text.strip()
 
 
 def answer(future: Future[protocol.Message], expected: type[M]) -> M:
