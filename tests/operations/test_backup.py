@@ -21,7 +21,7 @@ from tests.http.conftest import Running
 from tests.postgres import Postgres
 
 PAGE = (ROOT / "docs" / "operations" / "README.md").read_text(encoding="utf-8")
-STAGES = workflow(s1={"command": "sleep 0.3"}, s2={"command": "sleep 0.3"}, s3={"command": "sleep 0.3"})
+STAGES = workflow(s1={"command": "sleep 0.5"}, s2={"command": "sleep 0.5"})
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -45,7 +45,7 @@ def flow(client: Callable[[], Client]) -> Iterator[list[str]]:
 
     def begin() -> None:
         with client() as opened:
-            while not over.wait(0.05):
+            while not over.wait(0.3):
                 acknowledged.append(submit(opened, STAGES))
 
     thread = threading.Thread(target=begin)
@@ -67,7 +67,7 @@ def backed_up(service: Running, back_up: Callable[[], None]) -> list[str]:
     service.agent()
     with flow(service.client) as acknowledged:
         with service.client() as client:
-            while len(acknowledged) < 8 or RunStatus.DONE not in states(client, acknowledged[:1]):
+            while len(acknowledged) < 4 or RunStatus.DONE not in states(client, acknowledged[:1]):
                 time.sleep(0.05)
         before = list(acknowledged)
         back_up()
