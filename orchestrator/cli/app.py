@@ -60,6 +60,7 @@ for command in (
     service.down,
     service.status,
     database.db,
+    service.doctor,
     service.completion,
 ):
     cli.add_command(command)

@@ -32,23 +32,12 @@ def up(as_json: bool) -> None:
 
 def configure_logs(as_json: bool) -> None:
     """Logs of a process in the foreground: for people, or one JSON object a line."""
-    import sys
-
-    import structlog
-
     from orchestrator import logs
 
     if as_json:
         logs.configure()
-        return
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    else:
+        logs.configure_for_people()
 
 
 @click.command()
@@ -95,6 +84,37 @@ def status(as_json: bool) -> None:
         click.echo(f"shut     {printable(name)} since {formats.local(since)}: {printable(text)}")
     shown = ", ".join(f"{n} {formats.coloured(s)}" for s, n in sorted(counts.items())) or "none yet"
     click.echo(f"runs     {shown}")
+
+
+@click.command()
+@json_option
+@click.pass_context
+def doctor(context: click.Context, as_json: bool) -> None:
+    """Look whether this installation is well; exit 1 when something is not. Nothing is changed by it."""
+    import os
+    from pathlib import Path
+
+    import msgspec
+
+    from orchestrator import settings
+    from orchestrator.cli import formats
+    from orchestrator.cli.sites import check_row
+    from orchestrator.client import checkup
+    from orchestrator.sitecheck import Result
+
+    session.quiet_logs()
+    home = Path(os.environ.get("BEAMWAY_HOME") or settings.default_home()).expanduser().absolute()
+    made = []
+    for found in checkup.checks(home):
+        made.append(found)
+        if not as_json:
+            check_row(found)
+    wrong = sum(c.result is Result.FAILED for c in made)
+    if as_json:
+        formats.emit([msgspec.to_builtins(c) for c in made])
+    else:
+        click.echo(f"\n{len(made)} checks, {wrong} failed.")
+    context.exit(1 if wrong else 0)
 
 
 @click.command()

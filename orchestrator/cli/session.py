@@ -45,15 +45,9 @@ def placing(asked: dict[str, str | None]) -> Placing:
 
 def quiet_logs() -> None:
     """What adapters log of foreign text goes to stderr, and only when it is a warning: stdout is for the answer."""
-    import logging
-    import sys
+    from orchestrator import logs
 
-    import structlog
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    logs.configure_for_people(warnings_only=True)
 
 
 def client() -> Client:

@@ -163,7 +163,7 @@ def check(context: click.Context, name: str, live: bool, queue: str, timeout_s: 
         for found in checks:
             made.append(found)
             if not as_json:
-                _row(found)
+                check_row(found)
     failed = sum(c.result is sitecheck.Result.FAILED for c in made)
     if as_json:
         formats.emit([msgspec.to_builtins(c) for c in made])
@@ -188,7 +188,7 @@ def _scheduler(profile: SiteProfile) -> tuple[Any, str]:
         return None, error.sentence
 
 
-def _row(found: Check) -> None:
+def check_row(found: Check) -> None:
     from orchestrator.errors import printable
 
     colour = {"passed": "green", "failed": "red", "skipped": "bright_black"}[found.result]

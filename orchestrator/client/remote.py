@@ -188,6 +188,10 @@ class Remote:
     def ensure_service(self) -> None:
         self._get("/status")
 
+    def ask(self, path: str) -> Any:
+        """What the service says now, or Unavailable at once."""
+        return json.loads(self._request("GET", path, patience_s=0.0))
+
     def stop_service(self, timeout_s: float) -> bool:
         raise Conflict(f"The service at {self._addresses[0]} is not of this home.", "Whoever runs it ends it.")
 

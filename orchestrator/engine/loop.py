@@ -7,6 +7,7 @@ hands out the effects. So whatever an agent or a client hears of is on the disk,
 from __future__ import annotations
 
 import heapq
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -15,9 +16,11 @@ from pathlib import Path
 import structlog
 from immutables import Map
 from msgspec import Struct
+from msgspec.structs import replace
 
-from orchestrator import events, states
+from orchestrator import events, records, states
 from orchestrator.engine import opening, orders
+from orchestrator.engine.tally import Tally
 from orchestrator.errors import BeamwayError, Conflict
 from orchestrator.model import (
     RUN_ENDED,
@@ -84,6 +87,7 @@ class Engine:
         self._places: list[tuple[str, events.Place]] = []
         self._finished: list[Run] = []
         self.runs: dict[str, Run] = {}
+        self.tally = Tally()
 
     # ---- in
 
@@ -163,6 +167,7 @@ class Engine:
 
         Raises Unavailable when the store cannot be written; nothing is lost then, and the next turn tries again.
         """
+        began, busy = time.perf_counter(), bool(self._submitted or self._queue)
         while self._submitted or self._queue:
             self._admit()
             if not self._queue:
@@ -171,6 +176,7 @@ class Engine:
             run = self.runs.get(run_id)
             if run is None:
                 continue
+            before = run
             try:
                 run, commands, touched = states.advance(run, event)
             except Exception:  # one run's trouble must not stop the others, nor the service at each start
@@ -179,6 +185,8 @@ class Engine:
             self.runs[run_id] = run
             self._touched.setdefault(run_id, set()).update(touched)
             self._note(run, event)
+            if isinstance(event, events.TaskEnded) and run is not before:
+                self._count(before.tasks[event.number], run)
             for command in commands:
                 match command:
                     case events.OpenStage() | events.DecideRepeat():
@@ -200,10 +208,13 @@ class Engine:
             self._effect(run_id, outward, effects)
         self._outward, self._places, self._finished = [], [], []
         for run in effects.finished:
+            self.tally.run(run.status.value)
             current = self.runs.get(run.id)
             if current is not None and current.status in RUN_ENDED:
                 del self.runs[run.id]
                 self._stored.pop(run.id, None)
+        if busy:
+            self.tally.turns.add(time.perf_counter() - began)
         return effects
 
     def _admit(self) -> None:
@@ -244,8 +255,10 @@ class Engine:
                 store.Changed(run, before is None, tuple(stages), tuple(sorted(touched)), letter, tuple(dealt_with))
             )
         if changes or self._log:
+            began = time.perf_counter()
             with effect("store.commit"):
                 self._writer.save(changes, self._log, fence=self._fence)
+            self.tally.writes.add(time.perf_counter() - began)
         for change in changes:
             self._stored[change.run.id] = change.run
         self._touched.clear()
@@ -327,6 +340,16 @@ class Engine:
         row = _event_row(run, event)
         if row is not None:
             self._log.append(row)
+
+    def _count(self, task: Task, run: Run) -> None:
+        """Into the tally. `task`: as it was before this attempt of it ended; `run`: as it is now."""
+        now = run.tasks[task.number]
+        outcome = now.outcome or Outcome()
+        failure = "" if outcome.failure is None else outcome.failure.value
+        self.tally.attempt(failure, again=now.status is TaskStatus.BACKOFF)
+        plan = states.stage_plan(run, task.stage)
+        if plan.kind is not StageKind.WORKFLOW and (outcome.started_at or task.started_at):
+            self.tally.took(self._site(task.site), records.costs(plan, [replace(task, outcome=outcome)]))
 
 
 def _holds(run: Run, sites: tuple[str, ...]) -> bool:

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from orchestrator.model import Order, Outcome
@@ -19,6 +20,28 @@ from orchestrator.service.breaker import Breaker
 from orchestrator.service.fair import Waiting
 
 WINDOW = 512
+
+
+class Line(Struct, frozen=True):
+    """A site at one moment."""
+
+    name: str
+    connected: bool
+    silent_s: float | None  # since its agent was heard; None: never
+    waiting: int  # orders here
+    sent: int  # orders with the agent
+    oldest_waiting_s: float  # of the first in the queue; 0: none
+    oldest_sent_s: float
+
+
+class View(Struct, frozen=True):
+    """The service at one moment of the monotonic clock."""
+
+    at: float
+    runs: int  # not over
+    unstored: int  # answers that wait for the store
+    fence: int
+    sites: tuple[Line, ...]
 
 
 class Site:
@@ -37,6 +60,8 @@ class Site:
         self._send: Callable[[Message], None] | None = None
         self.complete = False  # every attempt that is not over has been ordered
         self._key: object = None  # of the connection that `_send` writes to
+        self._since: dict[str, float] = {}  # token -> when it was ordered first, by the monotonic clock
+        self.heard_at = 0.0  # when its agent last spoke or was seen to be there, by the same; 0: never
 
     @property
     def connected(self) -> bool:
@@ -46,6 +71,19 @@ class Site:
     def load(self) -> tuple[int, int]:
         """(orders waiting, orders with the agent)"""
         return len(self._waiting), len(self._sent)
+
+    def line(self, now: float) -> Line:
+        """How it stands at this moment of the monotonic clock."""
+        sent = next(iter(self._sent), "")
+        waiting = next((token for token in self._since if token in self._waiting), "")
+        return Line(
+            self.name,
+            self.connected,
+            now - self.heard_at if self.heard_at else None,
+            *self.load,
+            now - self._since[waiting] if waiting else 0.0,
+            now - self._since[sent] if sent else 0.0,
+        )
 
     def attach(self, key: object, send: Callable[[Message], None], holding: Iterable[str]) -> None:
         """An agent has said hello. What it does not hold, though it was sent, is sent again to be looked for.
@@ -85,6 +123,7 @@ class Site:
     def order(self, order: Order) -> None:
         if order.token not in self._sent:
             self._waiting.put(order)
+            self._since.setdefault(order.token, time.monotonic())
 
     def kill(self, tokens: Iterable[str]) -> list[str]:
         """Ask the agent to end these attempts; returns those that never left, which are ended by that."""
@@ -92,6 +131,7 @@ class Site:
         never_left = [t for t in wanted if t in self._waiting and not self._waiting[t].adopt]
         for token in never_left:
             self._waiting.pop(token)
+            self._since.pop(token, None)
         away = wanted.difference(never_left)
         self._killed |= away
         if away and self._send is not None:
@@ -103,6 +143,7 @@ class Site:
         self._sent.pop(token, None)
         if token in self._waiting:
             self._waiting.pop(token)
+        self._since.pop(token, None)
         self._killed.discard(token)
 
     def flush(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from orchestrator.errors import Stale, Unavailable
+from orchestrator.settings import Settings
 from orchestrator.store import leases
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
@@ -59,6 +60,10 @@ class Holding:
 def take(database: Database, home: Path, address: str) -> Holding | None:
     """The engine, when it is to be had. `address`: where this service answers, for the others to tell."""
     lease_s = LEASE_S if database.postgresql else FOREVER_S
+    if database.url == Settings(home=home).database_url and (left := leases.read(database, NAME)):
+        # The database lies in the home whose lock we have: this is of before the home was moved or restored from a
+        # backup, or this machine got its name.
+        leases.release(database, left)
     lease = leases.acquire(database, NAME, f"{socket.gethostname()}:{home}", lease_s=lease_s, doc=address)
     return None if lease is None else Holding(database, lease, lease_s)
 

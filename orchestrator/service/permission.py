@@ -27,9 +27,10 @@ class Action(StrEnum):
     CHANGE_ANY = "change anyone's runs"
     ADMINISTER = "administer"
     SERVE = "serve a site"
+    ASK_SELF = "ask who it is known as"
 
 
-_READS = frozenset({Action.READ})
+_READS = frozenset({Action.READ, Action.ASK_SELF})
 _USES = _READS | {Action.RUN, Action.CHANGE_OWN}
 _WRITES = _USES | {Action.DEFINE}
 _OPERATES = _WRITES | {Action.CHANGE_ANY}
@@ -39,7 +40,7 @@ ALLOWED: dict[Role, frozenset[Action]] = {
     Role.AUTHOR: _WRITES,
     Role.OPERATOR: _OPERATES,
     Role.ADMIN: _OPERATES | {Action.ADMINISTER},
-    Role.AGENT: frozenset({Action.SERVE}),
+    Role.AGENT: frozenset({Action.SERVE, Action.ASK_SELF}),
 }
 
 

@@ -117,7 +117,7 @@ class _Serving:
         assert listen is not None
         host, port = listening.parse(listen.address, encrypted=listen.certificate is not None or listen.behind_proxy)
         reading = around.enter_context(Database(self._settings.database_url))
-        here = context.Context(self._settings, reading, lambda: self._server.gate if self._server else None)
+        here = context.Context(self._settings, reading, lambda: self._server)
         self._changed = here.bell.ring
         port = around.enter_context(
             listening.listening(app.create(here), host, port, certificate=listen.certificate, key=listen.key)

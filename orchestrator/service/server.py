@@ -17,10 +17,11 @@ import structlog
 from orchestrator import events, protocol
 from orchestrator.engine import place_sites
 from orchestrator.engine.loop import Effects, Engine, new_run
+from orchestrator.engine.tally import Tally
 from orchestrator.errors import BeamwayError, Conflict, Stale, Unavailable
 from orchestrator.model import FailureClass, Outcome, Run, split_token
 from orchestrator.outside import effect
-from orchestrator.service.agents import Site
+from orchestrator.service.agents import Site, View
 from orchestrator.service.gate import Gate
 from orchestrator.service.holding import Holding
 from orchestrator.service.peers import Peer, RemoteAgent, SocketPeer
@@ -63,6 +64,7 @@ class Server:
         self._stopping = False
         self._recovered = False  # the attempts of the runs that the store had have been ordered
         self.gate = Gate()
+        self.view: View | None = None  # how it all stands, twice a second; for other threads
         self.changed: Callable[[], None] = lambda: None  # called after each write, in the loop's thread
         self._database = database
         self._holding = holding
@@ -125,11 +127,26 @@ class Server:
                         resumed = self._engine.resume_site(site.name)
                         log.info("site.works_again", site=site.name, resumed=len(resumed))
                 self._drop_silent(now)
+                self.view = self._seen(now)
                 if self._idle(now):
                     log.info("service.idle")
                     break
             self._listen_once()
             self._recovered |= self._turn()
+
+    def _seen(self, now: float) -> View:
+        for peer in self._peers:
+            if peer.site is not None:
+                peer.site.heard_at = now  # the end of a socket's other side is told at once
+        for agent in self._remote:
+            if agent.site is not None:
+                agent.site.heard_at = agent.seen_at
+        lines = tuple(site.line(now) for site in self._sites.values())
+        return View(now, len(self._engine.runs), len(self._replies), self._holding.lease.fence, lines)
+
+    @property
+    def tally(self) -> Tally:
+        return self._engine.tally
 
     # ---- one round
 

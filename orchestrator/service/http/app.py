@@ -13,7 +13,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator import codec, protocol
 from orchestrator.errors import Unavailable
-from orchestrator.service.http import agents, dead, events, problems, runs, shapes, sites, tokens, workflows
+from orchestrator.service.http import (
+    agents,
+    dead,
+    events,
+    metrics,
+    problems,
+    runs,
+    shapes,
+    sites,
+    tokens,
+    workflows,
+)
 from orchestrator.service.http.context import Context, Here, Permit
 from orchestrator.service.permission import Action
 from orchestrator.store import search
@@ -68,7 +79,9 @@ def create(context: Context) -> FastAPI:
         tokens.router,
     ):
         app.include_router(router, prefix=API)
-    app.include_router(status_router, prefix=API)
+    for router in (status_router, tokens.own_router):
+        app.include_router(router, prefix=API)
+    app.include_router(metrics.router(context))
     _add_health(app)
     problems.install(app)
     app.add_middleware(Bounded)

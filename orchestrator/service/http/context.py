@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from fastapi import Depends, Request
 
@@ -22,8 +22,12 @@ from orchestrator.settings import Settings
 from orchestrator.store import tokens
 from orchestrator.store.database import Database
 
+if TYPE_CHECKING:
+    from orchestrator.service.server import Server
+
 ANSWER_S = 60.0  # the engine answers within this, or it is said not to
 KNOWN_S = 5.0  # for so long a token that was good is good without a look: a revoked one works no longer than this
+AWAY_S = 300.0  # and for so long while the store does not answer: what happens then can still be watched
 KNOWN_MOST = 1000
 
 M = TypeVar("M", bound=protocol.Message)
@@ -57,22 +61,22 @@ class Bell:
 
 
 class Context:
-    def __init__(self, settings: Settings, database: Database, gate: Callable[[], Gate | None]) -> None:
-        """`gate`: that of the engine in this process, None while it stands by."""
+    def __init__(self, settings: Settings, database: Database, server: Callable[[], Server | None]) -> None:
+        """`server`: the engine in this process, None while it stands by."""
         self.settings = settings
         self.database = database
         self.planner = Planner(settings, database)
         self.agents: dict[str, RemoteAgent] = {}  # by session
         self.bell = Bell()
-        self._gate = gate
+        self.server = server
         self._known: dict[str, tuple[float, Principal]] = {}
 
     def gate(self) -> Gate:
         """Raises Unavailable while this service only stands by."""
-        gate = self._gate()
-        if gate is None:
+        server = self.server()
+        if server is None:
             raise Unavailable("This service stands by: another one has the engine.", "Ask the other one.")
-        return gate
+        return server.gate
 
     def ask(self, message: protocol.AnyMessage, expected: type[M]) -> M:
         """What the engine answers, when it is on the disk. Raises what it refuses with, and Unavailable."""
@@ -80,21 +84,33 @@ class Context:
 
     def principal(self, header: str) -> Principal:
         """Whose token this is. Raises Denied."""
-        kind, _, text = header.partition(" ")
-        if kind.lower() != "bearer" or not text:
-            raise Denied("This needs a token.", "Set BEAMWAY_TOKEN; `beamway token create` makes one.")
+        text = bearer(header)
         now = time.monotonic()
         known = self._known.get(text)
         if known is not None and now - known[0] < KNOWN_S:
             return known[1]
-        token = tokens.find(self.database, text.strip(), now=time.time())
+        try:
+            token = tokens.find(self.database, text, now=time.time())
+        except Unavailable:
+            if known is None or now - known[0] > AWAY_S:
+                raise
+            return known[1]
         if token is None:
+            self._known.pop(text, None)
             raise Denied("This token is not known here, or it is over.", "Ask whoever runs this service for a new one.")
         found = permission.of(token)
         if len(self._known) >= KNOWN_MOST:
             self._known.clear()
         self._known[text] = (now, found)
         return found
+
+
+def bearer(header: str) -> str:
+    """The token in a header. Raises Denied."""
+    kind, _, text = header.partition(" ")
+    if kind.lower() != "bearer" or not text:
+        raise Denied("This needs a token.", "Set BEAMWAY_TOKEN; `beamway token create` makes one.")
+    return text.strip()
 
 
 def answer(future: Future[protocol.Message], expected: type[M]) -> M:

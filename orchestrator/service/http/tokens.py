@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import time
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from orchestrator import codec
+from orchestrator.errors import Denied
 from orchestrator.service import permission
 from orchestrator.service.http import shapes
-from orchestrator.service.http.context import Here, Permit
+from orchestrator.service.http.context import Here, Permit, bearer
 from orchestrator.service.permission import Action
 from orchestrator.store import tokens as store
 from orchestrator.store.tokens import Token
 
 router = APIRouter(tags=["tokens"], dependencies=[Depends(Permit(Action.ADMINISTER))])
+own_router = APIRouter(tags=["tokens"])
+
+
+@own_router.get("/token", dependencies=[Depends(Permit(Action.ASK_SELF))], response_model=shapes.TokenShape)
+def own(request: Request, here: Here) -> shapes.TokenShape:
+    """The token that asks: whose it is, what it may, and until when."""
+    found = store.find(here.database, bearer(request.headers.get("authorization", "")), now=time.time())
+    if found is None:
+        raise Denied("This token has just been revoked.")
+    return _shape(found)
 
 
 @router.get("/tokens", response_model=list[shapes.TokenShape])

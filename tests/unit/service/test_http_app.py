@@ -38,7 +38,7 @@ def test_what_a_role_may_grows_with_the_role(action: Action) -> None:
     ladder = [Role.VIEWER, Role.USER, Role.AUTHOR, Role.OPERATOR, Role.ADMIN]
     may = [action in ALLOWED[role] for role in ladder]
     assert may == sorted(may)
-    assert (action in ALLOWED[Role.AGENT]) == (action is Action.SERVE)
+    assert (action in ALLOWED[Role.AGENT]) == (action in (Action.SERVE, Action.ASK_SELF))
 
 
 def test_an_agent_serves_its_own_site_and_a_user_changes_its_own_runs() -> None:
