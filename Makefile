@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint sweep bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -34,6 +34,9 @@ lint: $(BIN)/.installed-dev ## format, lint, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+sweep: $(BIN)/.installed-dev ## kill a run at each crash point, for each kind of stage and database (half an hour)
+	$(BIN)/python -m tests.chaos.sweep
 
 bench: $(BIN)/.installed-dev ## measure us and the rivals in the same run
 	$(BIN)/python benchmarks/orchestration.py

@@ -97,6 +97,13 @@ class RetryAsked(Struct, frozen=True):
     stage: str = ""
 
 
+class ResumeAsked(Struct, frozen=True):
+    """Try what is on hold at once; with `sites`, only what is on hold there."""
+
+    at: float
+    sites: tuple[str, ...] = ()
+
+
 class Recovered(Struct, frozen=True):
     """The engine was restarted and loaded this run: say again what is outstanding."""
 
@@ -126,6 +133,7 @@ Event: TypeAlias = (
     | TaskDue
     | CancelAsked
     | RetryAsked
+    | ResumeAsked
     | Recovered
 )
 

@@ -17,6 +17,14 @@ from msgspec import Struct
 
 from orchestrator.errors import Unavailable, UserError
 
+# Words of schedulers, and of what lies before them, for a person who is not let in *any more*. A wrong account, queue
+# or right is a refusal: it may be the request's own fault, and waiting would not mend it.
+NOT_LET_IN = re.compile(
+    r"(?i)\b(credential|ticket|token|certificate|proxy|password)s?\b[\w ]{0,20}\bexpired\b"
+    r"|\bexpired (credential|ticket|token|certificate|proxy|password)"
+    r"|\b(no|invalid|missing|bad) (valid )?(kerberos |gssapi |ssh )?(credential|ticket|certificate)"
+    r"|\binvalid user id\b|\bpermission denied \(publickey|\baccount (has )?expired\b"
+)
 TOKEN = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,119}")  # what every scheduler takes as a job's name
 
 
@@ -114,6 +122,15 @@ class ReservationGone(Refused):
     """The reservation that the job asks for is not there, is over, or is not for us."""
 
 
+class NotLetIn(Refused):
+    """The scheduler has answered, and does not accept who we are: a person has to sign in, or to renew something."""
+
+
+def refusal(sentence: str) -> Refused:
+    """The error for a job that was not taken, by the scheduler's own words in `sentence`."""
+    return NotLetIn(sentence) if NOT_LET_IN.search(sentence) else Refused(sentence)
+
+
 class SchedulerSilent(Unavailable):
     """No trusted answer: the scheduler did not answer in time or could not be reached. Never means *absent*."""
 
@@ -133,8 +150,8 @@ class Scheduler(Protocol):
     def submit_once(self, spec: JobSpec, *, known: bool = False) -> str:
         """The id of the one job of this token: submitted now, or found when an answer was lost on the way.
 
-        `known`: the token may have been submitted before, so look first. Raises Refused (ReservationGone), and
-        SchedulerSilent when it cannot be known whether there is such a job; ask again then, with `known`.
+        `known`: the token may have been submitted before, so look first. Raises Refused (ReservationGone, NotLetIn),
+        and SchedulerSilent when it cannot be known whether there is such a job; ask again then, with `known`.
         """
 
     def find(self, token: str) -> list[Job]:
@@ -173,6 +190,7 @@ __all__ = [
     "Job",
     "JobSpec",
     "JobState",
+    "NotLetIn",
     "Queue",
     "Refused",
     "Reservation",
@@ -180,4 +198,5 @@ __all__ = [
     "Scheduler",
     "SchedulerSilent",
     "check_token",
+    "refusal",
 ]

@@ -27,6 +27,7 @@ class StageKind(StrEnum):
 class RunStatus(StrEnum):
     PENDING = "pending"  # accepted and on disk; no stage has begun
     RUNNING = "running"  # at least one stage has begun
+    HELD = "held"  # each task that could go on is on hold; it resumes by itself
     DONE = "done"  # every stage ended and every declared output passed its checks
     FAILED = "failed"  # a stage failed; `error` says why
     ABORTING = "aborting"  # cancel was asked for; processes are being ended
@@ -47,12 +48,14 @@ class TaskStatus(StrEnum):
     PENDING = "pending"  # on disk, with an agent or on its way there
     RUNNING = "running"  # its process or call was seen to start
     BACKOFF = "backoff"  # a failed attempt will be repeated at `due_at`
+    ON_HOLD = "held"  # nobody's fault here: a person or the site has to do something; `hold` says what
     DONE = "done"
     FAILED = "failed"
     TIMEOUT = "timeout"  # ended by us because its `timeout` was over
     ABORTED = "aborted"
 
 
+RUN_GOING = frozenset({RunStatus.RUNNING, RunStatus.HELD})
 RUN_ENDED = frozenset({RunStatus.DONE, RunStatus.FAILED, RunStatus.ABORTED})
 STAGE_ENDED = frozenset({StageStatus.DONE, StageStatus.FAILED, StageStatus.SKIPPED, StageStatus.ABORTED})
 STAGE_PASSED = frozenset({StageStatus.DONE, StageStatus.SKIPPED})
@@ -75,9 +78,14 @@ class FailureClass(StrEnum):
     MEMORY = "out of memory"  # its job used more memory than it had
     RESERVATION = "reservation"  # the reservation it counted on is gone or full; the site's policy says what is next
     SITE = "site"  # the scheduler refuses such jobs, or no worker comes up there
+    DOWN = "site down"  # its scheduler gives no answer: the task is on hold, no budget is used
+    AUTHENTICATION = "authentication"  # who we are is not accepted there any more: the task is on hold as well
     OUTSIDE = "cancelled outside"  # somebody ended its job with the scheduler's own command
     TIMEOUT = "timeout"  # ran longer than its `timeout`
     CANCELLED = "cancelled"
+
+
+HOLDING = frozenset({FailureClass.DOWN, FailureClass.AUTHENTICATION})  # these put a task on hold and use no budget
 
 
 # ---------------------------------------------------------------------------------------------------- definition
@@ -134,6 +142,7 @@ class Placing(Struct, frozen=True):
     account: str = ""
     reservation: str = ""
     mode: str = ""  # `pilot` or `batch`
+    priority: str = ""  # of a whole run: `live`, `normal` (also when empty) or `backfill`
 
 
 class RetryRule(Struct, frozen=True):
@@ -144,7 +153,7 @@ class RetryRule(Struct, frozen=True):
     delay_s: float = 1.0
     factor: float = 2.0
     delay_max_s: float = 300.0
-    exit_codes: tuple[int, ...] = ()  # TRANSIENT: these codes count as transient, beside 75
+    exit_codes: tuple[int, ...] = ()  # these codes are of this class; TRANSIENT: beside 75
 
 
 class FileSpec(Struct, frozen=True):
@@ -246,6 +255,8 @@ class Outcome(Struct, frozen=True):
     reason: str = ""
     exit_status: int | None = None
     job: str = ""  # id of the batch job that carried it, where there was one
+    unsure: bool = False  # DOWN: it may have begun all the same, so the same attempt is looked for before it is begun
+    link: str = ""  # AUTHENTICATION: where a person can mend it
     elsewhere: str = ""  # SITE, RESERVATION: the site that the profile's policy names for the next attempt
     captures: dict[str, str] = {}
     findings: tuple[Finding, ...] = ()
@@ -258,6 +269,16 @@ class Outcome(Struct, frozen=True):
     queue_s: float = 0.0  # from the order to the start of the work
     stdout: str = ""  # path of the kept output, or empty when there was none
     stderr: str = ""
+
+
+class Hold(Struct, frozen=True):
+    """Why a task is on hold, and since when, however often it has been tried in between."""
+
+    cause: FailureClass
+    reason: str
+    since: float
+    probes: int = 0  # attempts made while it is on hold
+    link: str = ""
 
 
 class Task(Struct, frozen=True):
@@ -278,10 +299,11 @@ class Task(Struct, frozen=True):
     started_at: float = 0.0
     ended_at: float = 0.0
     site: str = ""  # that has this attempt
-    due_at: float = 0.0  # BACKOFF: next attempt; PENDING of a later repetition: its start
+    due_at: float = 0.0  # BACKOFF, ON_HOLD: next attempt; PENDING of a later repetition: its start
     held: bool = False  # waits for an earlier task of its stage (parallelExec false)
     used: dict[str, int] = {}  # failure class -> retries used
     outcome: Outcome | None = None
+    hold: Hold | None = None  # ON_HOLD, or the attempt that tries whether it is over
 
 
 class StageState(Struct, frozen=True):
@@ -299,6 +321,7 @@ class StageState(Struct, frozen=True):
     done: int = 0
     failed: int = 0
     tasks: int = 0
+    on_hold: int = 0  # tasks ON_HOLD
 
 
 class Run(Struct, frozen=True):
@@ -319,6 +342,7 @@ class Run(Struct, frozen=True):
     next_number: int = 0
     files: tuple[str, ...] = ()  # files the run's own specification resolved to, for countFiles
     parent: str = ""  # "run_id.number" of the task that started this run
+    instead_of: str = ""  # the failed run in whose place this one was begun
     username: str = ""
     host: str = ""
 
@@ -337,6 +361,7 @@ class Order(Struct, frozen=True):
     captures: tuple[str, ...] = ()
     expect: tuple[Expectation, ...] = ()
     transient_codes: tuple[int, ...] = ()
+    authentication_codes: tuple[int, ...] = ()
     timeout_s: float = 0.0
     resources: Resources = Resources()
     placing: Placing = Placing()

@@ -41,6 +41,7 @@ class Pong(Message, frozen=True):
     version: str
     agents: tuple[str, ...]
     active: int  # runs not over
+    shut: dict[str, tuple[float, str]] = {}  # sites to which nothing is sent -> since when, why
 
 
 class Submit(Message, frozen=True):
@@ -51,6 +52,7 @@ class Submit(Message, frozen=True):
     files: tuple[str, ...] = ()
     username: str = ""
     host: str = ""
+    instead_of: str = ""  # the failed run whose letter it deals with
 
 
 class Cancel(Message, frozen=True):
@@ -63,6 +65,17 @@ class Retry(Message, frozen=True):
     stage: str = ""
 
 
+class Resume(Message, frozen=True):
+    """Try at once what is on hold: of this run, or everything at this site."""
+
+    run_id: str = ""
+    site: str = ""
+
+
+class Resumed(Message, frozen=True):
+    runs: tuple[str, ...]
+
+
 class Peek(Message, frozen=True):
     """How far are the running attempts of this run?"""
 
@@ -73,6 +86,7 @@ class Live(Message, frozen=True):
     progress: dict[str, tuple[float, str]]  # token -> fraction, text
     waits: dict[str, tuple[float, str]]  # token -> since when, what it waits for; run:stage while a site is chosen
     agents: tuple[str, ...]  # sites whose agent is connected
+    shut: dict[str, tuple[float, str]] = {}  # sites to which nothing is sent -> since when, why
 
 
 class Stop(Message, frozen=True):
@@ -103,6 +117,7 @@ class SiteView(Struct, frozen=True):
     starts_in_s: dict[str, float] = {}  # queue -> until such work would start, by the scheduler's own estimate
     reservations: tuple[Reservation, ...] = ()
     warm: tuple[str, ...] = ()  # queues and reservations with a free worker that fits
+    shut: str = ""  # why nothing is sent there at the moment
 
 
 class Hello(Message, frozen=True):
@@ -192,6 +207,8 @@ AnyMessage: TypeAlias = (
     | Submit
     | Cancel
     | Retry
+    | Resume
+    | Resumed
     | Peek
     | Live
     | Stop

@@ -7,7 +7,8 @@ from typing import Any
 from msgspec import Struct
 
 from orchestrator.codec import iso
-from orchestrator.model import STAGE_ENDED, Product, Run, StagePlan, StageState, Task, TaskStatus
+from orchestrator.model import STAGE_ENDED, Hold, Product, Run, StagePlan, StageState, Task, TaskStatus
+from orchestrator.store.letters import Letter
 from orchestrator.store.runs import Summary
 
 
@@ -101,12 +102,34 @@ def run_record(run: Run) -> dict[str, Any]:
         "arguments": {name: run.plan.variables[name] for name in run.plan.supplied if name in run.plan.variables},
         "variables": dict(run.variables),
         "parent": run.parent or None,
+        "instead_of": run.instead_of or None,
         "stages": [_stage_record(line) for line in stage_lines(run)],
         "outputs": [
             {"path": p.path, "bytes": p.bytes, "description": p.description, "stage": stage}
             for stage, p in outputs(run)
         ],
         "metrics": metrics(run),
+        "holds": [_hold_record(task, task.hold) for task in on_hold(run) if task.hold is not None],
+    }
+
+
+def on_hold(run: Run) -> list[Task]:
+    """The tasks on hold, the one that is so the longest first."""
+    found = [t for t in run.tasks.values() if t.status is TaskStatus.ON_HOLD and t.hold is not None]
+    return sorted(found, key=lambda t: (t.hold.since if t.hold else 0.0, t.number))
+
+
+def _hold_record(task: Task, hold: Hold) -> dict[str, Any]:
+    return {
+        "number": task.number,
+        "stage": task.stage,
+        "site": task.site,
+        "cause": hold.cause.value,
+        "reason": hold.reason,
+        "since": iso(hold.since),
+        "next_attempt": iso(task.due_at),
+        "probes": hold.probes,
+        "link": hold.link or None,
     }
 
 
@@ -120,6 +143,7 @@ def _stage_record(line: StageLine) -> dict[str, Any]:
         "tasks": state.tasks,
         "done": state.done,
         "failed": state.failed,
+        "held": state.on_hold,
         "repetition": state.repetition,
         "started_at": iso(state.started_at),
         "ended_at": iso(state.ended_at),
@@ -129,6 +153,10 @@ def _stage_record(line: StageLine) -> dict[str, Any]:
         "compute_s": round(line.costs.compute_s, 6),
         "checks_s": round(line.costs.checks_s, 6),
     }
+
+
+def letter_record(letter: Letter) -> dict[str, Any]:
+    return {name: getattr(letter, name) for name in Letter.__struct_fields__} | {"at": iso(letter.at)}
 
 
 def summary_record(line: Summary) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class Document(Struct, frozen=True):
     parent: str
     username: str
     host: str
+    instead_of: str = ""
 
 
 def pack(run: Run) -> str:
@@ -48,6 +49,7 @@ def pack(run: Run) -> str:
         run.parent,
         run.username,
         run.host,
+        run.instead_of,
     )
     return codec.dumps(document)
 
@@ -73,4 +75,5 @@ def unpack(text: str) -> Run:
         parent=found.parent,
         username=found.username,
         host=found.host,
+        instead_of=found.instead_of,
     )

@@ -83,6 +83,9 @@ class Scheduler(Part):
         default=20.0, gt=0, description="A command of the scheduler that takes longer is given up."
     )
     poll_s: float = Field(default=5.0, ge=1.0, description="Seconds between looks at all our jobs, one call a look.")
+    down_after_s: float = Field(
+        default=120.0, gt=0, description="No answer for so long means that the site is down: what waits goes on hold."
+    )
     mpi_environment: str = Field(default="mpi", description="SGE: parallel environment for several nodes.")
     smp_environment: str = Field(default="smp", description="SGE: parallel environment for one node.")
 

@@ -26,6 +26,7 @@ from orchestrator.jobs import (
     Reservation,
     ReservationGone,
     SchedulerSilent,
+    refusal,
 )
 from orchestrator.schedulers import once, specs
 from orchestrator.schedulers.calls import Answer, Calls, account
@@ -194,7 +195,7 @@ def _refused(answer: Answer, reservation: str) -> Refused:
     sentence = f"Slurm does not take the job: {words}"
     if reservation and NO_RESERVATION.search(words):
         return ReservationGone(f"{sentence} ({reservation})")
-    return Refused(sentence)
+    return refusal(sentence)
 
 
 __all__ = ["Slurm"]

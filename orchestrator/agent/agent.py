@@ -30,10 +30,12 @@ from orchestrator.agent.cluster import Cluster
 from orchestrator.agent.shell import Shell
 from orchestrator.jobs import JobState
 from orchestrator.model import FailureClass, Order, Outcome, StageKind
+from orchestrator.outside import effect
 
 BEAT_S = 0.25  # how often starts, progress and time-outs are looked at
 LEASE_S = 60.0  # how long the agent waits for a service that has gone
 GRACE_S = processes.GRACE_S
+POOL_LOST = 70  # exit status
 
 log = structlog.get_logger()
 
@@ -108,6 +110,11 @@ class Agent:
                 trouble = self._pool.tend() if self.cluster is None else self.cluster.trouble()
                 if trouble:
                     log.error("agent.pool_lost", reason=trouble)
+                    if self.cluster is not None:
+                        self.cluster.leave()
+                        self._collect()
+                        self._send_events()
+                        os._exit(POOL_LOST)  # as if killed: the next agent goes on with the other pilots
                     self._stopping = True
             self._send_events()
         self._shut_down()
@@ -177,7 +184,8 @@ class Agent:
                 self._events.append(protocol.Waits(token, since, text))
         if self._events:
             events, self._events = self._events, []
-            self._link.report(events)
+            with effect("report.send"):
+                self._link.report(events)
 
     # ---- attempts
 
@@ -204,7 +212,9 @@ class Agent:
             if known is not None:
                 self.arrive(order.token, known)
                 return
-        self._pool.call(order).add_done_callback(partial(self._ended, order.token))
+        with effect("call.submit"):
+            future = self._pool.call(order)
+        future.add_done_callback(partial(self._ended, order.token))
 
     def _ended(self, token: str, future: Future[Any]) -> None:
         """In Parsl's thread."""

@@ -35,12 +35,14 @@ from orchestrator.jobs import (
     Job,
     JobSpec,
     JobState,
+    NotLetIn,
     Refused,
     ReservationGone,
     Scheduler,
     SchedulerSilent,
 )
 from orchestrator.model import FailureClass, Order, Outcome
+from orchestrator.outside import effect
 
 LABEL = "batch"
 PREFIX = "bw-"  # of the names of our jobs
@@ -91,6 +93,7 @@ class BatchExecutor(ParslExecutor):
         init: tuple[str, ...],
         environment: dict[str, str],
         told: Told,
+        down_after_s: float = 120.0,
         exclusive: bool = False,
         options: tuple[str, ...] = (),
         silent_s: float = 0.0,
@@ -101,7 +104,7 @@ class BatchExecutor(ParslExecutor):
         self._scheduler, self._tracker, self._around = scheduler, tracker, around
         self._init, self._environment = init, environment
         self._exclusive, self._options, self._silent_s = exclusive, options, silent_s
-        self._told = told
+        self._told, self._down_after_s = told, down_after_s
         self._jobs: dict[str, _Job] = {}
         self._lock = threading.Lock()
         self._submitters = ThreadPoolExecutor(SUBMITTERS, thread_name_prefix="submit")
@@ -182,9 +185,11 @@ class BatchExecutor(ParslExecutor):
     def _begin(self, job: _Job) -> None:
         spec = self.spec(job.order, job.target)
         known = job.order.adopt
+        begun = time.monotonic()
         while not self._stop.is_set():
             try:
-                job_id = self._scheduler.submit_once(spec, known=known)
+                with effect("job.submit"):
+                    job_id = self._scheduler.submit_once(spec, known=known)
                 break
             except SchedulerSilent as error:
                 known = True
@@ -192,7 +197,14 @@ class BatchExecutor(ParslExecutor):
                 if job.cancelled and not self._scheduler_has(spec.token):
                     self._settle(job, Outcome(FailureClass.CANCELLED, "cancelled before it was submitted"))
                     return
+                if not job.cancelled and time.monotonic() - begun > self._down_after_s:
+                    sentence = f"the scheduler does not answer: {error.sentence}"
+                    self._settle(job, Outcome(FailureClass.DOWN, sentence, unsure=True))
+                    return
                 self._stop.wait(SILENT_RETRY_S)
+            except NotLetIn as error:
+                self._settle(job, Outcome(FailureClass.AUTHENTICATION, error.sentence))
+                return
             except ReservationGone as error:
                 self._settle(job, Outcome(FailureClass.RESERVATION, error.sentence))
                 return
@@ -224,7 +236,8 @@ class BatchExecutor(ParslExecutor):
     def _cancel(self, job: _Job) -> None:
         while not self._stop.is_set() and not job.future.done():
             try:
-                self._scheduler.cancel([job.id])
+                with effect("job.cancel"):
+                    self._scheduler.cancel([job.id])
                 self._tracker.look_soon()
                 return
             except SchedulerSilent:

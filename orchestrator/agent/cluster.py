@@ -30,6 +30,7 @@ from orchestrator.agent.tracker import Tracker
 from orchestrator.errors import BeamwayError
 from orchestrator.jobs import ALIVE, Job, JobState, Refused, Reservation, Scheduler, SchedulerSilent
 from orchestrator.model import FailureClass, Order, Outcome, Placing, Resources, StageKind
+from orchestrator.outside import effect
 from orchestrator.protocol import SiteView
 from orchestrator.schedulers import outlook
 
@@ -79,6 +80,7 @@ class Cluster:
             init=batch.init_lines(profile.environment.modules, profile.environment.worker_init),
             environment=variables,
             told=told,
+            down_after_s=profile.scheduler.down_after_s,
             exclusive=profile.execution.exclusive,
             options=tuple(profile.scheduler.options),
             silent_s=profile.execution.silent_s,
@@ -118,7 +120,8 @@ class Cluster:
                 jobs = self._scheduler.mine(self.prefix)
                 left = [j.id for j in jobs if j.id not in self._attached and not j.token.startswith(own)]
                 if left:
-                    self._scheduler.cancel(left)
+                    with effect("block.cancel"):
+                        self._scheduler.cancel(left)
                     log.warning("pilot.left_over_ended", jobs=left)
                 return
             except SchedulerSilent:
@@ -264,7 +267,8 @@ class Cluster:
                     found = [j.id for j in self._scheduler.find(batch.PREFIX + token) if j.state in ALIVE]
                     if not found:
                         break
-                    self._scheduler.cancel(found)
+                    with effect("job.cancel"):
+                        self._scheduler.cancel(found)
                     time.sleep(LOOK_S)
                 except BeamwayError as error:
                     log.warning("job.end_unknown", token=token, reason=error.sentence)
@@ -383,6 +387,10 @@ class Cluster:
         warm = {w for p in self._pilots.all() if p.free > 0 for w in (p.target.queue, p.target.reservation) if w}
         since = self._tracker.silent_since
         return outlook.ask(self._scheduler, self._profile, resources, queues, warm=warm, silent_since=since)
+
+    def leave(self) -> None:
+        """Before this agent ends without more ado: what the next one cannot go on with is ended."""
+        self._pilots.drop_lost()
 
     def close(self) -> None:
         """Pilot jobs are ended; batch jobs go on, to be found again by the next agent."""

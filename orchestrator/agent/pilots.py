@@ -26,7 +26,7 @@ from orchestrator.agent.around import Around
 from orchestrator.agent.provider import Block, BlockProvider
 from orchestrator.agent.target import MARGIN_S, Shape, Target
 from orchestrator.agent.tracker import Tracker
-from orchestrator.jobs import WAITING, JobState, Refused, ReservationGone, Scheduler
+from orchestrator.jobs import WAITING, JobState, NotLetIn, Refused, ReservationGone, Scheduler, SchedulerSilent
 from orchestrator.model import FailureClass, Outcome
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Pilot:
         self.per_block = 1  # tasks that one block carries at a time
         self.idle_since = time.monotonic()
         self.dead_starts = 0
+        self.silent_since = 0.0  # epoch seconds: its submissions get no answer
         self.warm_until = 0.0  # epoch seconds: keep a block although there is no work
 
     @property
@@ -171,6 +172,14 @@ class Pilots:
     def all(self) -> list[Pilot]:
         return list(self._pilots.values())
 
+    def drop_lost(self) -> None:
+        """End the pilots whose executor cannot go on, for good."""
+        for pilot in self.all():
+            if pilot.executor.trouble():
+                pilot.executor.interchange_proc.kill()
+                pilot.executor.let_go()
+                pilot.provider.cancel([b.job_id for b in pilot.blocks])
+
     def close(self) -> None:
         self._stop.set()
         self._wake.set()
@@ -273,6 +282,9 @@ class Pilots:
         if pilot.dead_starts >= DEAD_STARTS:
             self._give_up_on(pilot, self._dead(pilot))
             pilot.dead_starts = 0
+        elif pilot.tokens and self._down(pilot, now):
+            self._give_up_on(pilot, Outcome(FailureClass.DOWN, self._silence(pilot)))
+            pilot.silent_since = 0.0  # what comes next is tried as long again
         elif len(blocks) < wanted and not closing and not self._tracker.silent_since:
             if pilot.provider.end_doubtful():
                 self._scale_out(pilot)
@@ -288,15 +300,34 @@ class Pilots:
         blocks_wait = any(b.last is not None and b.last.state in WAITING for p in waiting for b in p.blocks)
         return blocks_wait or mine in self._jobs_wait()
 
+    def _down(self, pilot: Pilot, now: float) -> bool:
+        """Has nobody answered for so long that no worker can be had?"""
+        since = self._tracker.silent_since or pilot.silent_since
+        return (
+            bool(since)
+            and now - since > self._profile.scheduler.down_after_s
+            and not any(b.running for b in pilot.blocks)
+        )
+
+    def _silence(self, pilot: Pilot) -> str:
+        trouble, words = pilot.provider.trouble, self._tracker.silent_words
+        if trouble is not None and not self._tracker.silent_since:
+            words = trouble.sentence
+        return f"the scheduler does not answer: {words}"
+
     def _scale_out(self, pilot: Pilot) -> None:
         pilot.executor.scale_out_facade(1)
         trouble = pilot.provider.trouble
+        silent = isinstance(trouble, SchedulerSilent)
+        pilot.silent_since = (pilot.silent_since or time.time()) if silent else 0.0
         if trouble is None:
             self._save(pilot)
             return
         log.warning("pilot.refused", label=pilot.label, reason=trouble.sentence)
         if isinstance(trouble, ReservationGone):
             self._give_up_on(pilot, Outcome(FailureClass.RESERVATION, trouble.sentence))
+        elif isinstance(trouble, NotLetIn):
+            self._give_up_on(pilot, Outcome(FailureClass.AUTHENTICATION, trouble.sentence))
         elif isinstance(trouble, Refused):
             self._give_up_on(pilot, Outcome(FailureClass.SITE, trouble.sentence))
         pilot.warm_until = 0.0

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 
 import psutil
 
+from orchestrator.outside import effect
+
 TOKEN = "BEAMWAY_TOKEN"  # of the attempt that a command belongs to
 AGENT = "BEAMWAY_AGENT"  # home:site of the agent that started a worker pool
 GRACE_S = 5.0  # between the polite signal and the other one
@@ -62,7 +64,8 @@ def end_group(group: int, grace_s: float = GRACE_S) -> bool:
     """
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
-            os.killpg(group, number)
+            with effect("command.end"):
+                os.killpg(group, number)
         except ProcessLookupError:
             return True
         except PermissionError:

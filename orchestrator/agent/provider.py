@@ -23,6 +23,7 @@ from orchestrator.agent.pulse import Pulse
 from orchestrator.agent.tracker import Tracker
 from orchestrator.errors import BeamwayError
 from orchestrator.jobs import ALIVE, OVER, Job, JobSpec, JobState, Scheduler, SchedulerSilent
+from orchestrator.outside import effect
 
 _STATES = {
     JobState.PENDING: BlockState.PENDING,
@@ -118,7 +119,8 @@ class BlockProvider(ExecutionProvider):
         stem.with_suffix(".sh").write_text("#!/bin/bash\n" + script)
         self.trouble = None
         try:
-            job_id = self._scheduler.submit_once(self._spec_of(token, script, stem))
+            with effect("block.submit"):
+                job_id = self._scheduler.submit_once(self._spec_of(token, script, stem))
         except BeamwayError as error:
             self.trouble = error
             if isinstance(error, SchedulerSilent):
@@ -141,7 +143,8 @@ class BlockProvider(ExecutionProvider):
         self._ask_at = time.monotonic() + AGAIN_S
         try:
             for token in list(self._doubtful):
-                self._scheduler.cancel([job.id for job in self._scheduler.find(token) if job.state in ALIVE])
+                with effect("block.cancel"):
+                    self._scheduler.cancel([job.id for job in self._scheduler.find(token) if job.state in ALIVE])
                 self._doubtful.remove(token)
         except BeamwayError as error:
             log.warning("block.doubtful", executor=self._label, reason=error.sentence)
@@ -169,7 +172,8 @@ class BlockProvider(ExecutionProvider):
             if job_id in self.blocks:
                 self.blocks[job_id].dismissed = True
         try:
-            self._scheduler.cancel(ids)
+            with effect("block.cancel"):
+                self._scheduler.cancel(ids)
         except BeamwayError as error:
             log.warning("block.cancel_failed", executor=self._label, reason=error.sentence)
             return [False] * len(ids)

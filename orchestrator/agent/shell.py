@@ -19,6 +19,7 @@ from pathlib import Path
 
 from orchestrator.agent import output, processes
 from orchestrator.model import FailureClass, Order, Outcome
+from orchestrator.outside import effect
 
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")  # of the agent's environment
 TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h: try again later
@@ -101,15 +102,16 @@ class Shell:
         out, err = paths.open()
         try:
             started_at = time.time()
-            process = subprocess.Popen(
-                ["/bin/sh", "-c", _AROUND, "beamway", self._shell, order.command, paths.exit],
-                cwd=order.working_dir,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
+            with effect("command.start"):
+                process = subprocess.Popen(
+                    ["/bin/sh", "-c", _AROUND, "beamway", self._shell, order.command, paths.exit],
+                    cwd=order.working_dir,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                )
         finally:
             os.close(out)
             os.close(err)
@@ -220,6 +222,8 @@ def judge(
         return None, ""
     if status == TEMPORARY or status in order.transient_codes:
         return FailureClass.TRANSIENT, f"exit status {status} (try again later)"
+    if status in order.authentication_codes:
+        return FailureClass.AUTHENTICATION, f"exit status {status} (not let in)"
     number = -status if status < 0 else status - 128
     if number in {s.value for s in signal.Signals}:
         return FailureClass.USER, f"ended by {signal.Signals(number).name}"

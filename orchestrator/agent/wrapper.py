@@ -34,6 +34,7 @@ from orchestrator.agent import around as surroundings
 from orchestrator.agent import output, processes, ranks, shell
 from orchestrator.agent.around import Around
 from orchestrator.model import FailureClass, Order, Outcome, Product, StageKind
+from orchestrator.outside import effect
 
 WORTH_KEEPING_S = 0.2  # an outcome of a shorter attempt is not written down: it is repeated after a crash
 SLOT_BYTES = 512
@@ -152,7 +153,8 @@ def run(text: str, surrounding: str, **_parsl: object) -> str:
         if os.path.exists(paths.cancelled):
             raise Ended
         worker.mark = paths.cancelled
-        outcome = attempt(order, around)
+        with effect("call.run"):
+            outcome = attempt(order, around)
     except Ended:
         outcome = Outcome(FailureClass.CANCELLED, "cancelled")
     except OSError as error:
@@ -355,4 +357,5 @@ def write_whole(path: str, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        with effect("outcome.keep"):
+            os.replace(part, path)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import definitions, demo, logs, reservations, runs, service, serving, sites, slurm_cluster, tokens
+from orchestrator.cli import (
+    dead,
+    definitions,
+    demo,
+    logs,
+    reservations,
+    runs,
+    service,
+    serving,
+    sites,
+    slurm_cluster,
+    tokens,
+)
 from orchestrator.cli.group import Commands
 
 
@@ -30,6 +42,8 @@ for command in (
     runs.why,
     runs.cancel,
     runs.retry,
+    runs.resume,
+    dead.dead,
     definitions.workflows,
     definitions.kernels,
     definitions.explain,

@@ -19,6 +19,7 @@ COLOURS = {
     "failed": "red",
     "timeout": "red",
     "aborting": "yellow",
+    "held": "yellow",
     "aborted": "yellow",
     "skipped": "bright_black",
     "pending": "bright_black",

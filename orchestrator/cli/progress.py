@@ -96,6 +96,8 @@ def _change(line: records.StageLine) -> str:
     match state.status:
         case StageStatus.PENDING | StageStatus.OPENING:
             return ""
+        case StageStatus.RUNNING if state.on_hold:
+            return f"running, {state.on_hold} of {state.tasks} tasks on hold"
         case StageStatus.RUNNING:
             again = f", repetition {state.repetition}" if state.repetition > 1 else ""
             return f"running{again}"
@@ -173,7 +175,7 @@ def stage_table(run: Run) -> str:
                 f"{state.done}/{state.tasks}" if began else "-",
                 *(f"{s:.2f}" if began else "-" for s in (costs.queue_s, costs.transfer_s, costs.compute_s)),
                 f"{costs.checks_s:.2f}" if began else "-",
-                state.reason,
+                state.reason or (f"{state.on_hold} on hold" if state.on_hold else ""),
             )
         )
     numbers = ("tasks", "queue s", "transfer s", "compute s", "checks s")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestrator.cli import session
+from orchestrator.cli import bulk, session
 from orchestrator.cli.session import arguments_argument, json_option, run_argument, workflow_argument
 
 
@@ -16,6 +16,7 @@ from orchestrator.cli.session import arguments_argument, json_option, run_argume
 @click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
 @click.option("--id", "run_id", metavar="UUID", default="", help="The id of the run; asking twice starts it once.")
 @session.placing_options
+@click.option("--priority", type=click.Choice(["live", "normal", "backfill"]), help="Whose work goes first at a site.")
 @json_option
 @click.option("--help", "wants_help", is_flag=True, help="Show this; of a WORKFLOW, its arguments.")
 @click.pass_context
@@ -135,6 +136,9 @@ def show(run_id: str, dm: bool, display_keys: str, as_json: bool) -> None:
         click.echo("arguments " + " ".join(printable(f"{name}:{value}") for name, value in given))
     if found.error:
         click.echo(f"error {printable(found.error)}")
+    for task in records.on_hold(found)[:1]:
+        if task.hold is not None:
+            click.echo(printable(f"on hold {task.hold.reason} (`beamway why {found.id}` says more)"))
     click.echo()
     click.echo(progress.stage_table(found))
     print_outputs(found)
@@ -210,15 +214,42 @@ def why(run_id: str, as_json: bool) -> None:
 
 
 @click.command()
-@run_argument
+@session.optional_run_argument
 @click.option("--wait", is_flag=True, help="Return when no process of it is left.")
+@click.option("--all", "every", is_flag=True, help="Every run that is not over, or those the options below name.")
+@bulk.which
+@bulk.dry_run_option
 @json_option
-def cancel(run_id: str, wait: bool, as_json: bool) -> None:
-    """End a run and every process of it."""
+@click.pass_context
+def cancel(
+    context: click.Context,
+    run_id: str,
+    wait: bool,
+    every: bool,
+    since: str,
+    workflow: str,
+    experiment: str,
+    site: str,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """End a run and every process of it, or many runs."""
     from orchestrator.cli import formats, progress
     from orchestrator.errors import Conflict
 
+    which = bulk.Which(since, workflow, experiment, site)
+    bulk.one_or_many(context, run_id, "--all", every, which, dry_run)
     with session.client() as client:
+        if every:
+            ids = which.going(client)
+
+            def end(run: str) -> str:
+                client.cancel(run)
+                if wait:
+                    progress.follow(client, run, quiet=True)
+                return run
+
+            context.exit(bulk.carry_out(ids, end, done="cancelled", dry_run=dry_run, as_json=as_json))
         found = session.find(client, run_id)
         client.cancel(found)
         status = progress.follow(client, found, quiet=True).status.value if wait else "aborting"
@@ -231,14 +262,55 @@ def cancel(run_id: str, wait: bool, as_json: bool) -> None:
 
 
 @click.command()
-@run_argument
-@click.option("--from", "stage", default="", metavar="STAGE", help="Run this stage and all after it again.")
+@session.optional_run_argument
+@click.option("--site", default="", metavar="SITE", help="Everything that is on hold at this site.")
 @json_option
-def retry(run_id: str, stage: str, as_json: bool) -> None:
-    """Run again what did not pass, with the plan the run has."""
+@click.pass_context
+def resume(context: click.Context, run_id: str, site: str, as_json: bool) -> None:
+    """Try at once what is on hold, of a run or at a site."""
     from orchestrator.cli import formats
 
+    if bool(run_id) == bool(site):
+        context.fail("Name a run, or a site with --site.")
     with session.client() as client:
+        found = client.resume(site=site) if site else client.resume(session.find(client, run_id))
+    if as_json:
+        formats.emit({"runs": list(found)})
+    else:
+        click.echo(f"{len(found)} run{'s' * (len(found) != 1)} tried again." if found else "Nothing is on hold there.")
+
+
+@click.command()
+@session.optional_run_argument
+@click.option("--from", "stage", default="", metavar="STAGE", help="Run this stage and all after it again.")
+@click.option("--failed", is_flag=True, help="Every dead letter, or those that the options below name.")
+@bulk.which
+@bulk.dry_run_option
+@json_option
+@click.pass_context
+def retry(
+    context: click.Context,
+    run_id: str,
+    stage: str,
+    failed: bool,
+    since: str,
+    workflow: str,
+    experiment: str,
+    site: str,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run again what did not pass, with the plan the run has; of one run or of many."""
+    from orchestrator.cli import formats
+
+    which = bulk.Which(since, workflow, experiment, site)
+    bulk.one_or_many(context, run_id, "--failed", failed, which, dry_run)
+    if failed and stage:
+        context.fail("--from is for one run.")
+    with session.client() as client:
+        if failed:
+            ids = [letter.run_id for letter in reversed(which.dead(client))]
+            context.exit(bulk.carry_out(ids, client.resend, done="begun again", dry_run=dry_run, as_json=as_json))
         found = session.find(client, run_id)
         client.retry(found, stage)
     if as_json:

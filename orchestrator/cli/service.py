@@ -58,6 +58,7 @@ def down(as_json: bool) -> None:
 @json_option
 def status(as_json: bool) -> None:
     """Show the service, its agents and how many runs are in each state."""
+    from orchestrator import codec
     from orchestrator.cli import formats
     from orchestrator.errors import printable
 
@@ -68,7 +69,9 @@ def status(as_json: bool) -> None:
     if as_json:
         service = {"pid": pong.pid, "version": pong.version, "active": pong.active} if pong else None
         agents = list(pong.agents) if pong else []
-        formats.emit({"home": str(home), "service": service, "site": site, "agents": agents, "runs": counts})
+        shut = {n: {"since": codec.iso(at), "why": text} for n, (at, text) in pong.shut.items()} if pong else {}
+        told = {"home": str(home), "service": service, "site": site, "agents": agents, "shut": shut, "runs": counts}
+        formats.emit(told)
         return
     click.echo(f"home     {printable(home)}")
     if pong is None:
@@ -77,6 +80,8 @@ def status(as_json: bool) -> None:
         click.echo(f"service  pid {pong.pid}, {pong.active} runs not over")
         away = "" if site in pong.agents else f"{site} (not connected; log: {printable(home)}/logs/agent-{site}.log)"
         click.echo(f"agents   {', '.join([*pong.agents, *([away] if away else [])])}")
+    for name, (since, text) in pong.shut.items() if pong else ():
+        click.echo(f"shut     {printable(name)} since {formats.local(since)}: {printable(text)}")
     shown = ", ".join(f"{n} {formats.coloured(s)}" for s, n in sorted(counts.items())) or "none yet"
     click.echo(f"runs     {shown}")
 

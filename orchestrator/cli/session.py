@@ -74,7 +74,12 @@ def checked_id(text: str) -> str:
 
 
 def run_argument(function: F) -> F:
-    return click.argument("run_id", metavar="RUN", shell_complete=_complete_runs)(function)
+    return click.argument("run_id", metavar="RUN", shell_complete=complete_runs)(function)
+
+
+def optional_run_argument(function: F) -> F:
+    argument = click.argument("run_id", metavar="[RUN]", required=False, default="", shell_complete=complete_runs)
+    return argument(function)
 
 
 def workflow_argument(*, required: bool = True) -> Callable[[F], F]:
@@ -84,7 +89,7 @@ def workflow_argument(*, required: bool = True) -> Callable[[F], F]:
 arguments_argument = click.argument("pairs", metavar="[KEY:VALUE]…", nargs=-1)
 
 
-def _complete_runs(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_runs(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     try:
         with client() as opened:
             known = [CompletionItem(r.id, help=f"{r.workflow} {r.status.value}") for r in opened.runs(limit=100)]

@@ -16,6 +16,7 @@ from orchestrator.client.local import Local
 from orchestrator.errors import Unavailable
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
 from orchestrator.settings import Settings
+from orchestrator.store.letters import Letter
 from orchestrator.store.runs import EventRow, Summary
 
 if TYPE_CHECKING:
@@ -101,6 +102,35 @@ class Client:
     def retry(self, run_id: str, stage: str = "") -> None:
         """Run again what did not pass, or `stage` and all after it. Raises NotFound, Conflict."""
         self._backend.retry(run_id, stage)
+
+    def resume(self, run_id: str = "", *, site: str = "") -> tuple[str, ...]:
+        """Try at once what is on hold, of this run or at this site; the runs that go on. Raises Conflict."""
+        return self._backend.resume(run_id, site)
+
+    # ---- dead letters
+
+    def dead(
+        self, *, workflow: str = "", experiment: str = "", site: str = "", since: float = 0.0, limit: int = 1_000_000
+    ) -> list[Letter]:
+        """The runs that failed for good and that nobody has dealt with, the newest first."""
+        return self._backend.dead(workflow=workflow, experiment=experiment, site=site, since=since, limit=limit)
+
+    def letter(self, run_id: str) -> Letter:
+        """Raises NotFound."""
+        return self._backend.letter(run_id)
+
+    def fix(self, run_id: str, arguments: Mapping[str, str]) -> Letter:
+        """Write down arguments for another run in its place. Raises NotFound, and ArgumentError for what cannot be."""
+        return self._backend.fix(run_id, arguments)
+
+    def resend(self, run_id: str) -> str:
+        """Run again what did not pass; where arguments were fixed, begin another run in its place. The id of the run
+        that goes on. Raises NotFound."""
+        return self._backend.resend(run_id)
+
+    def dismiss(self, run_id: str) -> None:
+        """Take it off the list; it stays failed. Raises NotFound."""
+        self._backend.dismiss(run_id)
 
     # ---- reading
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator import protocol
 from orchestrator.model import Definition, Placing, Plan, Run
+from orchestrator.store.letters import Letter
 from orchestrator.store.runs import EventRow, Summary
 
 if TYPE_CHECKING:
@@ -34,6 +35,20 @@ class Backend(Protocol):
     def cancel(self, run_id: str, reason: str) -> None: ...
 
     def retry(self, run_id: str, stage: str) -> None: ...
+
+    def resume(self, run_id: str, site: str) -> tuple[str, ...]: ...
+
+    # ---- dead letters
+
+    def dead(self, *, workflow: str, experiment: str, site: str, since: float, limit: int) -> list[Letter]: ...
+
+    def letter(self, run_id: str) -> Letter: ...
+
+    def fix(self, run_id: str, arguments: Mapping[str, str]) -> Letter: ...
+
+    def resend(self, run_id: str) -> str: ...
+
+    def dismiss(self, run_id: str) -> None: ...
 
     # ---- reading
 

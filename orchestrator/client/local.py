@@ -20,8 +20,10 @@ from orchestrator import locks, protocol
 from orchestrator.errors import Conflict, Unavailable, of_exit_code
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
 from orchestrator.settings import Settings, ensure_home
+from orchestrator.store import letters
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
+from orchestrator.store.letters import Letter
 from orchestrator.store.runs import EventRow, Summary
 
 if TYPE_CHECKING:
@@ -101,6 +103,35 @@ class Local:
     def retry(self, run_id: str, stage: str) -> None:
         self._ask(protocol.Retry(run_id, stage), protocol.Accepted)
 
+    def resume(self, run_id: str, site: str) -> tuple[str, ...]:
+        return self._ask(protocol.Resume(run_id, site), protocol.Resumed).runs
+
+    # ---- dead letters
+
+    def dead(self, *, workflow: str, experiment: str, site: str, since: float, limit: int) -> list[Letter]:
+        return letters.ls(self._database, workflow=workflow, experiment=experiment, site=site, since=since, limit=limit)
+
+    def letter(self, run_id: str) -> Letter:
+        return letters.get(self._database, run_id)
+
+    def fix(self, run_id: str, arguments: Mapping[str, str]) -> Letter:
+        self._planner().changed(self.run(run_id).plan, self.letter(run_id).fixes | dict(arguments))
+        return letters.fix(self._database, run_id, dict(arguments))
+
+    def resend(self, run_id: str) -> str:
+        letter = self.letter(run_id)
+        if not letter.fixes:
+            self.retry(run_id, "")
+            return run_id
+        from orchestrator.engine.resending import in_place_of
+
+        who, host = getpass.getuser(), socket.gethostname()
+        wish = in_place_of(self.run(run_id), letter, self._planner(), username=who, host=host)
+        return self._ask(wish, protocol.Accepted).run_id
+
+    def dismiss(self, run_id: str) -> None:
+        letters.dismiss(self._database, run_id, who=getpass.getuser(), now=time.time())
+
     # ---- reading
 
     def find(self, prefix: str) -> str:
@@ -159,20 +190,18 @@ class Local:
     def ensure_service(self) -> None:
         path = self._settings.home / "logs" / "service.log"
         over = time.monotonic() + START_S
-        started_at = 0.0
+        begun = 0  # pid of the service that was started last
         while self.service() is None:
-            now = time.monotonic()
-            if now > over:
+            if time.monotonic() > over:
                 raise Unavailable("The service did not start.", f"Its log: {path}")
-            if not locks.locked(locks.service_lock(self._settings.home)) and now - started_at > START_S / 3:
-                started_at = now
-                self._start_service(path)
+            if not (begun and _lives(begun)) and not locks.locked(locks.service_lock(self._settings.home)):
+                begun = self._start_service(path)
             time.sleep(0.02)
 
-    def _start_service(self, log: Path) -> None:
+    def _start_service(self, log: Path) -> int:
         log.parent.mkdir(exist_ok=True, mode=0o700)
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        os.posix_spawn(  # not a child to wait for: it outlives us, and its lock says whether it lives
+        return os.posix_spawn(  # not a child to wait for: it outlives us, and its lock says whether it lives
             sys.executable,
             [sys.executable, "-m", "orchestrator.service", "--idle-exit"],
             {**os.environ, "BEAMWAY_HOME": str(self._settings.home)},
@@ -231,6 +260,14 @@ class Local:
                 raise ConnectionError("it ended the connection")
             self._heard.extend(self._frames.feed(data))
         return self._heard.popleft()
+
+
+def _lives(pid: int) -> bool:
+    """Is this child of ours still there? One that has ended is buried."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False
 
 
 def _submission(plan: Plan, run_id: str, username: str) -> protocol.Submit:

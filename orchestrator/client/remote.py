@@ -24,6 +24,7 @@ from orchestrator.engine.why import Why
 from orchestrator.errors import BeamwayError, Conflict, SettingsError, Unavailable, of_exit_code
 from orchestrator.model import Definition, Placing, Plan, Run, RunStatus
 from orchestrator.settings import Settings
+from orchestrator.store.letters import Letter
 from orchestrator.store.runs import EventRow, Summary
 
 API = "/api/v1"
@@ -111,6 +112,28 @@ class Remote:
     def retry(self, run_id: str, stage: str) -> None:
         self._post(f"/runs/{quote(run_id)}/retry", {"stage": stage})
 
+    def resume(self, run_id: str, site: str) -> tuple[str, ...]:
+        path = f"/sites/{quote(site)}/resume" if site else f"/runs/{quote(run_id)}/resume"
+        return tuple(json.loads(self._post(path, {}))["runs"])
+
+    # ---- dead letters
+
+    def dead(self, *, workflow: str, experiment: str, site: str, since: float, limit: int) -> list[Letter]:
+        wanted = {"workflow": workflow, "experiment": experiment, "site": site, "since": since, "limit": limit}
+        return [_letter(line) for line in json.loads(self._get("/dead", wanted))]
+
+    def letter(self, run_id: str) -> Letter:
+        return _letter(json.loads(self._get(f"/dead/{quote(run_id)}")))
+
+    def fix(self, run_id: str, arguments: Mapping[str, str]) -> Letter:
+        return _letter(json.loads(self._post(f"/dead/{quote(run_id)}/fix", {"arguments": dict(arguments)})))
+
+    def resend(self, run_id: str) -> str:
+        return str(json.loads(self._post(f"/dead/{quote(run_id)}/resend", {}))["id"])
+
+    def dismiss(self, run_id: str) -> None:
+        self._post(f"/dead/{quote(run_id)}/dismiss", {})
+
     # ---- reading
 
     def find(self, prefix: str) -> str:
@@ -154,7 +177,10 @@ class Remote:
             said = json.loads(self._request("GET", "/status", patience_s=0.0))
         except Unavailable:
             return None
-        return protocol.Pong(0, said["version"], tuple(said["agents"]), said["unfinished"]) if said["active"] else None
+        if not said["active"]:
+            return None
+        shut = {s["site"]: (_epoch(s["since"]), s["why"]) for s in said["shut"]}
+        return protocol.Pong(0, said["version"], tuple(said["agents"]), said["unfinished"], shut)
 
     def ensure_service(self) -> None:
         self._get("/status")
@@ -215,6 +241,10 @@ def quote(text: str) -> str:
 
 def _epoch(text: str | None) -> float:
     return datetime.fromisoformat(text).timestamp() if text else 0.0
+
+
+def _letter(line: dict[str, Any]) -> Letter:
+    return Letter(**{**line, "at": _epoch(line["at"])})
 
 
 def _summary(line: dict[str, Any]) -> Summary:

@@ -18,10 +18,10 @@ from typing import Any
 
 from orchestrator.errors import ArgumentError, DefinitionError, printable
 from orchestrator.model import (
+    RUN_GOING,
     STAGE_ENDED,
     Plan,
     Run,
-    RunStatus,
     StageKind,
     StagePlan,
     StageStatus,
@@ -39,6 +39,7 @@ _CHILD_STATUS = {
     TaskStatus.PENDING: "pending",
     TaskStatus.RUNNING: "running",
     TaskStatus.BACKOFF: "pending",
+    TaskStatus.ON_HOLD: "pending",
     TaskStatus.DONE: "done",
     TaskStatus.FAILED: "failed",
     TaskStatus.TIMEOUT: "timeout",
@@ -46,7 +47,7 @@ _CHILD_STATUS = {
 }
 _COUNTED = {
     "nRunningChildProcesses": (TaskStatus.RUNNING,),
-    "nQueuedChildProcesses": (TaskStatus.PENDING, TaskStatus.BACKOFF),
+    "nQueuedChildProcesses": (TaskStatus.PENDING, TaskStatus.BACKOFF, TaskStatus.ON_HOLD),
     "nCompletedChildProcesses": (TaskStatus.DONE,),
     "nFailedChildProcesses": (TaskStatus.FAILED, TaskStatus.TIMEOUT),
 }
@@ -103,7 +104,9 @@ def timestamp(moment: float) -> str:
 def _status(run: Run) -> str:
     known = len(run.stages) == len(run.plan.stages) > 0
     ended = known and all(state.status in STAGE_ENDED for state in run.stages.values())
-    return "finalizing" if run.status is RunStatus.RUNNING and ended else run.status.value
+    if run.status in RUN_GOING:
+        return "finalizing" if ended else "running"
+    return run.status.value
 
 
 def _workflow(run: Run, read: Callable[[str], str]) -> dict[str, Any]:

@@ -280,6 +280,9 @@ def _retries(stage: StagePlan) -> tuple[str, ...]:
         if rule == extensions.OF_JOBS.get(rule.failure):
             continue  # the same for every stage
         codes = ""
+        if rule.failure is FailureClass.AUTHENTICATION:
+            told.append(f"on hold at exit code {', '.join(map(str, rule.exit_codes))}")
+            continue
         if rule.failure is FailureClass.TRANSIENT:
             codes = f" (exit code {', '.join(str(c) for c in dict.fromkeys((75, *rule.exit_codes)))})"
         usual = replace(rule, delay_s=1.0, factor=2.0, delay_max_s=300.0)

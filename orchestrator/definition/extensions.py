@@ -15,7 +15,7 @@ from orchestrator.definition import variables
 from orchestrator.definition.place import Place
 from orchestrator.definition.units import duration_s, size_bytes
 from orchestrator.errors import nearest
-from orchestrator.model import Expectation, FailureClass, Resources, RetryRule, StageKind
+from orchestrator.model import HOLDING, Expectation, FailureClass, Resources, RetryRule, StageKind
 
 T = TypeVar("T")
 Values = Mapping[str, str] | None  # None: the arguments are not known yet
@@ -24,7 +24,9 @@ RESOURCES = ("nodes", "ranksPerNode", "gpusPerRank", "coresPerRank", "memory", "
 RETRY = ("most", "delay", "factor", "longest", "exitCodes")
 EXPECT = ("opens", "dataset", "shape", "dtype", "finite", "minSize", "newer", "nonconstant")
 OPENS = ("hdf5", "zarr", "png", "npy", "json", "tiff")
-REPEATABLE = tuple(f for f in FailureClass if f is not FailureClass.CANCELLED)
+NOT_CHOSEN = (FailureClass.CANCELLED, FailureClass.DOWN)
+REPEATABLE = tuple(f for f in FailureClass if f not in NOT_CHOSEN)
+CODED = (FailureClass.TRANSIENT, FailureClass.AUTHENTICATION)
 
 # What batch jobs meet, with a budget each that a stage may change: none of it is the work's own fault.
 OF_JOBS = {
@@ -143,16 +145,17 @@ def _retry_count(value: Any, place: Place) -> int:
 
 
 def _retry(failure: FailureClass, value: Any, place: Place) -> RetryRule:
+    if failure in HOLDING:
+        if not isinstance(value, dict) or set(value) != {"exitCodes"}:
+            raise place.error(
+                f"{str(failure)!r} puts a task on hold and has no budget; it takes 'exitCodes' and nothing else."
+            )
+        return RetryRule(failure, 0, exit_codes=_codes(failure, value, place))
     if not isinstance(value, dict):
         return RetryRule(failure, _retry_count(value, place))
     known_keys(value, RETRY, place, f"'retries' of {str(failure)!r}")
     if "most" not in value:
         raise place.error(f"'retries' of {str(failure)!r} needs 'most', the number of retries.")
-    codes = value.get("exitCodes", [])
-    if codes and failure is not FailureClass.TRANSIENT:
-        raise place.error("'exitCodes' belongs to 'transient': exit codes that mean: try again.")
-    if not isinstance(codes, list) or not all(type(c) is int and 1 <= c <= 255 for c in codes):
-        raise place.error("'exitCodes' must be a list of whole numbers from 1 to 255.")
     factor = _bound(value.get("factor", 2.0), {}, place, _number, 2.0)
     if factor < 1:
         raise place.error("A factor below 1 would make each wait shorter than the one before.")
@@ -162,8 +165,17 @@ def _retry(failure: FailureClass, value: Any, place: Place) -> RetryRule:
         delay_s=_bound(value.get("delay", 1.0), {}, place, duration_s, 1.0),
         factor=factor,
         delay_max_s=_bound(value.get("longest", 300.0), {}, place, duration_s, 300.0),
-        exit_codes=tuple(codes),
+        exit_codes=_codes(failure, value, place),
     )
+
+
+def _codes(failure: FailureClass, value: dict[str, Any], place: Place) -> tuple[int, ...]:
+    codes = value.get("exitCodes", [])
+    if codes and failure not in CODED:
+        raise place.error("'exitCodes' belongs to 'transient' (try again) and 'authentication' (sign in first).")
+    if not isinstance(codes, list) or not all(type(c) is int and 1 <= c <= 255 for c in codes):
+        raise place.error("'exitCodes' must be a list of whole numbers from 1 to 255.")
+    return tuple(codes)
 
 
 def read_expect(value: Any, outputs: tuple[str, ...], values: Values, place: Place) -> tuple[Expectation, ...]:

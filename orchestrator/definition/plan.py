@@ -75,7 +75,7 @@ def bind(
 def merged(own: Placing, asked: Placing) -> Placing:
     """What the stage says, and where it is silent what was asked for with the run."""
     if own.site and asked.site and own.site != asked.site:
-        return own
+        return replace(own, priority=asked.priority)
     return Placing(*(getattr(own, f) or getattr(asked, f) for f in Placing.__struct_fields__))
 
 

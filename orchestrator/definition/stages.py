@@ -17,6 +17,7 @@ from orchestrator.model import FileSpec, Placing, Repeat, StageKind, StagePlan
 REPEAT = ("repeatPeriod", "repeatUntil", "maxRepeats")
 LEGACY = ("execOutFormat", "monitorCmd")
 MODES = ("pilot", "batch")
+WHERE = ("site", "queue", "account", "reservation", "mode")
 FILES = ("filePath", "filePathList", "filePathPattern", "fileQueryDict")
 
 _TEXT, _LIST, _DICT, _FLAG, _ANY = "text", "a list of texts", "a dict", "True or False", ""
@@ -172,7 +173,7 @@ def read(name: str, raw: Mapping[str, Any], place: Place, values: Values = None)
 
 def _placing(stage: Stage, values: Values) -> Placing:
     """Where the stage wants to run. A `$name` of an argument that is empty leaves the field to the run."""
-    asked = {key: variables.substitute(stage.text(key), values or {}).strip() for key in Placing.__struct_fields__}
+    asked = {key: variables.substitute(stage.text(key), values or {}).strip() for key in WHERE}
     if "site" in stage.values and not stage.text("site").strip():
         raise stage.at("site").error("The site is empty.", "Write a site's name, or 'auto'.")
     if asked["mode"] and not variables.names(asked["mode"]) and asked["mode"] not in MODES:

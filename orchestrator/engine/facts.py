@@ -43,6 +43,7 @@ def gather(
         contacts=contacts,
         progress=live.progress if live else {},
         waits=live.waits if live else {},
+        shut=live.shut if live else {},
         children=_children(run),
         cancelled_at=_cancelled_at(events, run.id) if run.status is RunStatus.ABORTING else 0.0,
     )

@@ -36,6 +36,8 @@ from orchestrator.model import (
     split_token,
     token,
 )
+from orchestrator.outside import effect
+from orchestrator.store import letters
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
@@ -120,13 +122,30 @@ class Engine:
         """Run again what did not pass, or `stage` and all after it. Raises NotFound, Conflict."""
         run = self.runs.get(run_id) or store.load(self._database, run_id)
         if run.status not in RUN_ENDED:
-            raise Conflict(f"Run {run_id} is {run.status.value}.", "Only a run that is over can be tried again.")
+            more = f"`beamway resume {run_id}` tries at once." if run.status is RunStatus.HELD else ""
+            raise Conflict(
+                f"Run {run_id} is {run.status.value}.", more or "Only a run that is over can be tried again."
+            )
         if stage and stage not in run.stages:
             raise Conflict(f"Run {run_id} has no stage {stage!r}; it has {', '.join(run.stages)}.")
         if run.status is RunStatus.DONE and not stage:
             raise Conflict(f"Run {run_id} is done.", "Name a stage with --from to run it and all after it again.")
         self.runs[run_id] = self._stored[run_id] = run
         self._queue.append((run_id, events.RetryAsked(self._clock(), stage)))
+
+    def resume(self, run_id: str) -> None:
+        """Try at once what of this run is on hold. Raises Conflict."""
+        run = self.runs.get(run_id)
+        if run is None or not any(s.on_hold for s in run.stages.values()):
+            raise Conflict(f"Nothing of run {run_id} is on hold.", f"`beamway why {run_id}` says where it is.")
+        self._queue.append((run_id, events.ResumeAsked(self._clock())))
+
+    def resume_site(self, site: str) -> list[str]:
+        """Try at once what is on hold at this site; the runs of which something is."""
+        names = (site, "") if site == self._default_site else (site,)
+        found = [run.id for run in self.runs.values() if _holds(run, names)]
+        self._queue.extend((run_id, events.ResumeAsked(self._clock(), names)) for run_id in found)
+        return found
 
     def active(self, run_id: str) -> bool:
         """Is this a run that is not over?"""
@@ -228,10 +247,17 @@ class Engine:
             if run is before:
                 continue
             stages = [name for name, s in run.stages.items() if before is None or before.stages.get(name) is not s]
-            changes.append(store.Changed(run, before is None, tuple(stages), tuple(sorted(touched))))
+            letter = letters.of(run, self._default_site)
+            dealt_with = [run.instead_of] if before is None and run.instead_of else []
+            if letter is None and before is not None and before.status is RunStatus.FAILED:
+                dealt_with.append(run.id)
+            changes.append(
+                store.Changed(run, before is None, tuple(stages), tuple(sorted(touched)), letter, tuple(dealt_with))
+            )
         if changes or self._log:
             began = time.perf_counter()
-            self._writer.save(changes, self._log, fence=self._fence)
+            with effect("store.commit"):
+                self._writer.save(changes, self._log, fence=self._fence)
             self.tally.writes.add(time.perf_counter() - began)
         for change in changes:
             self._stored[change.run.id] = change.run
@@ -320,10 +346,16 @@ class Engine:
         now = run.tasks[task.number]
         outcome = now.outcome or Outcome()
         failure = "" if outcome.failure is None else outcome.failure.value
-        self.tally.attempt(failure, again=now.status is TaskStatus.BACKOFF)
+        self.tally.attempt(failure, again=now.status is TaskStatus.BACKOFF, held=now.status is TaskStatus.ON_HOLD)
         plan = states.stage_plan(run, task.stage)
         if plan.kind is not StageKind.WORKFLOW and (outcome.started_at or task.started_at):
             self.tally.took(self._site(task.site), records.costs(plan, [replace(task, outcome=outcome)]))
+
+
+def _holds(run: Run, sites: tuple[str, ...]) -> bool:
+    return any(s.on_hold for s in run.stages.values()) and any(
+        t.status is TaskStatus.ON_HOLD and t.site in sites for t in run.tasks.values()
+    )
 
 
 def _child_id(run: Run, task: Task) -> str:
@@ -340,9 +372,18 @@ def new_run(
     username: str = "",
     host: str = "",
     parent: str = "",
+    instead_of: str = "",
 ) -> Run:
     return Run(
-        run_id, plan, at, variables=Map(plan.variables), files=files, parent=parent, username=username, host=host
+        run_id,
+        plan,
+        at,
+        variables=Map(plan.variables),
+        files=files,
+        parent=parent,
+        instead_of=instead_of,
+        username=username,
+        host=host,
     )
 
 
@@ -357,7 +398,8 @@ def _event_row(run: Run, event: events.Event) -> store.EventRow | None:
             task = run.tasks.get(event.number)
             text = event.outcome.reason
             if task is not None and task.due_at and event.outcome.failure:
-                text = f"{text} (will be tried again)"
+                held = "on hold, " if task.status is TaskStatus.ON_HOLD else ""
+                text = f"{text} ({held}will be tried again)"
             stage = task.stage if task else ""
             kind = "task ended" if event.outcome.failure is None else f"task {event.outcome.failure.value}"
             return store.EventRow(run.id, event.at, kind, stage, event.number, event.attempt, text)
@@ -370,11 +412,14 @@ def _event_row(run: Run, event: events.Event) -> store.EventRow | None:
             kind = "stage skipped" if isinstance(event, events.StageSkipped) else "stage refused"
             return store.EventRow(run.id, event.at, kind, event.stage, text=event.reason)
         case events.Begun():
-            return store.EventRow(run.id, event.at, "run begun")
+            text = f"in place of {run.instead_of}" if run.instead_of else ""
+            return store.EventRow(run.id, event.at, "run begun", text=text)
         case events.CancelAsked():
             return store.EventRow(run.id, event.at, "cancel asked", text=event.reason)
         case events.RetryAsked():
             return store.EventRow(run.id, event.at, "retry asked", event.stage)
+        case events.ResumeAsked():
+            return store.EventRow(run.id, event.at, "resume asked", text=" ".join(filter(None, event.sites)))
         case events.Recovered():
             return store.EventRow(run.id, event.at, "engine restarted")
         case _:

@@ -73,9 +73,9 @@ def files_at_submission(plan: Plan) -> tuple[str, ...]:
     return files.resolve(plan.files, plan.variables, commands.data_directory(plan))
 
 
-def submission(plan: Plan, run_id: str, username: str, host: str) -> Submit:
+def submission(plan: Plan, run_id: str, username: str, host: str, *, instead_of: str = "") -> Submit:
     """The wish for a run of this plan. Raises InputError when a file that it names is not there."""
-    return Submit(run_id, plan, files=files_at_submission(plan), username=username, host=host)
+    return Submit(run_id, plan, files=files_at_submission(plan), username=username, host=host, instead_of=instead_of)
 
 
 def child_plan(run: Run, task: Task, *, shell_text: Callable[[str], bool] = lambda site: False) -> Plan:

@@ -14,7 +14,7 @@ MORE = 2.0  # times the walltime or memory, after an attempt that had too little
 
 def order(run: Run, task: Task, plan: StagePlan, runs: Path, *, adopt: bool) -> Order:
     """`runs`: the directory where runs keep logs and exit records."""
-    codes = next((r.exit_codes for r in plan.retries if r.failure is FailureClass.TRANSIENT), ())
+    codes = {r.failure: r.exit_codes for r in plan.retries if r.exit_codes}
     return Order(
         token(run.id, task.number, task.attempt),
         plan.kind,
@@ -25,7 +25,8 @@ def order(run: Run, task: Task, plan: StagePlan, runs: Path, *, adopt: bool) -> 
         working_dir=task.working_dir,
         captures=plan.captures,
         expect=task.expect,
-        transient_codes=codes,
+        transient_codes=codes.get(FailureClass.TRANSIENT, ()),
+        authentication_codes=codes.get(FailureClass.AUTHENTICATION, ()),
         timeout_s=plan.timeout_s,
         resources=_grown(plan.resources, task),
         placing=_placing(run, task, plan),

@@ -85,6 +85,7 @@ class SiteFacts(Struct, frozen=True):
     shared: tuple[str, ...] = ()  # folders whose files it sees without a transfer
     answers: bool = True
     silent_since: float = 0.0
+    shut: str = ""  # why nothing is sent there, in words
     contact: str = ""
 
 

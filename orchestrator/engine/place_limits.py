@@ -123,9 +123,11 @@ def policy(need: Need, site: SiteFacts) -> str:
 
 def closed_now(site: SiteFacts, now: float) -> tuple[str, float]:
     """Why nothing starts there now, and when that ends by itself (0: not known)."""
+    call = f" (call {site.contact})" if site.contact else ""
+    if site.shut:
+        return f"{site.shut}{call}", 0.0
     if not site.answers:
         since = f" since {moment(site.silent_since, now)}" if site.silent_since else ""
-        call = f" (call {site.contact})" if site.contact else ""
         return f"does not answer{since}{call}", 0.0
     for closed in site.maintenance:
         if closed.from_at <= now < closed.until_at:

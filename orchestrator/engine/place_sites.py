@@ -52,6 +52,7 @@ def facts(profile: SiteProfile, view: SiteView | None = None, reservation: str =
         shared=tuple(profile.paths.shared),
         answers=view is None or not view.silent_since,
         silent_since=view.silent_since if view else 0.0,
+        shut=view.shut if view else "",
         contact=profile.identity.contact,
     )
 

@@ -54,6 +54,15 @@ class Planner:
         self._check_sites(plan)
         return plan
 
+    def changed(self, plan: Plan, arguments: Mapping[str, str]) -> Plan:
+        """The plan of the same definition, child workflows included, with these arguments changed."""
+        from orchestrator.definition.plan import bind
+
+        given = {name: plan.variables[name] for name in plan.supplied if name in plan.variables}
+        made = bind(plan, given | dict(arguments), shell_text=self._allows_shell_text)
+        self._check_sites(made)
+        return made
+
     def _allows_shell_text(self, site: str) -> bool:
         from sites import loader
 

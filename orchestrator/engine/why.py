@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from orchestrator.model import (
+    HOLDING,
     TASK_ENDED,
     FailureClass,
     Run,
@@ -35,6 +36,7 @@ class Facts(Struct, frozen=True):
     contacts: dict[str, str] = {}  # site -> whom to call
     progress: dict[str, tuple[float, str]] = {}  # token -> fraction, text
     waits: dict[str, tuple[float, str]] = {}  # token -> since when, for what; run:stage while a site is chosen
+    shut: dict[str, tuple[float, str]] = {}  # site to which nothing is sent -> since when, why
     children: dict[int, str] = {}  # number of a task -> the child run it started
     cancelled_at: float = 0.0
 
@@ -61,6 +63,8 @@ NEXT: dict[FailureClass, str] = {
     FailureClass.MEMORY: "Give the stage more `memory` in its `resources` in a new run, or `beamway retry {run}`.",
     FailureClass.RESERVATION: "See `beamway site show` for the reservation, then `beamway retry {run}`.",
     FailureClass.SITE: "`beamway site check SITE --live` tells what is wrong there; then `beamway retry {run}`.",
+    FailureClass.DOWN: "`beamway site check SITE` tells whether it answers again; then `beamway retry {run}`.",
+    FailureClass.AUTHENTICATION: "Sign in there again, or let the site's contact do it; then `beamway retry {run}`.",
     FailureClass.OUTSIDE: "Ask who ended it and why; `beamway retry {run}` runs again what did not pass.",
     FailureClass.TIMEOUT: "Give the stage a longer `timeout` in a new run, or `beamway retry {run}`.",
     FailureClass.CANCELLED: "`beamway retry {run}` runs again what did not pass.",
@@ -68,7 +72,7 @@ NEXT: dict[FailureClass, str] = {
 
 
 # Failures about which the site's contact knows more than the user does.
-THEIRS = frozenset({FailureClass.LOST, FailureClass.NODE, FailureClass.SITE, FailureClass.OUTSIDE})
+THEIRS = frozenset({FailureClass.LOST, FailureClass.NODE, FailureClass.SITE, FailureClass.OUTSIDE}) | HOLDING
 
 
 def why(run: Run, facts: Facts) -> Why:
@@ -84,7 +88,7 @@ def why(run: Run, facts: Facts) -> Why:
             answer = _aborting(run, facts)
         case RunStatus.PENDING:
             answer = Why("It is accepted and on disk; the engine has not begun it yet.", run.created_at)
-        case RunStatus.RUNNING:
+        case RunStatus.RUNNING | RunStatus.HELD:
             answer = _running(run, facts)
     if facts.service:
         return answer
@@ -187,11 +191,41 @@ def _stage(run: Run, plan: StagePlan, stage: StageState, facts: Facts) -> Why:
     left = [t for t in _tasks(run, plan.name) if t.status not in TASK_ENDED]
     if not left:
         return Why(f"{name}: whether to repeat it is being decided.", _last_seen(run))
+    held = _on_hold(run, plan, left, facts)
+    left = [t for t in left if t.status is not TaskStatus.ON_HOLD]
+    if held is not None and (not plan.parallel or not left):
+        return held
+    answer = _going(run, plan, left, facts)
+    more = [held.sentence] if held is not None else []
+    more += [f"Task {t.number} was on hold ({t.hold.reason.rstrip('.')}) and is being tried." for t in left if t.hold][
+        :3
+    ]
+    return replace(answer, details=(*answer.details, *more))
+
+
+def _going(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Why:
     for question in (_child_runs, _agent_away, _at_work, _backing_off, _repeats, _queued):
         answer = question(run, plan, left, facts)
         if answer is not None:
             return answer
-    return Why(f"{name} waits for {_count(len(left), 'task')}.", min(t.submitted_at for t in left))
+    return Why(f"Stage {plan.name!r} waits for {_count(len(left), 'task')}.", min(t.submitted_at for t in left))
+
+
+def _on_hold(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Why | None:
+    held = [(t, t.hold) for t in left if t.status is TaskStatus.ON_HOLD and t.hold is not None]
+    if not held:
+        return None
+    task, hold = min(held, key=lambda h: h[1].since)
+    site = _site(task, facts)
+    known = " is down" if hold.cause is FailureClass.DOWN else " does not let us in"
+    due_s = max(0.0, min(t.due_at for t, _ in held) - facts.now)
+    sentence = (
+        f"Stage {plan.name!r}, {_count(len(held), 'task')}, on hold because site {site!r}{known} "
+        f"({hold.reason.rstrip('.')}); it is tried again by itself in {due_s:.0f} s."
+    )
+    first = f"Sign in at {hold.link}. " if hold.link else ""
+    more = f"{first}`beamway resume {run.id}` tries at once."
+    return Why(sentence, hold.since, _contact(site, facts), more)
 
 
 Question = Callable[[Run, StagePlan, list[Task], Facts], Why | None]
@@ -266,6 +300,11 @@ def _repeats(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Why |
 def _queued(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Why | None:
     site = _site(left[0], facts)
     ready = [t for t in left if not t.held]
+    if site in facts.shut:
+        since, text = facts.shut[site]
+        tasks = _count(len(left), "task")
+        sentence = f"Stage {plan.name!r}, {tasks}: nothing new is sent to site {site!r}, because {text}."
+        return Why(sentence, since, _contact(site, facts), f"`beamway resume --site {site}` after it was mended.")
     for task in ready:
         wait = facts.waits.get(token(run.id, task.number, task.attempt))
         if wait is not None:

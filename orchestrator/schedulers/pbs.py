@@ -17,10 +17,10 @@ from orchestrator.jobs import (
     JobSpec,
     JobState,
     Queue,
-    Refused,
     Reservation,
     ReservationGone,
     SchedulerSilent,
+    refusal,
 )
 from orchestrator.schedulers import once, specs
 from orchestrator.schedulers import pbs_text as text
@@ -102,7 +102,7 @@ class Pbs:
         words = answer.words.removeprefix("qsub: ").rstrip(".")
         if spec.reservation and any(word in words.lower() for word in NO_RESERVATION):
             raise ReservationGone(f"PBS does not take the job into the reservation {spec.reservation!r}: {words}.")
-        raise Refused(f"PBS does not take the job: {words}.")
+        raise refusal(f"PBS does not take the job: {words}.")
 
     def _select(self, *more: str) -> list[str]:
         answer = self.calls.run(["qselect", "-u", self._user, *more])

@@ -32,6 +32,7 @@ from orchestrator.jobs import (
     Reservation,
     ReservationGone,
     SchedulerSilent,
+    refusal,
 )
 from orchestrator.schedulers import once, specs
 from orchestrator.schedulers import sge_text as text
@@ -221,7 +222,7 @@ class GridEngine:
         words = re.sub(r"^Unable to run job:\s*|\s*Exiting\.$", "", answer.words)
         if "advance reservation" in words:
             raise ReservationGone(f"Grid Engine does not take the job: {words}.")
-        raise Refused(f"Grid Engine does not take the job: {words}")
+        raise refusal(f"Grid Engine does not take the job: {words}")
 
     def _list(self) -> list[Job]:
         """Our jobs that are alive, and those that ended lately (`z`), in one call."""

@@ -45,12 +45,18 @@ class _Question:
 
 
 class Placer:
-    """`ask` sends a question to the agent of a site, and starts that agent where it does not run."""
+    """`ask` sends a question to the agent of a site, and starts that agent where it does not run; `shut` gives the
+    sites to which nothing is sent, which are not asked."""
 
     def __init__(
-        self, settings: Settings, database: Database, *, ask: Callable[[str, protocol.Estimate], None]
+        self,
+        settings: Settings,
+        database: Database,
+        *,
+        ask: Callable[[str, protocol.Estimate], None],
+        shut: Callable[[], dict[str, tuple[float, str]]] = dict,
     ) -> None:
-        self._settings, self._database, self._ask = settings, database, ask
+        self._settings, self._database, self._ask, self._shut = settings, database, ask, shut
         self._questions: dict[int, _Question] = {}
         self._number = 0
         self._heard: set[str] = set()  # sites that have answered before
@@ -99,7 +105,11 @@ class Placer:
         question.views = {}
         new = {n for n, p in question.sites.items() if not p.local} - self._heard
         question.until = now + (FIRST_S if new else ANSWER_S)
+        shut = self._shut()
         for name, profile in question.sites.items():
+            if name in shut:
+                question.views[name] = protocol.SiteView(now, shut=shut[name][1])
+                continue
             if profile.local:
                 question.views[name] = protocol.SiteView(now)
                 continue

@@ -20,6 +20,7 @@ from orchestrator.engine.loop import Effects, Engine, new_run
 from orchestrator.engine.tally import Tally
 from orchestrator.errors import BeamwayError, Conflict, Stale, Unavailable
 from orchestrator.model import FailureClass, Outcome, Run, split_token
+from orchestrator.outside import effect
 from orchestrator.service.agents import Site, View
 from orchestrator.service.gate import Gate
 from orchestrator.service.holding import Holding
@@ -75,7 +76,9 @@ class Server:
             fence=holding.lease,
             shell_text=_shell_text_allowed(settings),
         )
-        self._placer = Placer(settings, self._database, ask=lambda site, asked: self._site(site).ask(asked))
+        self._placer = Placer(
+            settings, self._database, ask=lambda site, asked: self._site(site).ask(asked), shut=self._shut
+        )
 
     def stop(self) -> None:
         """End at the next round. From a handler of signals."""
@@ -119,6 +122,10 @@ class Server:
                 self._holding.tend(now)
                 for supervisor in self._supervisors.values():
                     supervisor.tend()
+                for site in self._sites.values():
+                    if site.tend():
+                        resumed = self._engine.resume_site(site.name)
+                        log.info("site.works_again", site=site.name, resumed=len(resumed))
                 self._drop_silent(now)
                 self.view = self._seen(now)
                 if self._idle(now):
@@ -197,14 +204,17 @@ class Server:
             site.order(order)
             touched.add(site)
         for name, token in effects.kills:
-            for never_left in self._site(name).kill([token]):
+            with effect("kills.send"):
+                unsent = self._site(name).kill([token])
+            for never_left in unsent:
                 run_id, number, attempt = split_token(never_left)
                 outcome = Outcome(FailureClass.CANCELLED, "cancelled before it began")
                 self._engine.feed(run_id, events.TaskEnded(time.time(), number, attempt, outcome))
         for run_id, place in effects.places:
             self._placer.begin(run_id, place)
         for site in touched:
-            site.flush()
+            with effect("orders.send"):
+                site.flush()
         for run in effects.finished:
             self._finished(run)
         if effects.kills:
@@ -287,15 +297,17 @@ class Server:
                 self._replies.append((peer, self._cancel(message)))
             case protocol.Retry():
                 self._replies.append((peer, self._retry(message)))
+            case protocol.Resume():
+                self._replies.append((peer, self._resume(message)))
             case protocol.Peek():
                 progress, waits = (
                     {t: p for t, p in shown.items() if t.startswith(message.run_id)}
                     for shown in (self._progress, self._waits)
                 )
                 waits |= self._placer.waits(message.run_id)
-                peer.send(protocol.Live(progress, waits, self._connected()))
+                peer.send(protocol.Live(progress, waits, self._connected(), self._shut()))
             case protocol.Ping():
-                peer.send(protocol.Pong(os.getpid(), VERSION, self._connected(), len(self._engine.runs)))
+                peer.send(protocol.Pong(os.getpid(), VERSION, self._connected(), len(self._engine.runs), self._shut()))
             case protocol.Stop():
                 self._stopping = True
                 self._replies.append((peer, protocol.Accepted("")))
@@ -336,6 +348,7 @@ class Server:
             files=message.files,
             username=message.username,
             host=message.host,
+            instead_of=message.instead_of,
         )
         self._engine.submit(run)
         return protocol.Accepted(run.id)
@@ -353,6 +366,17 @@ class Server:
             return protocol.Refused(error.sentence, error.hint, error.exit_code)
         return protocol.Accepted(message.run_id)
 
+    def _resume(self, message: protocol.Resume) -> protocol.Message:
+        if message.site:
+            if message.site in self._sites:
+                self._sites[message.site].breaker.try_now()
+            return protocol.Resumed(tuple(self._engine.resume_site(message.site)))
+        try:
+            self._engine.resume(message.run_id)
+        except BeamwayError as error:
+            return protocol.Refused(error.sentence, error.hint, error.exit_code)
+        return protocol.Resumed((message.run_id,))
+
     def _reported(self, peer: Peer, report: protocol.Report) -> None:
         if isinstance(peer, RemoteAgent) and peer.over:
             return  # it has lost its site: whoever has it now finds out what became of its attempts
@@ -369,11 +393,13 @@ class Server:
             self._waits.pop(event.token, None)
             run_id, number, attempt = split_token(event.token)
             if isinstance(event, protocol.Started):
+                if peer.site is not None:
+                    peer.site.breaker.began()
                 self._engine.feed(run_id, events.TaskStarted(event.at, number, attempt))
             else:
                 self._progress.pop(event.token, None)
                 if peer.site is not None:
-                    peer.site.ended(event.token)
+                    peer.site.ended(event.token, event.outcome)
                 self._engine.feed(run_id, events.TaskEnded(time.time(), number, attempt, event.outcome))
         if peer.site is not None:
             peer.site.flush()
@@ -389,6 +415,10 @@ class Server:
 
     def _connected(self) -> tuple[str, ...]:
         return tuple(s.name for s in self._sites.values() if s.connected)
+
+    def _shut(self) -> dict[str, tuple[float, str]]:
+        """Sites to which nothing is sent at the moment: since when, and why."""
+        return {s.name: (s.breaker.since, s.breaker.sentence) for s in self._sites.values() if s.breaker.since}
 
     def _idle(self, now: float) -> bool:
         if self._engine.runs or self._remote or any(p.site is None for p in self._peers):

@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from orchestrator.locks import agent_lock, locked
+from orchestrator.outside import effect
 
 FIRST_DELAY_S, MOST_DELAY_S, STEADY_S = 0.2, 30.0, 60.0
 
@@ -45,7 +46,7 @@ class Supervisor:
         self._started_at = now
         path = self._log_path()
         path.parent.mkdir(exist_ok=True, mode=0o700)
-        with path.open("ab") as output:
+        with path.open("ab") as output, effect("agent.start"):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator.agent", self._site],
                 env={**os.environ, "BEAMWAY_HOME": str(self._home)},

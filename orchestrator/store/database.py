@@ -7,6 +7,7 @@ a writing one while another writer is active.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from orchestrator.errors import SettingsError, Unavailable
 
-HEAD = "0009"  # the migration this code expects; checked against the files by a test
+HEAD = "0010"  # the migration this code expects; checked against the files by a test
 UPGRADING = 0x6265616D  # PostgreSQL's lock of that number: one upgrade at a time
+_alembic = threading.Lock()  # it keeps what it works on in module variables
 READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
@@ -113,7 +115,7 @@ class Database:
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-        with self.write() as connection:
+        with _alembic, self.write() as connection:
             if self.postgresql:
                 from orchestrator.store import postgresql
 

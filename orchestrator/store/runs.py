@@ -22,6 +22,7 @@ from orchestrator.model import RUN_ENDED, FileSpec, Plan, Run, RunStatus, StageS
 from orchestrator.store import leases, schema
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
+from orchestrator.store.letters import Box, Letter
 from orchestrator.store.texts import storable
 
 log = structlog.get_logger()
@@ -37,6 +38,7 @@ class Request(Struct, frozen=True):
     files: tuple[str, ...]
     username: str
     host: str
+    instead_of: str = ""
 
 
 class Learned(Struct, frozen=True):
@@ -64,6 +66,8 @@ class Changed(Struct, frozen=True):
     new: bool
     stages: tuple[str, ...]
     tasks: tuple[int, ...]
+    letter: Letter | None = None  # it has failed for good
+    dealt_with: tuple[str, ...] = ()  # runs that need no letter any more
 
 
 class Summary(Struct, frozen=True):
@@ -114,6 +118,7 @@ class Writer:
             ),
             schema.tasks,
         )
+        self._letters = Box(database)
         self._put_event = database.prepare(insert(schema.events), schema.events, without=("seq",))
 
     def save(self, changes: Sequence[Changed], events: Sequence[EventRow], *, fence: Lease | None = None) -> None:
@@ -148,6 +153,11 @@ class Writer:
                 self._put_stage(connection, stages)
                 self._put_task(connection, tasks)
                 self._put_event(connection, [_event_row(e) for e in events])
+                self._letters.save(
+                    connection,
+                    [c.letter for c in changes if c.letter is not None],
+                    [run_id for c in changes for run_id in c.dealt_with],
+                )
         except BaseException:
             self._plans.clear()  # those of this batch may not be there
             raise
@@ -162,7 +172,9 @@ class Writer:
                 self._plans.clear()
             self._plans[shared] = digest
             plans.append({"digest": digest, "doc": shared})
-        request = Request(plan.variables, plan.supplied, plan.files, plan.directory, run.files, run.username, run.host)
+        request = Request(
+            plan.variables, plan.supplied, plan.files, plan.directory, run.files, run.username, run.host, run.instead_of
+        )
         return {
             "id": run.id,
             "workflow": storable(plan.workflow),
@@ -271,6 +283,7 @@ def _load(connection: Connection, run_id: str) -> Run:
         parent=row["parent"],
         username=request.username,
         host=request.host,
+        instead_of=request.instead_of,
     )
 
 

@@ -158,3 +158,19 @@ leases = Table(
     Column("until", Float, nullable=False),  # by the database's clock
     Column("doc", Text, nullable=False),
 )
+
+# Runs that failed for good and that nobody has dealt with; `doc`: arguments that another one in its place is to have.
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("run_id", String(64), primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("workflow", Text, nullable=False),
+    Column("experiment", Text, nullable=False),
+    Column("site", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("failure", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("doc", Text, nullable=False),
+    Index("ix_dead_letters_at", "at"),
+)

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from orchestrator.errors import InputError, nearest
+from orchestrator.outside import effect
 from orchestrator.transfer import disk
 from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, TransferReport
 from orchestrator.transfer.survey import Fingerprint, Survey, survey
@@ -181,7 +182,8 @@ def _copy_tree(job: _Job, target: str) -> None:
                 raise _changed(job.listed.root)
             if fresh:
                 _no_strangers(job.listed, place)
-                os.rename(place, target)
+                with effect("file.publish"):
+                    os.rename(place, target)
                 disk.sync_folder(os.path.dirname(target))
         except BaseException as error:
             # What was copied stays for the next try, unless the room is needed or nobody wants it any more.
@@ -300,7 +302,8 @@ def _write(job: _Job, source: int, path: str, seen: Fingerprint, target: str) ->
             _check_unchanged(path, seen)
             if os.fstat(out).st_size != seen.size:
                 raise TransferError(f"The copy '{target}' is not as long as its source.")
-            os.rename(part, target)
+            with effect("file.publish"):
+                os.rename(part, target)
         except BaseException:
             with suppress(OSError):
                 os.unlink(part)

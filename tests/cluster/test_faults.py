@@ -36,6 +36,9 @@ def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with product(tmp_path_factory.mktemp("faults"), profile_toml(cluster, **changes), slurm) as made:
         patient = {**changes, "policies": {"fallback": []}, "identity": {"name": "patient"}}
         (made.home / "sites" / "patient.toml").write_text(profile_toml(cluster, **patient))
+        hurried = {**patient, "scheduler": {"command_timeout_s": 3.0, "down_after_s": 5.0}}
+        hurried["identity"] = {"name": "hurried"}
+        (made.home / "sites" / "hurried.toml").write_text(profile_toml(cluster, **hurried))
         yield made
 
 
@@ -87,6 +90,41 @@ def test_the_controller_is_down_for_a_minute(here: Product, cluster: Cluster) ->
         run = here.wait(run_id)
         assert (run.status, attempts(run)) == (RunStatus.DONE, [1]), run.error
         assert len(here.began(name)) == len(here.ended(name)) == 1
+
+
+@pytest.mark.parametrize("mode", ["batch", "pilot"])
+def test_a_site_that_is_down_holds_its_runs_and_they_go_on_by_themselves(
+    mode: str, here: Product, cluster: Cluster
+) -> None:
+    cluster.stop_controller()
+    try:
+        run_id = here.start({"01-A": here.stage(f"held-{mode}")}, site="hurried", mode=mode)
+        said = here.until_why(run_id, "on hold because site 'hurried' is down")
+        assert said.contact
+        assert here.client.run(run_id).status is RunStatus.HELD
+        assert here.client.stop_service()
+    finally:
+        cluster.start_controller()
+    here.client.ensure_service()
+    run = here.wait(run_id, 150)
+    assert (run.status, [t.used for t in run.tasks.values()]) == (RunStatus.DONE, [{}]), run.error
+    assert len(here.began(f"held-{mode}")) == len(here.ended(f"held-{mode}")) == 1
+
+
+def test_a_held_run_that_is_cancelled_is_over_when_its_site_can_say_that_there_is_no_job(
+    here: Product, cluster: Cluster
+) -> None:
+    cluster.stop_controller()
+    try:
+        run_id = here.start({"01-A": here.stage("held-cancelled")}, site="hurried")
+        here.until_why(run_id, "on hold because site 'hurried' is down")
+        here.client.cancel(run_id)
+        here.until_why(run_id, "It is being cancelled")
+    finally:
+        cluster.start_controller()
+    assert here.wait(run_id).status is RunStatus.ABORTED
+    assert here.jobs_of(run_id) == []
+    assert here.began("held-cancelled") == []
 
 
 def test_a_node_dies(here: Product, cluster: Cluster) -> None:

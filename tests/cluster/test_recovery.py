@@ -147,18 +147,22 @@ def test_an_agent_dies_while_its_block_waits_in_the_queue(here: Product, cluster
 
 
 def test_an_interchange_is_killed(here: Product) -> None:
-    """What it knew is gone: the calls at work are lost and begun again, with other blocks."""
+    """What it knew is gone: its calls at work are lost and begun again, with other blocks. Other pilots go on."""
     run_id = here.start({"01-a": call(here, "orphaned", 60.0), "02-b": call(here, "before")})
     here.until_began("orphaned")
     here.until(lambda: here.client.run(run_id).tasks[1].status is TaskStatus.DONE, 20, "the end of the short one")
     before, (interchange,) = pilots(here), interchanges(here)
+    other = here.start({"01-a": call(here, "beside", 60.0)}, queue="debug")
+    here.until_began("beside")
     interchange.kill()
     here.until_began("orphaned", 2)
     here.go("orphaned")
+    here.go("beside")
     run = here.wait(run_id)
     assert run.status is RunStatus.DONE, run.error
     assert [t.used for t in run.tasks.values()] == [{FailureClass.LOST: 1}, {}]
     assert len(here.ended("orphaned")) == len(here.began("before")) == 1
+    once(here, here.wait(other), "beside")
     here.until(lambda: not pilots(here) & before, WORKERS_END_S, "the end of the blocks without an interchange")
 
 
@@ -218,6 +222,23 @@ def test_no_block_outlives_its_lease_when_no_agent_comes(here: Product, cluster:
     assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in left)
     assert here.began("never") == here.ended("alone") == []
     here.client.cancel(run_id)
+
+
+def test_an_agent_that_is_stopped_in_order_leaves_nothing(here: Product) -> None:
+    run_id = here.start({"01-a": call(here, "ordered", 60.0)})
+    here.until_began("ordered")
+    before, left = pilots(here), interchanges(here)
+    stop_service(here)  # it would start the next one
+    kill_agent(here, number=signal.SIGTERM)
+    here.until(lambda: not agent(here), 30, "the end of the agent")
+    here.until(lambda: not pilots(here), 15, "an empty queue")
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in left)
+    assert states(here) == []
+    here.go("ordered")
+    run = here.wait(run_id)
+    assert run.status is RunStatus.DONE, run.error
+    assert len(here.ended("ordered")) == 1
+    assert not pilots(here) & before
 
 
 def test_a_cancel_reaches_a_call_that_no_agent_was_there_for(here: Product) -> None:

@@ -16,7 +16,7 @@ import pytest
 from orchestrator.client import Client
 from orchestrator.definition import loader
 from orchestrator.errors import Conflict, Denied, NotFound, UserError
-from orchestrator.model import RunStatus
+from orchestrator.model import Placing, RunStatus
 from tests.conftest import submit, wait, workflow
 from tests.http.conftest import Running
 
@@ -83,6 +83,57 @@ def test_what_each_role_may(running: Running) -> None:
     assert running.ask("GET", "/runs", "agent").status_code == 403
     assert running.ask("POST", "/sites/elsewhere/agents", "agent", content="[]").status_code == 403
     assert running.ask("GET", "/tokens", "operator").status_code == 403
+
+
+def test_a_hold_is_seen_and_resumed_over_http(running: Running, tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    retries = {"authentication": {"exitCodes": [77]}}
+    held = workflow(s01={"command": f"test -e {door} || exit 77", "retries": retries})
+    with running.client("author") as author:
+        run_id = submit(author, held)
+        over = time.monotonic() + 60
+        while not author.runs(status="held"):
+            assert time.monotonic() < over
+            time.sleep(0.05)
+        assert "on hold" in author.why(run_id).sentence
+        door.touch()
+        with pytest.raises(Denied):
+            author.resume(site="local")
+        assert author.resume(run_id) == (run_id,)
+        assert wait(author, run_id).status is RunStatus.DONE
+    with running.client("operator") as operator:
+        assert operator.resume(site="local") == ()
+        service = operator.service()
+        assert service is not None
+        assert service.shut == {}
+
+
+def test_dead_letters_over_http(running: Running, tmp_path: Path) -> None:
+    made = workflow(s01={"command": "test $word = right"})
+    made |= {"arguments": {"word": {"choices": ["wrong", "right"]}}}
+    with running.client("author") as author:
+        run_id = submit(author, made, {"word": "wrong"})
+        wait(author, run_id)
+        assert run_id in [x.run_id for x in author.dead(site="local")]
+    with running.client("user") as other:
+        assert other.letter(run_id).failure == "user error"
+        with pytest.raises(Denied):
+            other.dismiss(run_id)
+    with running.client("author") as author:
+        with pytest.raises(UserError):
+            author.fix(run_id, {"word": "left"})
+        assert author.fix(run_id, {"word": "right"}).fixes == {"word": "right"}
+        again = wait(author, author.resend(run_id))
+        assert (again.status, again.instead_of) == (RunStatus.DONE, run_id)
+        with pytest.raises(NotFound):
+            author.letter(run_id)
+
+
+def test_a_priority_goes_over_http(running: Running) -> None:
+    with running.client("author") as author:
+        plan = author.plan(loader.load(hello()), {"word": "hi"}, placing=Placing(priority="live"))
+        run = author.run(author.submit(plan))
+    assert run.plan.stages[0].placing.priority == "live"
 
 
 def test_nobody_gets_in_without_a_good_token(running: Running) -> None:

@@ -100,6 +100,11 @@ class World:
                 assert state.done == state.tasks, "a stage is done only when every task of it is"
             if state.status is StageStatus.RUNNING:
                 assert state.open == sum(t.status not in TASK_ENDED for t in tasks)
+            assert state.on_hold == sum(t.status is TaskStatus.ON_HOLD for t in tasks)
+        if self.run.status is RunStatus.HELD:
+            going = [t for t in self.run.tasks.values() if t.status not in TASK_ENDED and not t.held]
+            assert going
+            assert all(t.status is TaskStatus.ON_HOLD and t.hold and t.hold.reason for t in going)
         if self.run.status in RUN_ENDED:
             assert all(t.status in TASK_ENDED for t in self.run.tasks.values())
         if self.run.status is RunStatus.DONE:
@@ -321,15 +326,18 @@ def test_every_history_ends_and_keeps_the_rules(stages: tuple[StagePlan, ...], s
             event = e.Recovered(world.at)
         elif roll < 0.21:
             event = e.CancelAsked(world.at)
+        elif roll < 0.23:
+            event = e.ResumeAsked(world.at, dice.choice([(), ("",), ("elsewhere",)]))
         elif open_tasks:
             task = dice.choice(open_tasks)
             if task.due_at and dice.random() < 0.8:
-                event = e.TaskDue(world.at + 1000.0, task.number)
+                event = e.TaskDue(world.at + 5000.0, task.number)
             elif dice.random() < 0.3:
                 event = e.TaskStarted(world.at, task.number, task.attempt)
             else:
                 failure = dice.choice(FAILURES)
-                event = e.TaskEnded(world.at, task.number, task.attempt, Outcome(failure, "x"))
+                outcome = Outcome(failure, "x", unsure=failure is FailureClass.DOWN and dice.random() < 0.5)
+                event = e.TaskEnded(world.at, task.number, task.attempt, outcome)
         else:
             continue
         past.append(event)

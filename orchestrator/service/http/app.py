@@ -11,9 +11,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator import protocol
+from orchestrator import codec, protocol
 from orchestrator.errors import Unavailable
-from orchestrator.service.http import agents, events, metrics, problems, runs, shapes, sites, tokens, workflows
+from orchestrator.service.http import agents, dead, events, metrics, problems, runs, shapes, sites, tokens, workflows
 from orchestrator.service.http.context import Context, Here, Permit
 from orchestrator.service.permission import Action
 from orchestrator.store import runs as store
@@ -38,6 +38,10 @@ def status(here: Here) -> shapes.Status:
         version=VERSION,
         active=pong is not None,
         agents=list(pong.agents) if pong else [],
+        shut=[
+            shapes.Shut(site=name, since=codec.iso(since), why=text)
+            for name, (since, text) in (pong.shut if pong else {}).items()
+        ],
         unfinished=pong.active if pong else 0,
         runs=store.counts(here.database),
         site=here.settings.site,
@@ -54,7 +58,15 @@ def create(context: Context) -> FastAPI:
         redoc_url=None,
     )
     app.state.context = context
-    for router in (runs.router, workflows.router, events.router, sites.router, agents.router, tokens.router):
+    for router in (
+        runs.router,
+        dead.router,
+        workflows.router,
+        events.router,
+        sites.router,
+        agents.router,
+        tokens.router,
+    ):
         app.include_router(router, prefix=API)
     for router in (status_router, tokens.own_router):
         app.include_router(router, prefix=API)

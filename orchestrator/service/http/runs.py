@@ -191,5 +191,13 @@ def retry(run_id: str, asked: shapes.RetryRequest, here: Here, asking: Who) -> s
     return shapes.Changed(id=found.id)
 
 
+@router.post("/runs/{run_id}/resume", status_code=202, dependencies=[Depends(Permit(Action.CHANGE_OWN))])
+def resume(run_id: str, here: Here, asking: Who) -> shapes.Resumed:
+    """Try at once what of it is on hold."""
+    found = _find(here, run_id)
+    permission.check(asking, Action.CHANGE_OWN, owner=found.username)
+    return shapes.Resumed(runs=list(here.ask(protocol.Resume(found.id), protocol.Resumed).runs))
+
+
 def _find(here: Context, run_id: str) -> Run:
     return store.load(here.database, store.find(here.database, run_id))

@@ -22,6 +22,8 @@ class PlacingShape(Strict):
     reservation: str = ""
     mode: str = Field(default="", pattern="^(|pilot|batch)$", description="Warm workers, or a job for each task.")
 
+    priority: str = Field(default="", pattern="^(|live|normal|backfill)$", description="Whose work goes first.")
+
     def placing(self) -> Placing:
         return Placing(**self.model_dump())
 
@@ -48,6 +50,28 @@ class Begun(BaseModel):
 
 class Changed(BaseModel):
     id: str
+
+
+class LetterShape(BaseModel):
+    """A run that failed for good and that nobody has dealt with."""
+
+    run_id: str
+    at: str | None = Field(description="When it failed.")
+    workflow: str
+    experiment: str
+    site: str
+    stage: str
+    failure: str = Field(description="The class of the failure.")
+    reason: str
+    fixes: dict[str, str] = Field(description="Arguments that another run in its place is to have.")
+
+
+class FixRequest(Strict):
+    arguments: dict[str, str] = Field(min_length=1, description="Those at fault, with the values they should have.")
+
+
+class Resumed(BaseModel):
+    runs: list[str] = Field(description="Of these something that was on hold is tried.")
 
 
 class CancelRequest(Strict):
@@ -97,10 +121,19 @@ class EventShape(BaseModel):
     text: str
 
 
+class Shut(BaseModel):
+    """A site to which nothing is sent."""
+
+    site: str
+    since: str | None
+    why: str
+
+
 class Status(BaseModel):
     version: str
     active: bool = Field(description="Has this service the engine? Else it stands by.")
     agents: list[str] = Field(description="Sites whose agent is connected.")
+    shut: list[Shut] = Field(description="Sites to which nothing is sent at the moment.")
     unfinished: int
     runs: dict[str, int] = Field(description="How many are in each state.")
     site: str = Field(description="That of stages that name none.")

@@ -33,6 +33,12 @@ def site(name: str, here: Here) -> shapes.SiteShape:
     return _shape(loader.load(name, here.settings.site_directories), _connected(here))
 
 
+@router.post("/sites/{name}/resume", status_code=202, dependencies=[Depends(Permit(Action.CHANGE_ANY))])
+def resume(name: str, here: Here) -> shapes.Resumed:
+    """Try at once everything that is on hold there."""
+    return shapes.Resumed(runs=list(here.ask(protocol.Resume(site=name), protocol.Resumed).runs))
+
+
 def _connected(here: Context) -> set[str]:
     try:
         return set(here.ask(protocol.Ping(), protocol.Pong).agents)

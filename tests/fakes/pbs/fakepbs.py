@@ -2,7 +2,8 @@
 
 Jobs really run, as processes of this host, by the ledger of `LocalScheduler` in FAKE_PBS_DIR. Jobs for more than one
 node wait for ever. Faults are words in FAKE_PBS_FAULTS or in the file `faults` of that folder: `lose-submit` (once: the
-job is taken, the answer is lost), `hang` (no command ends), `refuse` (no server), `bad-json` (a variable breaks it).
+job is taken, the answer is lost), `hang` (no command ends), `refuse` (no server), `bad-json` (a variable breaks it),
+`expired` (no job is taken, because the caller's ticket has expired).
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ def qsub(words: list[str]) -> int:
         parser.add_argument(f"-{letter}", dest=letter, default="")
     parser.add_argument("-l", dest="l", action="append", default=[])
     asked = parser.parse_args(words)
+    if "expired" in faults():
+        print("qsub: Your Kerberos ticket has expired", file=sys.stderr)
+        return 1
     if asked.q and asked.q not in QUEUES:
         print("qsub: Unknown queue", file=sys.stderr)
         return 170

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from orchestrator import codec
-from orchestrator.agent import batch, output
+from orchestrator import codec, jobscript
+from orchestrator.agent import batch, output, pulse
 from orchestrator.agent.around import Around
 from orchestrator.agent.batch import BatchExecutor
 from orchestrator.agent.ranks import RankOrder
 from orchestrator.agent.target import Shape, Target
 from orchestrator.agent.tracker import Tracker
 from orchestrator.errors import UserError
-from orchestrator.jobs import OVER, JobSpec, JobState, Refused, ReservationGone, SchedulerSilent
+from orchestrator.jobs import OVER, JobSpec, JobState, NotLetIn, Refused, ReservationGone, SchedulerSilent
 from orchestrator.model import FailureClass, Order, Outcome, Resources, StageKind
 from orchestrator.schedulers.local import LocalScheduler
 
@@ -42,7 +42,14 @@ class Site:
     def scheduler(self) -> LocalScheduler:
         return LocalScheduler(self.place / "ledger")
 
-    def open(self, scheduler: LocalScheduler | None = None, *, init: tuple[str, ...] = ()) -> BatchExecutor:
+    def open(
+        self,
+        scheduler: LocalScheduler | None = None,
+        *,
+        init: tuple[str, ...] = (),
+        silent_s: float = 0.0,
+        down_after_s: float = 120.0,
+    ) -> BatchExecutor:
         scheduler = scheduler or self.scheduler
         tracker = Tracker(scheduler, poll_s=1.0)
         made = BatchExecutor(
@@ -52,6 +59,8 @@ class Site:
             init=init,
             environment={"PYTHONPATH": str(ROOT)},
             told=lambda token, since, text: self.told.append(text),
+            silent_s=silent_s,
+            down_after_s=down_after_s,
         )
         made.start()
         tracker.start()
@@ -250,6 +259,7 @@ def deaf(site: Site, *errors: Exception) -> Deaf:
     [
         (Refused("Invalid partition."), FailureClass.SITE),
         (ReservationGone("No reservation 'x'."), FailureClass.RESERVATION),
+        (NotLetIn("Your ticket has expired."), FailureClass.AUTHENTICATION),
         (UserError("'a:b' cannot be a path."), FailureClass.USER),
         (RuntimeError("a bug"), FailureClass.LOST),
     ],
@@ -267,6 +277,18 @@ def test_silence_is_waited_out_and_looked_behind(site: Site, monkeypatch: pytest
     assert scheduler.known == [False, True, True]
     assert "the scheduler does not answer: No answer." in site.told
     assert site.ran() == 1
+
+
+def test_after_long_silence_the_site_is_down_and_the_job_may_be_there(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "SILENT_RETRY_S", 0.05)
+    executor = site.open(deaf(site, *[SchedulerSilent("No answer.")] * 1000), down_after_s=0.2)
+    found = outcome(executor, site.order("true"))
+    assert (found.failure, found.unsure) == (FailureClass.DOWN, True)
+    assert found.reason == "the scheduler does not answer: No answer."
+    again = outcome(site.open(), replace(site.order("echo >>ran"), adopt=True))
+    assert (again.failure, site.ran()) == (None, 1)
 
 
 def test_what_is_cancelled_while_the_scheduler_is_silent_is_never_submitted(
@@ -313,3 +335,14 @@ def test_attempts_that_have_not_begun_are_known(site: Site) -> None:
     assert future.result(WAIT_S).failure is None
     assert executor.waiting() == []
     assert executor.of("run.0.1") == ("", None)
+
+
+def test_a_job_that_gives_no_sign_of_life_is_cancelled_and_lost(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "LOOK_S", 0.0)
+    monkeypatch.setattr(jobscript, "BEAT_S", 1000)  # as one whose node has stopped
+    order = site.order("touch began; sleep 60")
+    found = outcome(site.open(silent_s=1.0), order)
+    assert (found.failure, found.job) == (FailureClass.LOST, "1")
+    assert found.reason.startswith("job 1 runs, says the scheduler, but has given no sign of life for ")
+    until(lambda: site.scheduler.jobs(["1"])["1"].state is JobState.CANCELLED)
+    assert (site.place / "work" / "began").exists()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 from parsl.executors.base import ParslExecutor
+from parsl.executors.high_throughput.executor import HTEXFuture
 
 from orchestrator import codec
-from orchestrator.agent import batch, cluster, output
+from orchestrator.agent import attach, batch, cluster, output
 from orchestrator.agent.around import Around
 from orchestrator.agent.cluster import Cluster
 from orchestrator.agent.target import Shape, Target
@@ -225,6 +227,44 @@ def test_an_adopted_order_that_a_worker_had_begun_is_not_begun_again(left: Outco
         Path(paths.exit).write_text(codec.dumps(left))
     world.open().begin(replace(order, adopt=True))
     assert world.arrived["r.0.1"] == (left or Outcome(FailureClass.LOST, "the agent died under it"))
+
+
+def test_an_outcome_on_the_disk_counts_although_nobody_saw_it_begin(world: World) -> None:
+    order = world.order()
+    (world.place / "logs").mkdir()
+    left = Outcome(metrics={"n": 1})
+    Path(output.Paths(order).exit).write_text(codec.dumps(left))
+    world.open().begin(replace(order, adopt=True))
+    assert world.arrived == {"r.0.1": left}
+
+
+def found(world: World, site: Cluster) -> attach.Found:
+    """A call that an earlier agent had handed over, and that runs."""
+    pilot = SimpleNamespace(tokens={}, begun=set(), provider=SimpleNamespace(blocks={}))
+    task = attach.Found(str(world.place / "logs" / "mark"), HTEXFuture(1), running=True)
+    site._found["r.0.1"] = cast("Any", (pilot, task))
+    return task
+
+
+def test_an_adopted_order_gets_the_outcome_of_what_an_earlier_agent_began(world: World) -> None:
+    site = world.open()
+    task, left = found(world, site), Outcome(metrics={"n": 1})
+    assert site.has_found_running()
+    site.begin(world.order(adopt=True))
+    assert (world.arrived, site.has_found_running()) == ({}, False)
+    assert site._in_pilot["r.0.1"][1].token == "r.0.1"
+    task.future.set_result(codec.dumps(left))
+    assert world.outcome() == left
+
+
+def test_what_an_earlier_agent_began_and_nobody_wants_is_marked_and_arrives_when_it_has_ended(world: World) -> None:
+    site = world.open()
+    task = found(world, site)
+    site.end_unknown("r.0.1")
+    assert Path(task.mark).exists()
+    assert world.arrived == {}
+    task.future.set_result(codec.dumps(Outcome()))
+    assert world.outcome().failure is FailureClass.CANCELLED
 
 
 def test_an_adopted_order_that_left_no_trace_begins(world: World) -> None:

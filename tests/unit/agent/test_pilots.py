@@ -11,13 +11,14 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.agent import blocks, pilots
+from orchestrator import codec
+from orchestrator.agent import attach, blocks, pilots
 from orchestrator.agent.around import Around
 from orchestrator.agent.pilots import DEAD_STARTS, TAKEN_AWAY, YIELD_S, Pilot, Pilots
 from orchestrator.agent.provider import Block
 from orchestrator.agent.target import MARGIN_S, Shape, Target
 from orchestrator.errors import BeamwayError
-from orchestrator.jobs import OVER, Job, JobState, Refused, ReservationGone, SchedulerSilent
+from orchestrator.jobs import OVER, Job, JobState, NotLetIn, Refused, ReservationGone, SchedulerSilent
 from orchestrator.model import FailureClass, Outcome
 from tests.unit.agent.test_target import profile
 
@@ -53,6 +54,9 @@ class Executor:
         self.blocks_to_job_id: dict[str, str] = {}
         self.job_ids_to_block: dict[str, str] = {}
         self.saved = 0
+        self.lost = ""
+        self.calls: list[str] = []
+        self.interchange_proc = SimpleNamespace(kill=lambda: self.calls.append("kill"))
         self.held: list[str] = []
         self.connected: list[str] = []
 
@@ -66,6 +70,12 @@ class Executor:
 
     def save(self, *_state: object) -> None:
         self.saved += 1
+
+    def trouble(self) -> str:
+        return self.lost
+
+    def let_go(self) -> None:
+        self.calls.append("let go")
 
     def connected_blocks(self) -> list[str]:
         return self.connected
@@ -207,6 +217,7 @@ def test_a_reservation_about_to_close_gets_no_block(world: World) -> None:
     [
         (Refused("Invalid account."), FailureClass.SITE),
         (ReservationGone("No 'beam'."), FailureClass.RESERVATION),
+        (NotLetIn("Your ticket has expired."), FailureClass.AUTHENTICATION),
         (SchedulerSilent("No answer."), None),
     ],
 )
@@ -220,6 +231,34 @@ def test_what_waits_for_a_refused_block_is_given_up_and_what_runs_is_not(
     world.tend(pilot)
     expected = [("r.1.1", Outcome(failure, trouble.sentence))] if failure else []
     assert world.given_up == expected
+
+
+@pytest.mark.parametrize("by_tracker", [True, False])
+def test_after_long_silence_what_waits_for_workers_is_given_up_once(by_tracker: bool, world: World) -> None:
+    pilot, provider, _ = world.pilot()
+    pilot.tokens = {"r.0.1": 0.0}
+    long_ago = time.time() - world.pilots._profile.scheduler.down_after_s - 1
+    world.tracker.silent_words = "No answer."
+    if by_tracker:
+        world.tracker.silent_since = long_ago
+    else:
+        provider.refuses = SchedulerSilent("No answer.")
+        world.tend(pilot)
+        assert world.given_up == []
+        pilot.silent_since = long_ago
+    world.tend(pilot)
+    assert world.given_up == [("r.0.1", Outcome(FailureClass.DOWN, "the scheduler does not answer: No answer."))]
+    assert pilot.silent_since == 0.0
+
+
+def test_a_block_that_runs_shows_that_the_site_is_not_down(world: World) -> None:
+    pilot, _, _ = world.pilot()
+    pilot.tokens = {"r.0.1": 0.0}
+    world.tend(pilot)
+    run(pilot.blocks[0])
+    world.tracker.silent_since = time.time() - world.pilots._profile.scheduler.down_after_s - 1
+    world.tend(pilot)
+    assert world.given_up == []
 
 
 @pytest.mark.parametrize("state", sorted(OVER - TAKEN_AWAY))
@@ -333,3 +372,60 @@ def test_a_label_is_a_plain_word() -> None:
 
 def test_braces_of_a_container_survive_the_launch_command() -> None:
     assert "'{{x}}'" in blocks.launch_command(Around(program=("run", "{x}", "python")))
+
+
+def test_a_new_block_is_written_down_for_the_next_agent(world: World) -> None:
+    pilot, provider, executor = world.pilot()
+    pilot.tokens["r.0.1"] = time.time()
+    world.tend(pilot)
+    assert (len(provider.blocks), executor.saved) == (1, 1)
+    world.tend(pilot)
+    assert executor.saved == 1
+
+
+def test_a_block_that_gives_no_sign_of_life_is_ended_and_replaced(world: World) -> None:
+    pilot, provider, _ = world.pilot()
+    pilot.tokens["r.0.1"] = time.time()
+    world.tend(pilot)
+    block = provider.blocks["1"]
+    run(block)
+    block.connected = True
+    limit_s = world.pilots._profile.execution.silent_s
+    block.pulse = cast("Any", SimpleNamespace(silent_s=lambda *, runs: limit_s if runs else 0.0))
+    world.tend(pilot)
+    assert provider.cancelled == []
+    block.pulse = cast("Any", SimpleNamespace(silent_s=lambda *, runs: limit_s + 1 if runs else 0.0))
+    world.tend(pilot)
+    assert provider.cancelled == ["1"]
+    assert [b.job_id for b in pilot.blocks] == ["2"]
+
+
+def test_only_pilots_that_cannot_go_on_are_dropped(world: World) -> None:
+    lost, lost_provider, lost_executor = world.pilot()
+    well, well_provider, well_executor = world.pilot(replace(TARGET, queue="fast"))
+    for pilot in (lost, well):
+        pilot.tokens["r.0.1"] = time.time()
+        world.tend(pilot)
+    lost_executor.lost = "the interchange has died"
+    assert world.pilots.trouble() == "the interchange has died"
+    world.pilots.drop_lost()
+    assert (lost_provider.cancelled, well_provider.cancelled) == (["1"], [])
+    assert (lost_executor.calls, well_executor.calls) == (["kill", "let go"], [])
+
+
+@pytest.mark.parametrize("text", ["{", '{"label": "old"}'])
+def test_what_cannot_be_gone_on_with_is_forgotten(world: World, tmp_path: Path, text: str) -> None:
+    world.pilots._states = tmp_path / "pilots"
+    world.pilots._states.mkdir()
+    (world.pilots._states / "old.json").write_text(text)
+    assert world.pilots.take_over() == {}
+    assert list(world.pilots._states.iterdir()) == []
+
+
+def test_pilots_of_another_profile_are_not_gone_on_with(world: World, tmp_path: Path) -> None:
+    world.pilots._states = tmp_path / "pilots"
+    world.pilots._states.mkdir()
+    old = attach.State("old", TARGET, "another profile", 2**22 + 1, (1, 2, 3), 4, "")
+    (world.pilots._states / "old.json").write_text(codec.dumps(old))
+    assert world.pilots.take_over() == {}
+    assert world.pilots.all() == list(world.pilots._states.iterdir()) == []

@@ -57,6 +57,12 @@ def test_transient_codes(shell: Shell, tmp_path: Path, status: int, codes: tuple
     assert outcome.failure is FailureClass.TRANSIENT
 
 
+def test_an_exit_code_that_means_sign_in_first(shell: Shell, tmp_path: Path) -> None:
+    assert shell.run(order(tmp_path, "exit 77")).failure is FailureClass.USER
+    outcome = shell.run(order(tmp_path, "exit 77", authentication_codes=(77,)))
+    assert (outcome.failure, outcome.exit_status) == (FailureClass.AUTHENTICATION, 77)
+
+
 def test_the_environment_is_clean_so_that_unset_names_are_empty(tmp_path: Path) -> None:
     shell = Shell({**os.environ, "smooth": "leaked"}, log_cap_bytes=1000)
     outcome = shell.run(order(tmp_path, 'echo "[$smooth][$gpuID]"'))

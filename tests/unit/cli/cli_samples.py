@@ -22,6 +22,7 @@ from orchestrator.model import (
     Definition,
     FailureClass,
     Finding,
+    Hold,
     Outcome,
     Placing,
     Plan,
@@ -36,6 +37,7 @@ from orchestrator.model import (
     TaskStatus,
 )
 from orchestrator.settings import Settings
+from orchestrator.store.letters import Letter
 from orchestrator.store.runs import EventRow, Summary
 
 
@@ -90,6 +92,16 @@ def running() -> Run:
     )
 
 
+def held(**more: Any) -> Run:
+    """Its only task that could go on waits for its site."""
+    outcome = Outcome(FailureClass.DOWN, "nobody answers", unsure=True)
+    hold = Hold(FailureClass.DOWN, "nobody answers", T0 + 3, **more)
+    waiting = task(0, "01-A", TaskStatus.ON_HOLD, outcome=outcome, hold=hold, site="local", due_at=T0 + 33)
+    run = running()
+    stage = replace(run.stages["01-A"], on_hold=1)
+    return replace(run, status=RunStatus.HELD, stages=run.stages.set("01-A", stage), tasks=Map({0: waiting}))
+
+
 def done() -> Run:
     findings = (Finding("/data/out.h5", "exists", True),)
     products = (Product("/data/out.h5", 2048, "the volume"),)
@@ -129,6 +141,7 @@ class FakeClient:
     def __init__(self, home: Path) -> None:
         self.settings = Settings(home=home)
         self.known: dict[str, Run] = {}
+        self.letters: dict[str, Letter] = {}
         self.planned = plan(command("01-A"))
         self.pong: protocol.Pong | None = protocol.Pong(1, "1", ("local",), 1)
         self.asked: list[tuple[str, ...]] = []
@@ -177,6 +190,30 @@ class FakeClient:
 
     def retry(self, run_id: str, stage: str = "") -> None:
         self.asked.append(("retry", run_id, stage))
+
+    def resume(self, run_id: str = "", *, site: str = "") -> tuple[str, ...]:
+        self.asked.append(("resume", run_id, site))
+        return (run_id,) if run_id else tuple(self.known)
+
+    def dead(self, *, limit: int = 0, **which: Any) -> list[Letter]:
+        self.asked.append(("dead", *(f"{k}={v}" for k, v in which.items() if v and k != "since")))
+        return [x for x in self.letters.values() if x.at >= which.get("since", 0.0)]
+
+    def letter(self, run_id: str) -> Letter:
+        return self.letters[run_id]
+
+    def fix(self, run_id: str, arguments: dict[str, str]) -> Letter:
+        self.letters[run_id] = replace(self.letters[run_id], fixes=self.letters[run_id].fixes | arguments)
+        return self.letters[run_id]
+
+    def resend(self, run_id: str) -> str:
+        if run_id not in self.letters:
+            raise NotFound(f"Run {run_id} is not on the list of dead letters.")
+        self.asked.append(("resend", run_id))
+        return f"{run_id}-again" if self.letters[run_id].fixes else run_id
+
+    def dismiss(self, run_id: str) -> None:
+        del self.letters[run_id]
 
     def why(self, run_id: str) -> Why:
         run, live = self.known[run_id], self.live(run_id) if self.pong else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from cli_samples import Beamway, FakeClient, Said
 
 from orchestrator import cli
@@ -20,7 +22,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
 
 
 @pytest.fixture
-def beamway(capfd: pytest.CaptureFixture[str]) -> Beamway:
+def beamway(capfd: pytest.CaptureFixture[str]) -> Iterator[Beamway]:
     """Call the command line in this process, through its real entry point."""
 
     def call(*words: str) -> Said:
@@ -28,4 +30,5 @@ def beamway(capfd: pytest.CaptureFixture[str]) -> Beamway:
         out, err = capfd.readouterr()
         return Said(exit_code, out, err)
 
-    return call
+    yield call
+    structlog.reset_defaults()  # commands send logs to the stderr of their process, which here ends with the test

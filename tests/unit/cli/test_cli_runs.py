@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_samples import ID, T0, Beamway, FakeClient, done, failed, running
+from cli_samples import ID, T0, Beamway, FakeClient, done, failed, held, running
 from immutables import Map
 from msgspec.structs import replace
 
@@ -173,3 +173,26 @@ def test_a_run_without_stages_yet(client: FakeClient, beamway: Beamway) -> None:
 )
 def test_durations(seconds: float | None, text: str) -> None:
     assert formats.duration(seconds) == text
+
+
+def test_a_hold_is_shown_with_its_reason(client: FakeClient, beamway: Beamway) -> None:
+    client.known[ID] = held()
+    assert "on hold nobody answers" in beamway("show", ID).out
+    record = beamway("show", ID, "--json").json
+    (hold,) = record["holds"]
+    assert (record["status"], hold["cause"], hold["since"]) == ("held", "site down", "2025-11-21T04:40:03.000+00:00")
+
+
+def test_resume_of_a_run_and_of_a_site(client: FakeClient, beamway: Beamway) -> None:
+    client.known[ID] = held()
+    assert beamway("resume", "last").out == "1 run tried again.\n"
+    assert beamway("resume", "--site", "far", "--json").json == {"runs": [ID]}
+    assert client.asked == [("resume", ID, ""), ("resume", "", "far")]
+    assert beamway("resume").exit_code == 2
+    assert beamway("resume", ID, "--site", "far").exit_code == 2
+
+
+def test_run_with_a_priority(client: FakeClient, beamway: Beamway) -> None:
+    assert beamway("run", "recon", "--priority", "live").exit_code == 0
+    assert ("placing", "priority=live") in client.asked
+    assert beamway("run", "recon", "--priority", "urgent").exit_code == 2

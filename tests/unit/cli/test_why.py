@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cli_samples import ID, T0, command, done, failed, plan, running, task
+from cli_samples import ID, T0, command, done, failed, held, plan, running, task
 from immutables import Map
 from msgspec.structs import replace
 
@@ -58,6 +58,7 @@ CASES: list[tuple[str, Run, str, float]] = [
         "the next is due in 5 s",
         T0 + 8,
     ),
+    ("held", held(), "1 task, on hold because site 'local' is down (nobody answers); it is tried again", T0 + 3),
     ("repeating", with_tasks(pending(due_at=T0 + 12), planned=REPEATED), "starts in 2 s; it ends when $n == 3", T0 + 1),
     ("deciding", with_tasks(planned=REPEATED), "whether to repeat it is being decided", T0 + 1),
     ("child", with_tasks(pending(), planned=StagePlan("01-A", StageKind.WORKFLOW, call="x")), "child run", T0 + 1),
@@ -95,6 +96,34 @@ def test_an_agent_that_is_away_is_named() -> None:
     answer = why(running(), replace(FACTS, agents=()))
     assert answer.sentence == "Stage '01-A' waits for the agent of site 'local', which is not connected."
     assert answer.contact == "the beamline desk"
+
+
+def test_a_hold_says_whom_to_call_and_where_to_sign_in() -> None:
+    answer = why(held(link="https://sign.in"), FACTS)
+    assert answer.contact == "the beamline desk"
+    assert answer.next == f"Sign in at https://sign.in. `beamway resume {ID}` tries at once."
+
+
+def test_an_attempt_that_tries_whether_a_hold_is_over_says_so() -> None:
+    hold = held().tasks[0].hold
+    answer = why(with_tasks(pending(hold=hold)), FACTS)
+    assert answer.details == ("Task 0 was on hold (nobody answers) and is being tried.",)
+
+
+def test_a_site_to_which_nothing_is_sent_is_named_with_whom_to_call() -> None:
+    answer = why(with_tasks(pending()), replace(FACTS, shut={"local": (T0 + 4, "3 runs in a row have failed there")}))
+    assert answer.sentence == (
+        "Stage '01-A', 1 task: nothing new is sent to site 'local', because 3 runs in a row have failed there."
+    )
+    assert (answer.since, answer.contact) == (T0 + 4, "the beamline desk")
+
+
+def test_what_is_on_hold_beside_work_is_a_detail() -> None:
+    run = held()
+    busy = task(1, "01-A", TaskStatus.RUNNING, started_at=T0 + 2)
+    answer = why(replace(run, status=RunStatus.RUNNING, tasks=run.tasks.set(1, busy)), FACTS)
+    assert "is computing: 1 task at work" in answer.sentence
+    assert "on hold because site 'local' is down" in answer.details[0]
 
 
 @pytest.mark.parametrize("failure", FailureClass)

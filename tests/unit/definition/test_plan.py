@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from orchestrator import codec
 from orchestrator.definition import graph, loader, plan
 from orchestrator.errors import ArgumentError, BeamwayError, DefinitionError, InputError
-from orchestrator.model import Definition, FailureClass, FileSpec, Plan, Repeat, Resources
+from orchestrator.model import Definition, FailureClass, FileSpec, Plan, Repeat, Resources, RetryRule
 
 from .conftest import DM, Kernels, compiled, load
 
@@ -256,6 +256,16 @@ def test_retries() -> None:
     rule = next(r for r in stage({**C, "retries": {"transient": spec}}).retries if r.failure is FailureClass.TRANSIENT)
     assert (rule.failure, rule.most, rule.delay_s, rule.factor) == (FailureClass.TRANSIENT, 3, 5.0, 1.5)
     assert (rule.delay_max_s, rule.exit_codes) == (60.0, (9, 137))
+
+
+def test_a_class_that_holds_has_exit_codes_and_no_budget() -> None:
+    found = stage({**C, "retries": {"authentication": {"exitCodes": [77]}}}).retries
+    assert RetryRule(FailureClass.AUTHENTICATION, 0, exit_codes=(77,)) in found
+    for wrong in (3, {"most": 3}, {"most": 3, "exitCodes": [77]}):
+        with pytest.raises(DefinitionError, match="on hold and has no budget"):
+            stage({**C, "retries": {"authentication": wrong}})
+    with pytest.raises(DefinitionError, match="no key 'site down'"):
+        stage({**C, "retries": {"site down": 1}})
 
 
 def test_kernels_are_retried_by_default(kernels: Kernels) -> None:

@@ -194,3 +194,33 @@ def test_what_cannot_be_tried_again(database: Database, tmp_path: Path) -> None:
         engine.retry("r", "")
     with pytest.raises(Conflict, match="no stage"):
         engine.retry("r", "2")
+
+
+def test_a_hold_is_in_the_store_and_a_new_engine_resumes_it(database: Database, tmp_path: Path) -> None:
+    engine = engine_on(database, tmp_path)
+    engine.submit(run_of("r", s1={"command": "true"}))
+    engine.turn()
+    end(engine, "r.0.1", Outcome(FailureClass.DOWN, "nobody answers", unsure=True))
+    engine.turn()
+    assert [s.status for s in store.listing(database, status="held")] == [RunStatus.HELD]
+    again = engine_on(database, tmp_path)
+    again.recover()
+    assert again.turn().launches == []
+    due = again.next_due
+    assert due is not None
+    assert due > 100.0
+    assert again.resume_site("elsewhere") == []
+    assert again.resume_site("local") == ["r"]
+    again.turn()
+    again.due(100.0)
+    ((_, order),) = again.turn().launches
+    assert (order.token, order.adopt) == ("r.0.1", True)
+    assert store.load(database, "r").status is RunStatus.RUNNING
+
+
+def test_what_is_not_on_hold_cannot_be_resumed(database: Database, tmp_path: Path) -> None:
+    engine = engine_on(database, tmp_path)
+    engine.submit(run_of("r", s1={"command": "true"}))
+    engine.turn()
+    with pytest.raises(Conflict, match="Nothing of run r is on hold"):
+        engine.resume("r")

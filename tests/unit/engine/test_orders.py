@@ -84,3 +84,8 @@ def test_exit_codes_that_mean_try_again_go_with_it() -> None:
     rules = (RetryRule(FailureClass.LOST, 3), RetryRule(FailureClass.TRANSIENT, 1, exit_codes=(9,)))
     assert order(retries=rules).transient_codes == (9,)
     assert order().transient_codes == ()
+
+
+def test_exit_codes_that_mean_sign_in_first() -> None:
+    rules = (RetryRule(FailureClass.AUTHENTICATION, 0, exit_codes=(77,)),)
+    assert order(retries=rules).authentication_codes == (77,)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from orchestrator.model import Order, StageKind
+from msgspec.structs import replace
+
+from orchestrator.model import Order, Outcome, Placing, StageKind
 from orchestrator.protocol import Bye, Kills, Message, Orders
 from orchestrator.service import agents
 from orchestrator.service.agents import Site
@@ -32,7 +34,7 @@ def test_the_window_is_kept() -> None:
         site.order(order(str(n)))
     site.flush()
     assert len(sent(heard)) == agents.WINDOW
-    site.ended("0")
+    site.ended("0", Outcome())
     site.flush()
     assert len(sent(heard)) == agents.WINDOW + 1
 
@@ -84,7 +86,7 @@ def test_a_kill_is_repeated_to_the_next_agent_until_it_is_seen_to_end() -> None:
     heard: list[Message] = []
     site.attach(object(), heard.append, [])
     assert heard == [Orders((order("a", adopt=True),)), Kills(("a",))]
-    site.ended("a")
+    site.ended("a", Outcome())
     again: list[Message] = []
     site.attach(object(), again.append, [])
     assert again == []
@@ -96,3 +98,15 @@ def test_dismissal() -> None:
     site.attach(object(), heard.append, [])
     site.dismiss()
     assert heard == [Bye()]
+
+
+def test_a_live_scan_waits_for_what_the_agent_has_and_for_nothing_else() -> None:
+    site, heard = Site("local"), []  # type: ignore[var-annotated]
+    site.attach(object(), heard.append, [])
+    for n in range(3 * agents.WINDOW):
+        site.order(replace(order(f"backfill.{n}"), placing=Placing(priority="backfill")))
+    site.flush()
+    site.order(replace(order("live"), placing=Placing(priority="live")))
+    site.ended("backfill.0", Outcome())
+    site.flush()
+    assert sent(heard)[agents.WINDOW :] == ["live"]

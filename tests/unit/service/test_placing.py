@@ -69,9 +69,15 @@ class World:
     runs: dict[str, Run] = field(default_factory=dict)
     placer: Placer = field(init=False)
 
+    shut: dict[str, tuple[float, str]] = field(default_factory=dict)
+
     def __post_init__(self) -> None:
-        settings = Settings(home=self.home)
-        self.placer = Placer(settings, self.database, ask=lambda site, asked: self.asked.append((site, asked)))
+        self.placer = Placer(
+            Settings(home=self.home),
+            self.database,
+            ask=lambda site, asked: self.asked.append((site, asked)),
+            shut=lambda: self.shut,
+        )
 
     def site(self, name: str, text: str = FAR) -> None:
         (self.home / "sites").mkdir(exist_ok=True)
@@ -161,6 +167,17 @@ def test_a_site_that_has_answered_before_gets_less_time(world: World) -> None:
     world.begin()
     world.due()
     assert world.where(ANSWER_S + 1) == "local"
+
+
+def test_a_site_to_which_nothing_is_sent_is_neither_asked_nor_chosen(world: World) -> None:
+    world.site("far")
+    world.shut["far"] = (NOW, "3 runs in a row have failed there")
+    world.begin(gpus=1)
+    assert world.due() == []
+    assert world.due() == []
+    assert world.asked == []
+    ((_, sentence),) = world.placer.waits("r").values()
+    assert "3 runs in a row have failed there (call the help desk)" in sentence
 
 
 def test_where_no_site_can_take_it_now_it_waits_and_they_are_asked_again(world: World) -> None:
