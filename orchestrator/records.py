@@ -9,7 +9,7 @@ from msgspec import Struct
 from orchestrator.codec import iso
 from orchestrator.model import STAGE_ENDED, Hold, Product, Run, StagePlan, StageState, Task, TaskStatus
 from orchestrator.store.letters import Letter
-from orchestrator.store.runs import Summary
+from orchestrator.store.search import Summary
 
 
 class Costs(Struct, frozen=True):
@@ -163,6 +163,7 @@ def summary_record(line: Summary) -> dict[str, Any]:
     return {
         "id": line.id,
         "workflow": line.workflow,
+        "experiment": line.experiment or None,
         "owner": line.owner,
         "status": line.status.value,
         "stage": line.stage,

@@ -55,7 +55,7 @@ class Postgres:
         assert programs is not None, missing()
         self._programs = programs
         self._as = {} if os.geteuid() else _credentials(_account())
-        self._place = Path(tempfile.mkdtemp(prefix="bw-pg-", dir="/tmp"))  # short: a socket's path has 107 bytes
+        self.place = Path(tempfile.mkdtemp(prefix="bw-pg-", dir="/tmp"))  # short: a socket's path has 107 bytes
         self._password = secrets.token_hex(16)
         self._address = address
         self._port = _free_port(address) if address else 5432
@@ -65,7 +65,7 @@ class Postgres:
             **({} if durable else UNFLUSHED),
             "listen_addresses": address,
             "port": str(self._port),
-            "unix_socket_directories": str(self._place),
+            "unix_socket_directories": str(self.place),
             "max_connections": "50",
             **configuration,
         }
@@ -83,10 +83,10 @@ class Postgres:
         self.remove()
 
     def _initialise(self) -> None:
-        secret = self._place / "password"
+        secret = self.place / "password"
         secret.write_text(self._password)
         if self._as:
-            for path in (self._place, secret):
+            for path in (self.place, secret):
                 shutil.chown(path, self._as["user"], self._as["group"])
         words = [self._programs / "initdb", "-D", self._data, "-U", "beamway", f"--pwfile={secret}", "--no-sync"]
         words += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--locale-provider=icu", "--icu-locale=en"]
@@ -108,7 +108,7 @@ class Postgres:
         login = f"postgresql+psycopg://beamway:{self._password}@"
         if self._address:
             return f"{login}{self._address}:{self._port}/{database}"
-        return f"{login}/{database}?host={self._place}&port={self._port}"
+        return f"{login}/{database}?host={self.place}&port={self._port}"
 
     def new_database(self) -> str:
         """The address of a new, empty database of this cluster."""
@@ -122,7 +122,7 @@ class Postgres:
         """A connection of psycopg that commits each statement."""
         import psycopg
 
-        where = {"host": self._address or str(self._place), "port": self._port, "dbname": database}
+        where = {"host": self._address or str(self.place), "port": self._port, "dbname": database}
         return psycopg.connect(user="beamway", password=self._password, autocommit=True, connect_timeout=5, **where)
 
     # ---- what may happen to it
@@ -159,15 +159,15 @@ class Postgres:
         if self._server is not None:
             self.resume()
             self.kill()
-        shutil.rmtree(self._place, ignore_errors=True)
+        shutil.rmtree(self.place, ignore_errors=True)
 
     @property
     def log(self) -> Path:
-        return self._place / "log"
+        return self.place / "log"
 
     @property
     def _data(self) -> Path:
-        return self._place / "data"
+        return self.place / "data"
 
     def _answers(self) -> bool:
         import psycopg

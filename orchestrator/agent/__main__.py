@@ -60,10 +60,11 @@ def main(site: str, *, stands_by: bool = False) -> int:
     else:
         from orchestrator import schedulers
         from orchestrator.agent.cluster import Cluster
+        from orchestrator.agent.leased import Leased
 
         me.cluster = Cluster(
             profile,
-            schedulers.of(profile),
+            Leased(schedulers.of(profile), lambda: connection.valid),
             pool.kernel,
             home=settings.home,
             directory=directory,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli import (
+    database,
     dead,
     definitions,
     demo,
@@ -58,6 +59,7 @@ for command in (
     service.up,
     service.down,
     service.status,
+    database.db,
     service.doctor,
     service.completion,
 ):

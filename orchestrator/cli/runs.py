@@ -76,30 +76,61 @@ def run(
 @click.command()
 @click.option("--status", default="", help="Only runs in this state.")
 @click.option("--workflow", default="", help="Only runs of this workflow.")
+@click.option("--experiment", default="", help="Only runs of this experiment.")
+@click.option("--file", default="", help="Only runs on files whose path, name or a word of it begins so.")
+@click.option("--since", default="", metavar="WHEN", help="Only runs submitted since: 2h (ago), 14:00, 2026-11-24.")
+@click.option("--until", default="", metavar="WHEN", help="Only runs submitted before; of a date, the whole day.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 100_000), help="At most so many.")
 @json_option
-def ls(status: str, workflow: str, limit: int, as_json: bool) -> None:
+def ls(
+    status: str, workflow: str, experiment: str, file: str, since: str, until: str, limit: int, as_json: bool
+) -> None:
     """List the runs, the newest first."""
+    import time
+
     from orchestrator import records
-    from orchestrator.cli import formats
+    from orchestrator.cli import formats, times
     from orchestrator.errors import ArgumentError, nearest
     from orchestrator.model import RunStatus
 
     states = [s.value for s in RunStatus]
     if status and status not in states:
         raise ArgumentError(f"There is no state {status!r}.{nearest(status, states)}", f"States: {', '.join(states)}.")
+    now = time.time()
     with session.client() as client:
-        found = client.runs(status=status, workflow=workflow, limit=limit)
+        found = client.runs(
+            status=status,
+            workflow=workflow,
+            experiment=experiment,
+            file=session.beginning_of_path(file),
+            since=times.past(since, now) if since else 0.0,
+            until=times.past(until, now, whole_day=True) if until else 0.0,
+            limit=limit,
+        )
     if as_json:
         formats.emit([records.summary_record(line) for line in found])
         return
+    named = any(line.experiment for line in found)
     rows = []
     for line in found:
         took = formats.duration(line.ended_at - line.started_at) if line.ended_at and line.started_at else "-"
         shown = formats.coloured(line.status.value)
-        rows.append((line.id, line.workflow, shown, line.stage, formats.local(line.created_at), took, line.error))
+        whose = (line.experiment,) if named else ()
+        rows.append(
+            (line.id, line.workflow, *whose, shown, line.stage, formats.local(line.created_at), took, line.error)
+        )
     if rows:
-        click.echo(formats.table(("id", "workflow", "status", "stage", "submitted", "took", "error"), rows))
+        headings = (
+            "id",
+            "workflow",
+            *(("experiment",) if named else ()),
+            "status",
+            "stage",
+            "submitted",
+            "took",
+            "error",
+        )
+        click.echo(formats.table(headings, rows))
     else:
         click.echo("No runs.")
 

@@ -65,6 +65,13 @@ def find(opened: Client, text: str) -> str:
     return opened.find(text)
 
 
+def beginning_of_path(text: str) -> str:
+    """What files to look for: with a slash in it the beginning of an absolute path, otherwise of a name, as it is."""
+    if os.sep not in text:
+        return text
+    return os.path.abspath(text) + (os.sep if text.endswith(os.sep) else "")
+
+
 def checked_id(text: str) -> str:
     """An id that a user supplied, in its one form. Raises ArgumentError."""
     try:

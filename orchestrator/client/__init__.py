@@ -17,7 +17,8 @@ from orchestrator.errors import Unavailable
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
 from orchestrator.settings import Settings
 from orchestrator.store.letters import Letter
-from orchestrator.store.runs import EventRow, Summary
+from orchestrator.store.runs import EventRow
+from orchestrator.store.search import Place, Summary, Wanted
 
 if TYPE_CHECKING:
     from orchestrator.engine.placement import Placement
@@ -149,9 +150,20 @@ class Client:
         """Those of these runs that are over."""
         return self._backend.ended(ids)
 
-    def runs(self, *, status: str = "", workflow: str = "", limit: int = 50, before: float = 0.0) -> list[Summary]:
-        """The newest first; `before` (a `created_at`) pages on."""
-        return self._backend.runs(status=status, workflow=workflow, limit=limit, before=before)
+    def runs(
+        self,
+        *,
+        status: str = "",
+        workflow: str = "",
+        experiment: str = "",
+        file: str = "",
+        since: float = 0.0,
+        until: float = 0.0,
+        before: Place | None = None,
+        limit: int = 50,
+    ) -> list[Summary]:
+        """The newest first, of those that are all this; the `place` of the last is the `before` of the next page."""
+        return self._backend.runs(Wanted(status, workflow, experiment, file, since, until, before), limit)
 
     def events(self, run_id: str, after: int = 0) -> list[EventRow]:
         return self._backend.events(run_id, after)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from orchestrator import protocol
 from orchestrator.model import Definition, Placing, Plan, Run
 from orchestrator.store.letters import Letter
-from orchestrator.store.runs import EventRow, Summary
+from orchestrator.store.runs import EventRow
+from orchestrator.store.search import Summary, Wanted
 
 if TYPE_CHECKING:
     from orchestrator.engine.placement import Placement
@@ -60,7 +61,7 @@ class Backend(Protocol):
 
     def ended(self, ids: Collection[str]) -> set[str]: ...
 
-    def runs(self, *, status: str, workflow: str, limit: int, before: float) -> list[Summary]: ...
+    def runs(self, wanted: Wanted, limit: int) -> list[Summary]: ...
 
     def events(self, run_id: str, after: int) -> list[EventRow]: ...
 

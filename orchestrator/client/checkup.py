@@ -25,7 +25,7 @@ from orchestrator.model import RUN_ENDED
 from orchestrator.service import holding
 from orchestrator.settings import Settings
 from orchestrator.sitecheck.record import Check, NotDone, Result, Wrong, made
-from orchestrator.store import runs, tokens
+from orchestrator.store import search, tokens
 from orchestrator.store.database import HEAD, Database
 
 CLOCK_MOST_S = 2.0  # a clock may differ so much from the database's
@@ -279,7 +279,7 @@ class Checkup:
             lease = holding.holder(database)
             alive = lease is not None and (database.postgresql or self._lives())
             seen = f"{lease.holder} has it, fence {lease.fence}" if lease is not None and alive else ""
-            unfinished = sum(n for state, n in runs.counts(database).items() if state not in RUN_ENDED)
+            unfinished = sum(n for state, n in search.counts(database).items() if state not in RUN_ENDED)
         if seen:
             return seen
         if unfinished:

@@ -20,11 +20,12 @@ from orchestrator import locks, protocol
 from orchestrator.errors import Conflict, Unavailable, of_exit_code
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
 from orchestrator.settings import Settings, ensure_home
-from orchestrator.store import letters
+from orchestrator.store import letters, search
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 from orchestrator.store.letters import Letter
-from orchestrator.store.runs import EventRow, Summary
+from orchestrator.store.runs import EventRow
+from orchestrator.store.search import Summary, Wanted
 
 if TYPE_CHECKING:
     from orchestrator.engine.placement import Placement
@@ -135,7 +136,7 @@ class Local:
     # ---- reading
 
     def find(self, prefix: str) -> str:
-        return store.find(self._database, prefix)
+        return search.find(self._database, prefix)
 
     def run(self, run_id: str) -> Run:
         return store.load(self._database, run_id)
@@ -156,10 +157,10 @@ class Local:
         return why(run, gathered)
 
     def ended(self, ids: Collection[str]) -> set[str]:
-        return store.ended(self._database, ids)
+        return search.ended(self._database, ids)
 
-    def runs(self, *, status: str, workflow: str, limit: int, before: float) -> list[Summary]:
-        return store.listing(self._database, status=status, workflow=workflow, limit=limit, before=before)
+    def runs(self, wanted: Wanted, limit: int) -> list[Summary]:
+        return search.listing(self._database, wanted, limit=limit)
 
     def events(self, run_id: str, after: int) -> list[EventRow]:
         return store.events_after(self._database, run_id, after)
@@ -177,7 +178,7 @@ class Local:
             return None
 
     def counts(self) -> dict[str, int]:
-        return store.counts(self._database)
+        return search.counts(self._database)
 
     # ---- the service
 

@@ -25,7 +25,8 @@ from orchestrator.errors import BeamwayError, Conflict, SettingsError, Unavailab
 from orchestrator.model import Definition, Placing, Plan, Run, RunStatus
 from orchestrator.settings import Settings
 from orchestrator.store.letters import Letter
-from orchestrator.store.runs import EventRow, Summary
+from orchestrator.store.runs import EventRow
+from orchestrator.store.search import Summary, Wanted
 
 API = "/api/v1"
 ANSWER_S = 90.0
@@ -149,9 +150,11 @@ class Remote:
     def ended(self, ids: Collection[str]) -> set[str]:
         return set(json.loads(self._post("/runs/ended", list(ids))))
 
-    def runs(self, *, status: str, workflow: str, limit: int, before: float) -> list[Summary]:
-        wanted = {"status": status, "workflow": workflow, "limit": limit, "before": before}
-        return [_summary(line) for line in json.loads(self._get("/runs", wanted))["runs"]]
+    def runs(self, wanted: Wanted, limit: int) -> list[Summary]:
+        asked = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value and name != "before"}
+        if wanted.before is not None:
+            asked["before"] = "{!r},{}".format(*wanted.before)
+        return [_summary(line) for line in json.loads(self._get("/runs", {**asked, "limit": limit}))["runs"]]
 
     def events(self, run_id: str, after: int) -> list[EventRow]:
         found = json.loads(self._get(f"/runs/{quote(run_id)}/events", {"after": after}))
@@ -249,4 +252,12 @@ def _letter(line: dict[str, Any]) -> Letter:
 
 def _summary(line: dict[str, Any]) -> Summary:
     times = {name: _epoch(line[name]) for name in ("created_at", "started_at", "ended_at")}
-    return Summary(**{**line, **times, "status": RunStatus(line["status"]), "parent": line["parent"] or ""})
+    return Summary(
+        **{
+            **line,
+            **times,
+            "status": RunStatus(line["status"]),
+            "parent": line["parent"] or "",
+            "experiment": line["experiment"] or "",
+        }
+    )

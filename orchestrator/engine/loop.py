@@ -37,7 +37,7 @@ from orchestrator.model import (
     token,
 )
 from orchestrator.outside import effect
-from orchestrator.store import letters
+from orchestrator.store import letters, search
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
@@ -220,7 +220,7 @@ class Engine:
     def _admit(self) -> None:
         """Begin the submitted runs that the store does not know; one look serves them all."""
         if self._submitted:
-            known = store.known(self._database, self._submitted)
+            known = search.known(self._database, self._submitted)
             for run_id, run in self._submitted.items():
                 if run_id not in known:
                     self.runs[run_id] = run
@@ -302,7 +302,7 @@ class Engine:
         child_id = _child_id(run, task)
         if child_id in self.runs:
             return
-        if store.known(self._database, [child_id]):
+        if search.known(self._database, [child_id]):
             self._tell_parent(store.load(self._database, child_id))
             return
         at = self._clock()

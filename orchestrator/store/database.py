@@ -95,11 +95,8 @@ class Database:
         revision = self.revision()
         if revision == HEAD:
             return
-        if revision > HEAD:
-            raise Unavailable(
-                f"The database {self.where} is at revision {revision}, this version of Beamway knows {HEAD}.",
-                "A newer version has been here; use that one.",
-            )
+        self.close()  # whoever is refused has nothing to close
+        self.require_known(revision)
         if self.postgresql:
             found = f"is at revision {revision}" if revision else "has no tables yet"
             raise Unavailable(
@@ -108,8 +105,16 @@ class Database:
             )
         self.upgrade()
 
-    def upgrade(self) -> None:
-        """Bring the tables to `HEAD`; a fresh database is created. Two at once follow one another."""
+    def require_known(self, revision: str) -> None:
+        """Raises Unavailable when the tables are newer than this version knows."""
+        if revision > HEAD:
+            raise Unavailable(
+                f"The database {self.where} is at revision {revision}, this version of Beamway knows {HEAD}.",
+                "A newer version has been here; use that one.",
+            )
+
+    def upgrade(self, revision: str = HEAD) -> None:
+        """Bring the tables to this revision; a fresh database is created. Two at once follow one another."""
         from alembic import command
         from alembic.config import Config
 
@@ -122,7 +127,7 @@ class Database:
                 postgresql.unhurried(connection)
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADING})")
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
         self._engine.dispose()
 
     def revision(self) -> str:

@@ -18,6 +18,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from orchestrator.store import schema
 from orchestrator.store.database import Database
 from orchestrator.store.measured import Moved, PlacementRow, Rate, Timing, Wait
+from orchestrator.store.texts import key
 
 KEEP_TIMINGS = 200  # per workflow, stage and site
 KEEP_RATES = 100  # per pair of sites
@@ -37,8 +38,14 @@ def _writing(target: Target) -> Iterator[Connection]:
             yield connection
 
 
-def _prune(connection: Connection, table: Table, keep: int, **key: Any) -> None:
-    same = and_(*(table.c[name] == value for name, value in key.items()))
+def _values(row: msgspec.Struct) -> dict[str, Any]:
+    """The columns of a record; `doc` is JSON, which is kept as it is."""
+    found = msgspec.structs.asdict(row)
+    return {name: key(v) if isinstance(v, str) and name != "doc" else v for name, v in found.items()}
+
+
+def _prune(connection: Connection, table: Table, keep: int, **wanted: Any) -> None:
+    same = and_(*(table.c[name] == value for name, value in wanted.items()))
     oldest = select(table.c.id).where(same).order_by(table.c.id.desc()).offset(keep - 1).limit(1).scalar_subquery()
     connection.execute(delete(table).where(same, table.c.id < oldest))
 
@@ -51,8 +58,8 @@ def record(target: Target, rows: Sequence[Timing]) -> None:
     if not rows:
         return
     with _writing(target) as connection:
-        connection.execute(insert(schema.timings), [msgspec.structs.asdict(r) for r in rows])
-        for workflow, stage, site in dict.fromkeys((r.workflow, r.stage, r.site) for r in rows):
+        connection.execute(insert(schema.timings), [_values(r) for r in rows])
+        for workflow, stage, site in dict.fromkeys((key(r.workflow), key(r.stage), r.site) for r in rows):
             _prune(connection, schema.timings, KEEP_TIMINGS, workflow=workflow, stage=stage, site=site)
 
 
@@ -60,7 +67,7 @@ def timings(database: Database, workflow: str, stage: str, limit: int = 50) -> l
     """The newest of each site, newest first, at most `limit` a site."""
     t = schema.timings
     place = func.row_number().over(partition_by=t.c.site, order_by=t.c.id.desc())
-    ranked = select(t, place.label("place")).where(t.c.workflow == workflow, t.c.stage == stage).subquery()
+    ranked = select(t, place.label("place")).where(t.c.workflow == key(workflow), t.c.stage == key(stage)).subquery()
     wanted = _columns(ranked.c, Timing)
     query = select(*wanted).where(ranked.c.place <= limit).order_by(ranked.c.site, ranked.c.id.desc())
     with database.read() as connection:
@@ -123,13 +130,13 @@ def _weighted_median(newest_first: Sequence[Moved]) -> float:
 
 def put_placement(target: Target, row: PlacementRow) -> None:
     """The choice for this attempt of this stage; a later one for the same attempt replaces it."""
-    values = msgspec.structs.asdict(row)
-    key = ("run_id", "stage", "attempt")
+    values = _values(row)
+    same = ("run_id", "stage", "attempt")
     with _writing(target) as connection:
         dialect_insert: Any = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
         put = dialect_insert(schema.placements).values(**values)
-        rest = {name: put.excluded[name] for name in values if name not in key}
-        connection.execute(put.on_conflict_do_update(index_elements=key, set_=rest))
+        rest = {name: put.excluded[name] for name in values if name not in same}
+        connection.execute(put.on_conflict_do_update(index_elements=same, set_=rest))
         _prune(connection, schema.placements, KEEP_PLACEMENTS, chosen=row.chosen)
 
 
@@ -138,7 +145,7 @@ def finish_placement(
 ) -> None:
     """What it took. Does nothing for a choice that is not kept any more."""
     t = schema.placements
-    this = and_(t.c.run_id == run_id, t.c.stage == stage, t.c.attempt == attempt)
+    this = and_(t.c.run_id == run_id, t.c.stage == key(stage), t.c.attempt == attempt)
     with _writing(target) as connection:
         values = {"transfer_s": transfer_s, "queue_s": queue_s, "compute_s": compute_s}
         connection.execute(update(t).where(this).values(values))

@@ -7,7 +7,8 @@ the middle of a transaction, the server ends it, so that our locks do not stand 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import psycopg
@@ -35,19 +36,33 @@ CONNECT: dict[str, Any] = {
 
 
 class BoundedConnection(psycopg.Connection[Any]):
-    """A connection that is closed when an answer takes longer than `silence_s`."""
+    """A connection that is closed when nothing is heard on it for `silence_s`; what is asked may take longer."""
 
     silence_s: float = SILENCE_S
 
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        limit_s = self.silence_s if timeout is None else timeout
+    def wait(self, gen: Generator[Any, Any, Any], *more: Any, **named: Any) -> Any:
         try:
-            return super().wait(gen, interval, limit_s)
-        except psycopg.OperationalError as error:
-            if type(error).__name__ != "_WaitTimeout":
-                raise
+            return super().wait(_heard(gen, self.silence_s), *more, **named)
+        except TimeoutError:
             self.pgconn.finish()  # nothing more is said on it, and it is not given out again
-            raise psycopg.OperationalError(f"no answer within {limit_s:g} s") from None
+            raise psycopg.OperationalError(f"no answer within {self.silence_s:g} s") from None
+
+
+def _heard(gen: Generator[Any, Any, Any], silence_s: float) -> Generator[Any, Any, Any]:
+    """`gen`, which asks for its socket to be ready and is told now and then that it is not."""
+    heard_at = time.monotonic()
+    try:
+        asked = next(gen)
+        while True:
+            ready = yield asked
+            now = time.monotonic()
+            if ready:
+                heard_at = now
+            elif now - heard_at > silence_s:
+                raise TimeoutError
+            asked = gen.send(ready)
+    except StopIteration as end:
+        return end.value
 
 
 def prepare(engine: Engine) -> None:

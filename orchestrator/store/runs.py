@@ -1,9 +1,10 @@
-"""Runs in the store: one function per need, one transaction per function."""
+"""Runs in the store: written in batches, read whole. One function per need, one transaction per function."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,19 +12,20 @@ import structlog
 from immutables import Map
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import NoResultFound
 
 from orchestrator import codec
 from orchestrator.errors import NotFound
 from orchestrator.model import RUN_ENDED, FileSpec, Plan, Run, RunStatus, StageState, Task, TaskStatus
-from orchestrator.store import leases, schema
+from orchestrator.store import files, leases, schema
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
 from orchestrator.store.letters import Box, Letter
-from orchestrator.store.texts import storable
+from orchestrator.store.texts import key, storable
+
+AT_ONCE = 1000  # runs that one query reads the stages of; the databases take some 30,000 parameters
 
 log = structlog.get_logger()
 
@@ -70,21 +72,6 @@ class Changed(Struct, frozen=True):
     dealt_with: tuple[str, ...] = ()  # runs that need no letter any more
 
 
-class Summary(Struct, frozen=True):
-    """A line of the list of runs."""
-
-    id: str
-    workflow: str
-    owner: str
-    status: RunStatus
-    stage: str
-    error: str
-    created_at: float
-    started_at: float
-    ended_at: float
-    parent: str = ""
-
-
 # -------------------------------------------------------------------------------------------------------- writing
 
 
@@ -94,11 +81,15 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._plans: dict[str, str] = {}  # text -> digest
-        dialect_insert: Any = postgresql_insert if database.url.startswith("postgresql") else sqlite_insert
+        self._unsure: list[
+            tuple[frozenset[str], tuple[EventRow, ...]]
+        ] = []  # new runs and events of unanswered commits
+        dialect_insert: Any = postgresql_insert if database.postgresql else sqlite_insert
         put_stage = dialect_insert(schema.stages)
         put_task = dialect_insert(schema.tasks)
         self._put_plan = database.prepare(dialect_insert(schema.plans).on_conflict_do_nothing(), schema.plans)
         self._new_run = database.prepare(insert(schema.runs), schema.runs)
+        self._put_file = database.prepare(insert(schema.run_files), schema.run_files)
         self._update_run = database.prepare(
             update(schema.runs)
             .where(schema.runs.c.id == bindparam("run"))
@@ -126,41 +117,50 @@ class Writer:
 
         With `fence` only as long as that lease stands. Raises Stale when another has taken it over, and Unavailable.
         """
-        plans: list[dict[str, Any]] = []
-        new = [self._new_row(c.run, plans) for c in changes if c.new]
-        old = [
-            {
-                "run": c.run.id,
-                "status": c.run.status.value,
-                "stage": storable(c.run.stage),
-                "error": storable(c.run.error),
-                "started_at": c.run.started_at,
-                "ended_at": c.run.ended_at,
-                "doc": _learned(c.run),
-            }
-            for c in changes
-            if not c.new
-        ]
-        stages = [_stage_row(c.run.id, c.run.stages[name]) for c in changes for name in c.stages]
-        tasks = [_task_row(c.run.id, c.run.tasks[number]) for c in changes for number in c.tasks]
+        committing = False
         try:
             with self._database.write() as connection:
                 if fence is not None:
                     leases.prove(connection, fence)
-                self._put_plan(connection, plans)
-                self._new_run(connection, new)
-                self._update_run(connection, old)
-                self._put_stage(connection, stages)
-                self._put_task(connection, tasks)
-                self._put_event(connection, [_event_row(e) for e in events])
-                self._letters.save(
-                    connection,
-                    [c.letter for c in changes if c.letter is not None],
-                    [run_id for c in changes for run_id in c.dealt_with],
-                )
+                if self._unsure:
+                    changes, events = self._settled(connection, changes, events)
+                self._write(connection, changes, events)
+                committing = True
         except BaseException:
             self._plans.clear()  # those of this batch may not be there
+            if committing:
+                self._unsure.append((frozenset(c.run.id for c in changes if c.new), tuple(events)))
             raise
+        self._unsure.clear()
+
+    def _settled(
+        self, connection: Connection, changes: Sequence[Changed], events: Sequence[EventRow]
+    ) -> tuple[Sequence[Changed], Sequence[EventRow]]:
+        """What is left to write of a batch when an earlier one failed and may have been committed all the same, because
+        only the answer was lost: its runs are not new then, and its events are there."""
+        begun = frozenset[str]().union(*(ids for ids, _ in self._unsure))
+        there = set(connection.execute(select(schema.runs.c.id).where(schema.runs.c.id.in_(begun))).scalars())
+        written = {e for _, some in self._unsure if some and _is_there(connection, some[-1]) for e in some}
+        changes = [replace(c, new=c.new and c.run.id not in there) for c in changes]
+        return changes, [e for e in events if e not in written]
+
+    def _write(self, connection: Connection, changes: Sequence[Changed], events: Sequence[EventRow]) -> None:
+        plans: list[dict[str, Any]] = []
+        new = [self._new_row(c.run, plans) for c in changes if c.new]
+        self._put_plan(connection, plans)
+        self._new_run(connection, new)
+        self._put_file(connection, [row for c in changes if c.new for row in _file_rows(c.run)])
+        self._update_run(connection, [_changed_row(c.run) for c in changes if not c.new])
+        stages = [_stage_row(c.run.id, c.run.stages[name]) for c in changes for name in c.stages]
+        self._put_stage(connection, stages)
+        tasks = [_task_row(c.run.id, c.run.tasks[number]) for c in changes for number in c.tasks]
+        self._put_task(connection, tasks)
+        self._put_event(connection, [_event_row(e) for e in events])
+        self._letters.save(
+            connection,
+            [c.letter for c in changes if c.letter is not None],
+            [run_id for c in changes for run_id in c.dealt_with],
+        )
 
     def _new_row(self, run: Run, plans: list[dict[str, Any]]) -> dict[str, Any]:
         plan = run.plan
@@ -177,7 +177,8 @@ class Writer:
         )
         return {
             "id": run.id,
-            "workflow": storable(plan.workflow),
+            "workflow": key(plan.workflow),
+            "experiment": key(plan.variables.get("experimentName", "")),
             "owner": storable(plan.owner),
             "status": run.status.value,
             "stage": storable(run.stage),
@@ -192,12 +193,34 @@ class Writer:
         }
 
 
+def _file_rows(run: Run) -> list[dict[str, Any]]:
+    return files.rows(run.id, run.created_at, files.paths(run.files, run.plan.variables, run.plan.directory))
+
+
+def _changed_row(run: Run) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "status": run.status.value,
+        "stage": storable(run.stage),
+        "error": storable(run.error),
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "doc": _learned(run),
+    }
+
+
+def _is_there(connection: Connection, event: EventRow) -> bool:
+    t = schema.events.c
+    same = [t[name] == value for name, value in _event_row(event).items()]
+    return connection.execute(select(t.seq).where(*same).limit(1)).scalar() is not None
+
+
 def _learned(run: Run) -> str:
     return codec.dumps(Learned(dict(run.variables), run.next_number))
 
 
 def _stage_row(run_id: str, stage: StageState) -> dict[str, Any]:
-    return {"run_id": run_id, "name": storable(stage.name), "status": stage.status.value, "doc": codec.dumps(stage)}
+    return {"run_id": run_id, "name": key(stage.name), "status": stage.status.value, "doc": codec.dumps(stage)}
 
 
 def _task_row(run_id: str, task: Task) -> dict[str, Any]:
@@ -227,64 +250,84 @@ def _event_row(event: EventRow) -> dict[str, Any]:
 
 
 def load(database: Database, run_id: str) -> Run:
+    """Raises NotFound."""
     with database.read() as connection:
-        return _load(connection, run_id)
+        row = connection.execute(select(schema.runs).where(schema.runs.c.id == run_id)).mappings().first()
+        if row is None:
+            raise NotFound(f"There is no run {run_id!r}.", "`beamway ls` lists the runs.")
+        return _Loader(connection, [row]).run(row)
 
 
 def load_unfinished(database: Database) -> list[Run]:
-    """Every run that is not over, oldest first."""
-    ended = [s.value for s in RUN_ENDED]
+    """Every run that is not over, oldest first; one that cannot be read is logged and left out."""
+    unfinished = [s.value for s in RunStatus if s not in RUN_ENDED]
+    found = []
     with database.read() as connection:
-        query = select(schema.runs.c.id).where(schema.runs.c.status.not_in(ended)).order_by(schema.runs.c.created_at)
-        found = []
-        for run_id in list(connection.execute(query).scalars()):
-            try:
-                found.append(_load(connection, run_id))
-            except (msgspec.MsgspecError, LookupError, ValueError, NoResultFound) as error:
-                log.error("store.run_unreadable", run=run_id, reason=str(error))
-        return found
+        query = select(schema.runs).where(schema.runs.c.status.in_(unfinished)).order_by(schema.runs.c.created_at)
+        rows = connection.execute(query).mappings().all()
+        for start in range(0, len(rows), AT_ONCE):
+            some = rows[start : start + AT_ONCE]
+            loader = _Loader(connection, some)
+            for row in some:
+                try:
+                    found.append(loader.run(row))
+                except (msgspec.MsgspecError, LookupError, ValueError) as error:
+                    log.error("store.run_unreadable", run=row["id"], reason=str(error))
+    return found
 
 
-def _load(connection: Connection, run_id: str) -> Run:
-    row = connection.execute(select(schema.runs).where(schema.runs.c.id == run_id)).mappings().first()
-    if row is None:
-        raise NotFound(f"There is no run {run_id!r}.", "`beamway ls` lists the runs.")
-    doc = connection.execute(select(schema.plans.c.doc).where(schema.plans.c.digest == row["plan"])).scalar_one()
-    stage_docs = connection.execute(select(schema.stages.c.doc).where(schema.stages.c.run_id == run_id)).scalars()
-    stages = {s.name: s for s in (codec.loads(d, StageState) for d in stage_docs)}
-    task_docs = connection.execute(
-        select(schema.tasks.c.doc).where(schema.tasks.c.run_id == run_id).order_by(schema.tasks.c.number)
-    ).scalars()
-    tasks = [codec.loads(d, Task) for d in task_docs]
-    request = codec.loads(row["request"], Request)
-    learned = codec.loads(row["doc"], Learned)
-    plan = replace(
-        codec.loads(doc, Plan),
-        variables=request.variables,
-        supplied=request.supplied,
-        files=request.spec,
-        directory=request.directory,
-    )
-    return Run(
-        row["id"],
-        plan,
-        row["created_at"],
-        status=RunStatus(row["status"]),
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        error=row["error"],
-        stage=row["stage"],
-        variables=Map(learned.variables),
-        item_variables=Map(_captured_per_item(tasks)),
-        stages=Map({p.name: stages[p.name] for p in plan.stages if p.name in stages}),
-        tasks=Map({t.number: t for t in tasks}),
-        next_number=learned.next_number,
-        files=request.files,
-        parent=row["parent"],
-        username=request.username,
-        host=request.host,
-        instead_of=request.instead_of,
-    )
+class _Loader:
+    """Builds runs from what a few queries have found of all of them together."""
+
+    def __init__(self, connection: Connection, rows: Sequence[RowMapping]) -> None:
+        ids = [row["id"] for row in rows]
+        self._stages: defaultdict[str, list[str]] = defaultdict(list)
+        self._tasks: defaultdict[str, list[str]] = defaultdict(list)
+        for table, docs in ((schema.stages, self._stages), (schema.tasks, self._tasks)):
+            for run_id, doc in connection.execute(select(table.c.run_id, table.c.doc).where(table.c.run_id.in_(ids))):
+                docs[run_id].append(doc)
+        p = schema.plans.c
+        plans = select(p.digest, p.doc).where(p.digest.in_({row["plan"] for row in rows}))
+        self._plan_docs: dict[str, str] = {row.digest: row.doc for row in connection.execute(plans)}
+        self._plans: dict[str, Plan] = {}
+
+    def run(self, row: RowMapping) -> Run:
+        stages = {s.name: s for s in (codec.loads(d, StageState) for d in self._stages[row["id"]])}
+        tasks = sorted((codec.loads(d, Task) for d in self._tasks[row["id"]]), key=lambda t: t.number)
+        request = codec.loads(row["request"], Request)
+        learned = codec.loads(row["doc"], Learned)
+        plan = replace(
+            self._plan(row["plan"]),
+            variables=request.variables,
+            supplied=request.supplied,
+            files=request.spec,
+            directory=request.directory,
+        )
+        return Run(
+            row["id"],
+            plan,
+            row["created_at"],
+            status=RunStatus(row["status"]),
+            started_at=row["started_at"],
+            ended_at=row["ended_at"],
+            error=row["error"],
+            stage=row["stage"],
+            variables=Map(learned.variables),
+            item_variables=Map(_captured_per_item(tasks)),
+            stages=Map({p.name: stages[p.name] for p in plan.stages if p.name in stages}),
+            tasks=Map({t.number: t for t in tasks}),
+            next_number=learned.next_number,
+            files=request.files,
+            parent=row["parent"],
+            username=request.username,
+            host=request.host,
+            instead_of=request.instead_of,
+        )
+
+    def _plan(self, digest: str) -> Plan:
+        if digest not in self._plans:
+            self._plans[digest] = codec.loads(self._plan_docs[digest], Plan)
+        return self._plans[digest]
 
 
 def _captured_per_item(tasks: Iterable[Task]) -> dict[tuple[str, str], str]:
@@ -294,67 +337,6 @@ def _captured_per_item(tasks: Iterable[Task]) -> dict[tuple[str, str], str]:
         if task.item is not None and task.status is TaskStatus.DONE and task.outcome is not None:
             values.update({(task.item, name): value for name, value in task.outcome.captures.items()})
     return values
-
-
-def known(database: Database, ids: Collection[str]) -> set[str]:
-    """Those of these ids that are runs."""
-    return _ids(database, ids)
-
-
-def find(database: Database, prefix: str) -> str:
-    """The id of the one run whose id begins with `prefix`; `last` is the newest run."""
-    if not prefix:
-        raise NotFound("A run is named by its id, the beginning of one, or `last`.", "`beamway ls` lists the runs.")
-    with database.read() as connection:
-        if prefix == "last":
-            query = select(schema.runs.c.id).order_by(schema.runs.c.created_at.desc()).limit(1)
-        else:
-            query = select(schema.runs.c.id).where(schema.runs.c.id.startswith(prefix, autoescape=True)).limit(2)
-        found = list(connection.execute(query).scalars())
-    if len(found) == 1:
-        return str(found[0])
-    if found:
-        raise NotFound(f"More than one run begins with {prefix!r}.", "Give more of its id; `beamway ls` lists them.")
-    raise NotFound(f"There is no run {prefix!r}.", "`beamway ls` lists the runs.")
-
-
-def listing(
-    database: Database, *, status: str = "", workflow: str = "", limit: int = 50, before: float = 0.0
-) -> list[Summary]:
-    """The newest runs first; `before` (a `created_at`) pages on."""
-    names = Summary.__struct_fields__
-    query = select(*(schema.runs.c[n] for n in names)).order_by(schema.runs.c.created_at.desc()).limit(limit)
-    if status:
-        query = query.where(schema.runs.c.status == status)
-    if workflow:
-        query = query.where(schema.runs.c.workflow == workflow)
-    if before:
-        query = query.where(schema.runs.c.created_at < before)
-    with database.read() as connection:
-        rows = connection.execute(query).mappings()
-        return [Summary(**{**row, "status": RunStatus(row["status"])}) for row in rows]
-
-
-def ended(database: Database, ids: Collection[str]) -> set[str]:
-    """Those of these runs that are over."""
-    return _ids(database, ids, schema.runs.c.status.in_([s.value for s in RUN_ENDED]))
-
-
-def _ids(database: Database, ids: Collection[str], *conditions: ColumnElement[bool]) -> set[str]:
-    wanted = list(ids)
-    found: set[str] = set()
-    with database.read() as connection:
-        for start in range(0, len(wanted), 500):
-            some = schema.runs.c.id.in_(wanted[start : start + 500])
-            found.update(connection.execute(select(schema.runs.c.id).where(some, *conditions)).scalars())
-    return found
-
-
-def counts(database: Database) -> dict[str, int]:
-    """How many runs are in each state."""
-    with database.read() as connection:
-        rows = connection.execute(select(schema.runs.c.status, func.count()).group_by(schema.runs.c.status))
-        return {row[0]: row[1] for row in rows}
 
 
 def events_after(database: Database, run_id: str, seq: int = 0, limit: int = 1000) -> list[EventRow]:

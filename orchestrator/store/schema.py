@@ -5,7 +5,20 @@ Texts in `doc` columns are ASCII-safe (`orchestrator.codec`), so that a file nam
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
 metadata = MetaData(
     naming_convention={
@@ -14,6 +27,10 @@ metadata = MetaData(
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     }
 )
+
+# Ordered by their bytes whatever the language of the server, so that the beginning of one is found by an index.
+RunId = String(64).with_variant(String(64, collation="C"), "postgresql")
+Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows in an INTEGER only, which is as large
 
 # Many runs share one plan: it is stored once, under the digest of its text.
 plans = Table(
@@ -26,8 +43,9 @@ plans = Table(
 runs = Table(
     "runs",
     metadata,
-    Column("id", String(64), primary_key=True),
+    Column("id", RunId, primary_key=True),
     Column("workflow", Text, nullable=False),
+    Column("experiment", Text, nullable=False, server_default=""),  # empty: of none
     Column("owner", Text, nullable=False),
     Column("status", String(16), nullable=False),
     Column("stage", Text, nullable=False),
@@ -39,15 +57,32 @@ runs = Table(
     Column("plan", String(64), nullable=False),
     Column("request", Text, nullable=False),  # what was asked: arguments, files, directory, user, host
     Column("doc", Text, nullable=False),  # what was learned: captured variables, resolved files, counters
-    Index("ix_runs_created_at", "created_at"),
+    # All with the state in front of the time: `search` says why.
     Index("ix_runs_status_created_at", "status", "created_at"),
-    Index("ix_runs_workflow_created_at", "workflow", "created_at"),
+    Index("ix_runs_workflow_status_created_at", "workflow", "status", "created_at"),
+    Index(
+        "ix_runs_experiment_status_created_at",
+        *("experiment", "status", "created_at", "workflow"),
+        sqlite_where=text("experiment <> ''"),
+        postgresql_where=text("experiment <> ''"),
+    ),
+)
+
+# By which words a run's files are found; `files` says how.
+run_files = Table(
+    "run_files",
+    metadata,
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("word", LargeBinary, primary_key=True),
+    Column("created_at", Float, primary_key=True),
+    Column("run_id", RunId, primary_key=True),
+    sqlite_with_rowid=False,
 )
 
 stages = Table(
     "stages",
     metadata,
-    Column("run_id", String(64), primary_key=True),
+    Column("run_id", RunId, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("status", String(16), nullable=False),
     Column("doc", Text, nullable=False),
@@ -57,7 +92,7 @@ stages = Table(
 tasks = Table(
     "tasks",
     metadata,
-    Column("run_id", String(64), primary_key=True),
+    Column("run_id", RunId, primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("stage", Text, nullable=False),
     Column("status", String(16), nullable=False),
@@ -69,8 +104,8 @@ tasks = Table(
 events = Table(
     "events",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
-    Column("run_id", String(64), nullable=False),
+    Column("seq", Number, primary_key=True, autoincrement=True),
+    Column("run_id", RunId, nullable=False),
     Column("at", Float, nullable=False),
     Column("kind", String(32), nullable=False),
     Column("stage", Text, nullable=False),
@@ -116,7 +151,7 @@ placements = Table(
     "placements",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("run_id", String(64), nullable=False),
+    Column("run_id", RunId, nullable=False),
     Column("stage", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("at", Float, nullable=False),

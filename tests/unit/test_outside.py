@@ -35,6 +35,8 @@ FINE = {
     "agent/agent.py:_superseded": "becomes another process; what it held is the other agent's",
     "agent/agent.py:_signal_group": "asked again at each look until the worker has ended",
     "agent/batch.py:spec": "the order file: written again by whoever submits",
+    "agent/leased.py:submit_once": "passes it on: who calls it stands in the effect",
+    "agent/leased.py:cancel": "the same",
     "agent/shell.py:end_all": "the agent is ending: whoever adopts waits for the group",
     "agent/processes.py:group_alive": "signal 0 only asks",
     "agent/ranks.py:run": "within call.run: the ranks of an attempt end with it",
@@ -42,6 +44,7 @@ FINE = {
     "agent/wrapper.py:_call_command": "within call.run: a command in a worker ends with it",
     "agent/wrapper.py:_look_for_mark": "a worker ends itself",
     "agent/wrapper.py:hand_over": "the output of an attempt gets its names",
+    "service/holding.py:take": "a lease of nobody who lives: asked again at the next start",
     "service/holding.py:give_back": "one that is not given back runs out",
 }
 

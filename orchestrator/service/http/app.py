@@ -16,7 +16,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.service.http import agents, dead, events, metrics, problems, runs, shapes, sites, tokens, workflows
 from orchestrator.service.http.context import Context, Here, Permit
 from orchestrator.service.permission import Action
-from orchestrator.store import runs as store
+from orchestrator.store import search
 
 API = "/api/v1"
 BODY_MOST = 64 * 2**20  # bytes of one request
@@ -43,7 +43,7 @@ def status(here: Here) -> shapes.Status:
             for name, (since, text) in (pong.shut if pong else {}).items()
         ],
         unfinished=pong.active if pong else 0,
-        runs=store.counts(here.database),
+        runs=search.counts(here.database),
         site=here.settings.site,
     )
 

@@ -15,6 +15,7 @@ from orchestrator.service.http import shapes
 from orchestrator.service.http.context import Context, Here, Permit
 from orchestrator.service.permission import Action
 from orchestrator.store import runs as store
+from orchestrator.store import search
 from orchestrator.store.runs import EventRow
 
 LOOK_S = 2.0  # without a ring: another service may have written
@@ -27,7 +28,7 @@ Reads = Depends(Permit(Action.READ))
 @router.get("/runs/{run_id}/events", dependencies=[Reads], response_model=list[shapes.EventShape])
 def of_run(run_id: str, here: Here, after: Annotated[int, Query(ge=0)] = 0) -> list[dict[str, Any]]:
     """What happened to a run after the event of this number, at most 1000 events."""
-    return [record(e) for e in store.events_after(here.database, store.find(here.database, run_id), after, PAGE)]
+    return [record(e) for e in store.events_after(here.database, search.find(here.database, run_id), after, PAGE)]
 
 
 @router.get("/runs/{run_id}/last-event", dependencies=[Reads], response_model=int)

@@ -28,7 +28,7 @@ from orchestrator.service import holding
 from orchestrator.service.agents import View
 from orchestrator.service.http.context import Context, Permit
 from orchestrator.service.permission import Action
-from orchestrator.store import runs as store
+from orchestrator.store import search
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
 
@@ -82,7 +82,7 @@ class Asked:
     def _ask(self) -> None:
         began = time.monotonic()
         try:
-            self._answer = Answer(True, store.counts(self._database), holding.holder(self._database))
+            self._answer = Answer(True, search.counts(self._database), holding.holder(self._database))
         except Unavailable:
             self._answer = Answer(up=False)
         finally:

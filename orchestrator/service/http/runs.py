@@ -22,6 +22,8 @@ from orchestrator.service.http import shapes
 from orchestrator.service.http.context import Context, Here, Permit, Who, answer
 from orchestrator.service.permission import Action, Principal
 from orchestrator.store import runs as store
+from orchestrator.store import search
+from orchestrator.store.search import Place, Wanted
 
 KEYS = uuid.UUID("0c3f2a52-3c5e-4a55-9f0c-8f6f0b1c9b7e")  # namespace of the ids made from idempotency keys
 RUN_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -68,7 +70,7 @@ def _wish(here: Context, asking: Principal, asked: shapes.RunRequest, key: str) 
 
 def _not_another(here: Context, asking: Principal, run_id: str, plan: Plan) -> None:
     """The same id or key twice is the same wish twice. Raises Conflict when it is another one."""
-    if not store.known(here.database, [run_id]):
+    if not search.known(here.database, [run_id]):
         return
     there = store.load(here.database, run_id)
     if (there.plan.workflow, there.plan.variables, there.username) != (plan.workflow, plan.variables, asking.name):
@@ -97,28 +99,43 @@ def listing(
     here: Here,
     status: str = "",
     workflow: str = "",
+    experiment: str = "",
+    file: Annotated[str, Query(description="The beginning of a path, of a name, or of a word in a name.")] = "",
+    since: Annotated[float, Query(ge=0.0, description="Epoch seconds.")] = 0.0,
+    until: Annotated[float, Query(ge=0.0, description="Epoch seconds; before this moment.")] = 0.0,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 50,
-    before: float = 0.0,
+    before: Annotated[str, Query(max_length=100, description="What the page before said.")] = "",
 ) -> dict[str, Any]:
     """The newest runs first."""
     states = [s.value for s in RunStatus]
     if status and status not in states:
         raise ArgumentError(f"There is no state {status!r}.{nearest(status, states)}", f"States: {', '.join(states)}.")
-    found = store.listing(here.database, status=status, workflow=workflow, limit=limit, before=before)
-    more = found[-1].created_at if len(found) == limit else 0.0
+    wanted = Wanted(status, workflow, experiment, file, since, until, _place(before))
+    found = search.listing(here.database, wanted, limit=limit)
+    more = "{!r},{}".format(*found[-1].place) if len(found) == limit else ""
     return {"runs": [records.summary_record(line) for line in found], "before": more}
+
+
+def _place(text: str) -> Place | None:
+    if not text:
+        return None
+    at, _, run_id = text.partition(",")
+    try:
+        return float(at), run_id
+    except ValueError:
+        raise ArgumentError(f"{text!r} is not what a page gives as `before`.") from None
 
 
 @router.get("/counts", dependencies=[Reads], response_model=dict[str, int])
 def counts(here: Here) -> dict[str, int]:
     """How many runs are in each state."""
-    return store.counts(here.database)
+    return search.counts(here.database)
 
 
 @router.post("/runs/ended", dependencies=[Reads], response_model=list[str])
 def ended(ids: list[str], here: Here) -> list[str]:
     """Those of these runs that are over."""
-    return sorted(store.ended(here.database, ids))
+    return sorted(search.ended(here.database, ids))
 
 
 @router.get("/runs/{run_id}", dependencies=[Reads])
@@ -136,7 +153,7 @@ def document(run_id: str, here: Here) -> Response:
 @router.get("/runs/{run_id}/id", dependencies=[Reads], response_model=str)
 def full_id(run_id: str, here: Here) -> str:
     """The full id for the beginning of one, or for `last`."""
-    return store.find(here.database, run_id)
+    return search.find(here.database, run_id)
 
 
 @router.get("/runs/{run_id}/live", dependencies=[Reads], include_in_schema=False)
@@ -200,4 +217,4 @@ def resume(run_id: str, here: Here, asking: Who) -> shapes.Resumed:
 
 
 def _find(here: Context, run_id: str) -> Run:
-    return store.load(here.database, store.find(here.database, run_id))
+    return store.load(here.database, search.find(here.database, run_id))

@@ -87,6 +87,7 @@ class Summary(BaseModel):
 
     id: str
     workflow: str
+    experiment: str | None
     owner: str
     status: str
     stage: str
@@ -99,7 +100,7 @@ class Summary(BaseModel):
 
 class Page(BaseModel):
     runs: list[Summary]
-    before: float = Field(description="Give it as `before` for the next page; 0: there is none.")
+    before: str = Field(description="Give it as `before` for the next page; empty: there is none.")
 
 
 class WhyShape(BaseModel):

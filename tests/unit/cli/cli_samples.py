@@ -38,7 +38,8 @@ from orchestrator.model import (
 )
 from orchestrator.settings import Settings
 from orchestrator.store.letters import Letter
-from orchestrator.store.runs import EventRow, Summary
+from orchestrator.store.runs import EventRow
+from orchestrator.store.search import Summary
 
 
 def commands(group: click.Group, above: str = "") -> dict[str, click.Command]:
@@ -231,8 +232,8 @@ class FakeClient:
     def run(self, run_id: str) -> Run:
         return self.known[run_id]
 
-    def runs(self, *, status: str = "", workflow: str = "", limit: int = 50) -> list[Summary]:
-        self.asked.append(("runs", status, workflow, str(limit)))
+    def runs(self, *, limit: int = 50, **wanted: object) -> list[Summary]:
+        self.asked.append(("runs", *(f"{k}={v}" for k, v in wanted.items() if v), str(limit)))
         names = ("stage", "error", "created_at", "started_at", "ended_at")
         return [
             Summary(r.id, r.plan.workflow, r.plan.owner, r.status, *(getattr(r, n) for n in names))

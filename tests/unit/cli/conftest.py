@@ -13,6 +13,13 @@ from orchestrator import cli
 from orchestrator.cli import session
 
 
+@pytest.fixture(autouse=True)
+def own_logs() -> Iterator[None]:
+    """A command that configures the logs does it for itself and not for the tests that follow."""
+    yield
+    structlog.reset_defaults()
+
+
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     fake = FakeClient(tmp_path / "home")

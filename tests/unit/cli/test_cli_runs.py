@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,11 @@ from cli_samples import ID, T0, Beamway, FakeClient, done, failed, held, running
 from immutables import Map
 from msgspec.structs import replace
 
-from orchestrator.cli import formats
+from orchestrator.cli import formats, times
+from orchestrator.errors import ArgumentError
 from orchestrator.model import Product, RunStatus
+
+NOON = datetime(2026, 11, 21, 12).astimezone().timestamp()
 
 
 def test_run_prints_the_line_that_scripts_of_dm_cut(client: FakeClient, beamway: Beamway) -> None:
@@ -103,10 +108,47 @@ def test_ls(client: FakeClient, beamway: Beamway) -> None:
     assert beamway("ls").out == "No runs.\n"
     client.known[ID] = running()
     said = beamway("ls", "--status", "running", "--workflow", "recon", "--limit", "7")
-    assert client.asked[-1] == ("runs", "running", "recon", "7")
+    assert client.asked[-1] == ("runs", "status=running", "workflow=recon", "7")
     assert ID in said.out
     (line,) = beamway("ls", "--json").json
     assert (line["id"], line["status"], line["ended_at"]) == (ID, "running", None)
+
+
+def test_ls_by_file_experiment_and_time(
+    client: FakeClient, beamway: Beamway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text, file in (("scan", "scan"), ("./a/../b", f"{tmp_path}/b"), ("b/", f"{tmp_path}/b/"), ("/d", "/d")):
+        assert beamway("ls", "--file", text, "--experiment", "e").exit_code == 0
+        assert client.asked[-1] == ("runs", "experiment=e", f"file={file}", "20")
+    begun = time.time()
+    assert beamway("ls", "--since", "2h", "--until", "2000-02-29").exit_code == 0
+    since, until = (float(text.partition("=")[2]) for text in client.asked[-1][1:3])
+    assert begun - 7200 <= since <= time.time() - 7200
+    assert until == datetime(2000, 3, 1).astimezone().timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90", NOON - 90),
+        ("2 h", NOON - 7200),
+        ("3d", NOON - 3 * 86_400),
+        ("11:59", NOON - 60),
+        ("12:01", NOON + 60 - 86_400),
+        ("2026-11-21", NOON - 43_200),
+        ("2026-11-20T12:00", NOON - 86_400),
+        ("2026-11-21T12:00+00:00", datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()),
+    ],
+)
+def test_times_in_the_past(text: str, expected: float) -> None:
+    assert times.past(text, NOON) == expected
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "25:00", "-2h", "9999-12-31", "2h ago"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(ArgumentError, match="is no time"):
+        times.past(text, NOON, whole_day=True)
 
 
 def test_cancel_and_retry(client: FakeClient, beamway: Beamway) -> None:

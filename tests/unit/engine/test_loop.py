@@ -15,6 +15,7 @@ from orchestrator.engine.loop import Engine, new_run
 from orchestrator.errors import Conflict, NotFound, Unavailable
 from orchestrator.model import FailureClass, Outcome, Run, RunStatus, split_token
 from orchestrator.store import runs as store
+from orchestrator.store import search
 from orchestrator.store.database import Database
 from tests.conftest import workflow
 
@@ -83,7 +84,7 @@ def test_a_store_that_fails_loses_nothing(database: Database, tmp_path: Path, mo
     engine.turn()
     save = store.Writer.save
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise Unavailable("The disk is full.")
 
     monkeypatch.setattr(store.Writer, "save", broken)
@@ -103,7 +104,7 @@ def test_a_run_that_could_not_be_stored_is_forgotten(
     engine = engine_on(database, tmp_path)
     save = store.Writer.save
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise Unavailable("The disk is full.")
 
     monkeypatch.setattr(store.Writer, "save", broken)
@@ -113,7 +114,7 @@ def test_a_run_that_could_not_be_stored_is_forgotten(
     engine.forget_unsaved()
     monkeypatch.setattr(store.Writer, "save", save)
     assert engine.turn().launches == []
-    assert store.known(database, ["r"]) == set()
+    assert search.known(database, ["r"]) == set()
 
 
 def test_a_child_run_that_could_not_be_stored_is_not_forgotten(
@@ -128,7 +129,7 @@ def test_a_child_run_that_could_not_be_stored_is_not_forgotten(
     engine.turn()
     save = store.Writer.save
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise Unavailable("The disk is full.")
 
     monkeypatch.setattr(store.Writer, "save", broken)
@@ -202,7 +203,7 @@ def test_a_hold_is_in_the_store_and_a_new_engine_resumes_it(database: Database, 
     engine.turn()
     end(engine, "r.0.1", Outcome(FailureClass.DOWN, "nobody answers", unsure=True))
     engine.turn()
-    assert [s.status for s in store.listing(database, status="held")] == [RunStatus.HELD]
+    assert [s.status for s in search.listing(database, search.Wanted("held"))] == [RunStatus.HELD]
     again = engine_on(database, tmp_path)
     again.recover()
     assert again.turn().launches == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -25,6 +26,17 @@ def test_timings_come_back_newest_first_of_each_site_and_only_of_this_stage(data
     history.record(database, [*rows, replace(rows[0], stage="other"), replace(rows[0], workflow="other")])
     assert history.timings(database, "w", "s", limit=2) == [rows[4], rows[3], rows[5]]
     assert history.timings(database, "w", "none") == []
+
+
+def test_names_of_any_kind_and_length_are_kept_apart(database: Database) -> None:
+    letters = random.Random(1)
+    odd, long = "a\0\udcff", "".join(letters.choices("abcdefghijklmnop\u00e9", k=9000))
+    for i, name in enumerate((odd, long, long + "x")):
+        history.record(database, [replace(timing(compute_s=float(i)), workflow=name, stage=name)])
+        history.put_placement(database, replace(placed(f"r{i}"), stage=name))
+        history.finish_placement(database, f"r{i}", name, 1, transfer_s=1.0, queue_s=2.0, compute_s=float(i))
+        assert [t.compute_s for t in history.timings(database, name, name)] == [float(i)]
+        assert [p.compute_s for p in history.placements(database, f"r{i}")] == [float(i)]
 
 
 def test_timings_are_part_of_the_callers_transaction(database: Database) -> None:

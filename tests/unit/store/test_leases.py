@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import Stale, Unavailable
 from orchestrator.model import Plan, Run
-from orchestrator.store import leases
+from orchestrator.store import leases, search
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
@@ -99,7 +99,7 @@ def test_a_stale_writer_writes_nothing(database: Database, other: Database) -> N
         writer.save([store.Changed(run, True, (), ())], [event("after")], fence=old)
     assert isinstance(told.value, Unavailable)
     assert told.value.exit_code == 75
-    assert store.known(database, ["r"]) == set()
+    assert search.known(database, ["r"]) == set()
     store.Writer(other).save([store.Changed(run, True, (), ())], [event("new")], fence=new)
     assert noted(database) == ["before", "late, but nobody took over", "new"]
     assert store.load(database, "r").plan == run.plan

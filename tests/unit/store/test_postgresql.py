@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection
 
 from orchestrator.errors import SettingsError, Unavailable
-from orchestrator.store import postgresql
+from orchestrator.store import postgresql, search
 from orchestrator.store import runs as store
 from orchestrator.store.database import HEAD, Database
 from tests.postgres import Postgres, missing
@@ -38,26 +38,39 @@ def test_a_database_that_hangs_is_given_up(
 ) -> None:
     monkeypatch.setattr(postgresql.BoundedConnection, "silence_s", 0.5)
     monkeypatch.setitem(postgresql.CONNECT, "connect_timeout", 2)  # the least that libpq allows
-    store.counts(database)  # so that a connection is open
+    search.counts(database)  # so that a connection is open
     cluster.pause()
     try:
         for _ in range(2):  # on the open connection, and on a new one
             begun = time.monotonic()
             with pytest.raises(Unavailable, match="failed"):
-                store.counts(database)
+                search.counts(database)
             assert time.monotonic() - begun < 6
     finally:
         cluster.resume()
-    assert store.counts(database) == {}
+    assert search.counts(database) == {}
+
+
+def test_much_to_do_is_no_silence(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql.BoundedConnection, "silence_s", 1.5)
+    with database.write() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN PERFORM pg_sleep(0.001); RETURN new; END'"
+        )
+        connection.exec_driver_sql("CREATE TRIGGER slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow()")
+    begun = time.monotonic()
+    store.Writer(database).save([], [store.EventRow("r", 1.0, "k")] * 2000)
+    assert time.monotonic() - begun > 1.5  # each some rows PostgreSQL says what is done
 
 
 def test_one_that_was_killed_is_used_again_when_it_is_back(cluster: Postgres, database: Database) -> None:
-    store.counts(database)
+    search.counts(database)
     cluster.kill()
     with pytest.raises(Unavailable):
-        store.counts(database)
+        search.counts(database)
     cluster.start()
-    assert store.counts(database) == {}
+    assert search.counts(database) == {}
 
 
 def test_a_statement_that_takes_too_long_is_ended(database: Database) -> None:
@@ -76,7 +89,7 @@ def test_a_transaction_that_we_leave_open_ends_and_its_locks_with_it(database: D
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 200")
         connection.exec_driver_sql("LOCK TABLE runs")
         time.sleep(0.5)
-        assert store.counts(database) == {}
+        assert search.counts(database) == {}
         connection.exec_driver_sql("SELECT 1")
 
     with pytest.raises(Unavailable), database.write() as connection:
@@ -105,7 +118,7 @@ def test_an_address_that_cannot_be_used_is_told_without_its_password() -> None:
             Database(url)
         assert "hidden" not in str(told.value)
     with pytest.raises(Unavailable) as failed:
-        store.counts(Database("postgresql+psycopg://u:hidden@/d?host=/nowhere"))
+        search.counts(Database("postgresql+psycopg://u:hidden@/d?host=/nowhere"))
     assert "hidden" not in str(failed.value)
 
 

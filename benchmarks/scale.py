@@ -1,0 +1,387 @@
+"""A store with millions of runs, on SQLite and PostgreSQL: each search, and the start with many runs in flight.
+
+The store is filled in bulk with two years of a beamline's runs: thousands of experiments, a raw file a run with a name
+of its own, most of them done. Stages and tasks are there of the newest 100,000. Then each search is asked for its first
+50 runs with parameters drawn by chance: cold, the first after the database was started again and its files were put out
+of the page cache, and warm. Last the runs that are not over are taken up into `Run` objects, as an engine does.
+
+    python benchmarks/scale.py [--runs 5000000] [--in-flight 10000] [--only sqlite|postgresql]
+
+The physical limit of a warm search is to look up as many runs by their ids (the line `50 ids`); of a cold one a read
+from the disk (printed) for each page on the way. That of the start is decoding the runs, timed without a database.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import os
+import random
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from immutables import Map
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from orchestrator import codec  # noqa: E402 - the tests' PostgreSQL lies beside the benchmarks
+from orchestrator.model import Plan, Run, RunStatus, StageKind, StagePlan, StageState, StageStatus, Task  # noqa: E402
+from orchestrator.store import files, runs, search  # noqa: E402
+from orchestrator.store.database import Database  # noqa: E402
+from orchestrator.store.search import Wanted  # noqa: E402
+from tests.postgres import Postgres, missing  # noqa: E402
+
+BAR_SEARCH_MS, BAR_START_S = 100.0, 5.0
+DAYS, NEWEST = 730, 1_790_000_000.0
+EXPERIMENT_RUNS = 1500
+DETAILED = 100_000  # the newest runs that have stages and tasks
+COLD, WARM, PAGE = 5, 100, 50
+SAMPLES = ("bone", "shale", "Cathode", "leaf", "Foam", "amber", "wire", "fibre")
+PLANS = {
+    f"workflow-{w:02}": Plan(
+        f"workflow-{w:02}",
+        "beamline",
+        tuple(
+            StagePlan(stage, StageKind.COMMAND, command="process --input $filePath", per_file=True)
+            for stage in ("01-check", "02-process", "03-publish")
+        ),
+    )
+    for w in range(40)
+}
+WORKFLOWS = list(PLANS)
+COLUMNS = {
+    "runs": "id workflow experiment owner status stage error parent created_at started_at ended_at plan request doc",
+    "run_files": "part word created_at run_id",
+}
+
+
+# -------------------------------------------------------------------------------------------------------- what there is
+
+
+class Made:
+    """The runs by number, the newest last; the same each time."""
+
+    def __init__(self, count: int, in_flight: int) -> None:
+        self.count, self.in_flight = count, in_flight
+        self._digests = {name: hashlib.sha256(codec.dumps(plan).encode()).hexdigest() for name, plan in PLANS.items()}
+        request = runs.Request(
+            {"filePath": "@F", "experimentName": "@E"}, ("filePath",), PLANS[WORKFLOWS[0]].files, "", ("@F",), "me", "h"
+        )
+        self._request = codec.dumps(request)
+        self._doc = codec.dumps(runs.Learned({"filePath": "@F", "experimentName": "@E"}, 3))
+
+    def at(self, i: int) -> float:
+        return NEWEST - (self.count - i) * DAYS * 86_400.0 / self.count
+
+    def id(self, i: int) -> str:
+        bits = f"{_mixed(i):016x}{_mixed(~i):016x}"
+        return f"{bits[:8]}-{bits[8:12]}-{bits[12:16]}-{bits[16:20]}-{bits[20:]}"
+
+    def experiment(self, i: int) -> str:
+        return f"2026-{i // EXPERIMENT_RUNS % 3 + 1}/group-{i // EXPERIMENT_RUNS:05}" if i % 10 else ""
+
+    def workflow(self, i: int) -> str:
+        return WORKFLOWS[int(40 * (_mixed(i + 7) / 2**64) ** 3)]  # few do most of the work
+
+    def file(self, i: int) -> str:
+        return f"/data/{self.experiment(i) or 'commissioning'}/raw/{SAMPLES[i // 100 % 8]}_scan_{i:08}.h5"
+
+    def status(self, i: int) -> RunStatus:
+        if i >= self.count - self.in_flight:
+            return RunStatus.RUNNING
+        drawn = _mixed(i + 13) / 2**64
+        return RunStatus.ABORTED if drawn < 0.001 else RunStatus.FAILED if drawn < 0.021 else RunStatus.DONE
+
+    def row(self, i: int) -> tuple[Any, ...]:
+        at, status, workflow, experiment = self.at(i), self.status(i), self.workflow(i), self.experiment(i)
+        request, doc = (t.replace("@F", self.file(i)).replace("@E", experiment) for t in (self._request, self._doc))
+        error = "Stage '02-process' failed: the command ended with exit code 1." if status is RunStatus.FAILED else ""
+        ended_at = 0.0 if status is RunStatus.RUNNING else at + 60.0
+        stage, digest = ("03-publish" if ended_at else "02-process"), self._digests[workflow]
+        named = (self.id(i), workflow, experiment, "beamline", status.value, stage, error, "")
+        return (*named, at, at + 0.1, ended_at, digest, request, doc)
+
+    def words(self, span: range) -> list[tuple[Any, ...]]:
+        rows = (row for i in span for row in files.rows(self.id(i), self.at(i), (self.file(i),)))
+        return sorted(tuple(row.values()) for row in rows)
+
+    def run(self, i: int) -> Run:
+        """One that is at its second stage, or over, with all that belongs to it."""
+        over, at = self.status(i) is not RunStatus.RUNNING, self.at(i)
+        stages, tasks = {}, {}
+        for n, stage in enumerate(PLANS[self.workflow(i)].stages):
+            status = StageStatus.DONE if over or n == 0 else StageStatus.RUNNING if n == 1 else StageStatus.PENDING
+            stages[stage.name] = StageState(stage.name, status, 1, at + n, site="local", tasks=1)
+            if over or n < 2:
+                command = f"process --input {self.file(i)} --output {self.file(i)}.{n}"
+                tasks[n] = Task(n, stage.name, self.file(i), command=command, submitted_at=at + n, site="local")
+        return Run(self.id(i), PLANS[self.workflow(i)], at, stages=Map(stages), tasks=Map(tasks))
+
+
+def _mixed(i: int) -> int:
+    """A number of 64 bits that looks like chance (splitmix64)."""
+    z = (i * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    z = ((z ^ z >> 27) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return z ^ z >> 31
+
+
+def batches(count: int, size: int = 20_000) -> Iterator[range]:
+    for start in range(0, count, size):
+        yield range(start, min(count, start + size))
+
+
+# ------------------------------------------------------------------------------------------------------------- filling
+
+
+def fill_sqlite(path: Path, made: Made) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-1500000", "locking_mode=EXCLUSIVE"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("BEGIN")
+    put = {
+        t: f"INSERT INTO {t} ({c.replace(' ', ',')}) VALUES ({','.join('?' * len(c.split()))})"
+        for t, c in COLUMNS.items()
+    }
+    for span in batches(made.count):
+        connection.executemany(put["runs"], map(made.row, span))
+        connection.executemany(put["run_files"], made.words(span))
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+
+
+def fill_postgresql(cluster: Postgres, name: str, made: Made) -> None:
+    with cluster.connect(name) as connection, connection.cursor() as cursor:
+        for span in batches(made.count):
+            for table, rows in (("runs", map(made.row, span)), ("run_files", made.words(span))):
+                with cursor.copy(f"COPY {table} ({COLUMNS[table].replace(' ', ',')}) FROM STDIN") as copy:
+                    for row in rows:
+                        copy.write_row(row)
+        cursor.execute("VACUUM ANALYZE")  # as autovacuum does in time
+        cursor.execute("CHECKPOINT")
+
+
+def fill_details(database: Database, made: Made) -> None:
+    """The plans, and the newest runs' stages and tasks, by the store's own writer."""
+    writer = runs.Writer(database)
+    with database.write() as connection:
+        writer._put_plan(connection, [{"digest": made._digests[n], "doc": codec.dumps(p)} for n, p in PLANS.items()])
+    for span in batches(min(DETAILED, made.count), 5000):
+        some = [made.run(made.count - 1 - i) for i in span]
+        with database.write() as connection:
+            writer._put_stage(connection, [runs._stage_row(r.id, s) for r in some for s in r.stages.values()])
+            writer._put_task(connection, [runs._task_row(r.id, t) for r in some for t in r.tasks.values()])
+
+
+# ------------------------------------------------------------------------------------------------------------ searches
+
+
+def searches(made: Made) -> dict[str, Callable[[random.Random], Wanted]]:
+    """Each search by its name, with parameters drawn by chance."""
+
+    def any_run(draw: random.Random) -> int:
+        return draw.randrange(made.count)
+
+    def place(draw: random.Random) -> tuple[float, str]:
+        i = any_run(draw)
+        return made.at(i), made.id(i)
+
+    def status(draw: random.Random) -> str:
+        return draw.choice(["failed", "aborted", "running", "done", "pending"])
+
+    def workflow(draw: random.Random) -> str:
+        return draw.choice(WORKFLOWS)
+
+    def experiment(draw: random.Random) -> str:
+        return made.experiment(any_run(draw))
+
+    def file(draw: random.Random) -> str:
+        return made.file(any_run(draw))
+
+    return {
+        "newest": lambda draw: Wanted(),
+        "page": lambda draw: Wanted(before=place(draw)),
+        "status": lambda draw: Wanted(status=status(draw)),
+        "status_page": lambda draw: Wanted(status=status(draw), before=place(draw)),
+        "workflow": lambda draw: Wanted(workflow=workflow(draw)),
+        "workflow_status": lambda draw: Wanted(workflow=workflow(draw), status=status(draw), before=place(draw)),
+        "experiment": lambda draw: Wanted(experiment=experiment(draw)),
+        "experiment_status": lambda draw: Wanted(experiment=experiment(draw), status=status(draw)),
+        "experiment_workflow": lambda draw: Wanted(experiment=experiment(draw), workflow=workflow(draw)),
+        "date": lambda draw: Wanted(since=made.at(any_run(draw)) - 86_400, until=made.at(any_run(draw))),
+        "date_status": lambda draw: (lambda at: Wanted(status(draw), since=at - 86_400, until=at))(place(draw)[0]),
+        "file_path": lambda draw: Wanted(file=file(draw)),
+        "file_name": lambda draw: Wanted(file=file(draw).rpartition("/")[2]),
+        "file_number": lambda draw: Wanted(file=f"{any_run(draw):08}"),
+        "file_folder": lambda draw: Wanted(file=file(draw).rpartition("/")[0]),
+        "file_of_many": lambda draw: Wanted(file=draw.choice(SAMPLES), before=place(draw)),
+        "file_of_all": lambda draw: Wanted(file="scan", before=place(draw)),
+        "file_of_none": lambda draw: Wanted(file=f"nothing{any_run(draw)}"),
+        "file_rare": lambda draw: Wanted(status=draw.choice(["pending", "aborted"]), file="/data/commissioning"),
+        "file_status": lambda draw: Wanted(status=status(draw), file=file(draw).rpartition("/")[0]),
+    }
+
+
+def measure(database: Database, made: Made, restart: Callable[[], None]) -> dict[str, list[float]]:
+    """Search → its times in ms, warm; prints them with the cold ones."""
+    warm: dict[str, list[float]] = {}
+    for name, draw_wanted in searches(made).items():
+        draw = random.Random(name)
+        cold = []
+        for _ in range(COLD):
+            restart()
+            search.known(database, ["x"])  # a connection is open
+            cold += asked(database, [draw_wanted(draw)])
+        asked(database, [draw_wanted(draw) for _ in range(10)])
+        warm[name] = asked(database, [draw_wanted(draw) for _ in range(WARM)])
+        report(name, warm[name], cold)
+    draw = random.Random(1)
+    drawn = [[made.id(draw.randrange(made.count)) for _ in range(PAGE)] for _ in range(WARM)]
+    report("50 ids", [timed(partial(search.known, database, ids)) for ids in drawn], [])
+    report("find", [timed(partial(search.find, database, ids[0][:13])) for ids in drawn], [])
+    report("counts", [timed(partial(search.counts, database)) for _ in range(3)], [])
+    return warm
+
+
+def asked(database: Database, some: list[Wanted]) -> list[float]:
+    """How long each of these searches takes, in ms."""
+    return [timed(partial(search.listing, database, wanted, limit=PAGE)) for wanted in some]
+
+
+def report(name: str, warm: list[float], cold: list[float]) -> None:
+    first = f"cold p50 {statistics.median(cold):7.2f}  max {max(cold):7.2f} ms" if cold else ""
+    middle, high = statistics.median(warm), p95(warm)
+    print(f"  {name:20} warm p50 {middle:7.2f}  p95 {high:7.2f}  max {max(warm):7.2f}  {first}", flush=True)
+
+
+def p95(times: list[float]) -> float:
+    return sorted(times)[math.ceil(0.95 * len(times)) - 1]
+
+
+def timed(action: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    action()
+    return (time.perf_counter() - begun) * 1e3
+
+
+def forget(place: Path) -> None:
+    """Put the files below out of the page cache."""
+    for path in place.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+def read_ms(place: Path) -> float:
+    """The median time of reading a page that is not cached from a large file."""
+    large = max((p for p in place.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    forget(place)
+    descriptor = os.open(large, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    draw = random.Random(2)
+    pages = [draw.randrange(large.stat().st_size // 8192) * 8192 for _ in range(200)]
+    times = [timed(partial(os.pread, descriptor, 8192, at)) for at in pages]
+    os.close(descriptor)
+    return statistics.median(times)
+
+
+def start_s(database: Database, made: Made) -> tuple[float, float]:
+    """(taking up the runs in flight, decoding the same texts alone)"""
+    begun = time.perf_counter()
+    found = runs.load_unfinished(database)
+    taken_s = time.perf_counter() - begun
+    assert len(found) == made.in_flight, len(found)
+    assert all(len(r.tasks) == 2 and len(r.stages) == 3 for r in found)
+    texts = [(codec.dumps(s), StageState) for r in found for s in r.stages.values()]
+    texts += [(codec.dumps(t), Task) for r in found for t in r.tasks.values()]
+    begun = time.perf_counter()
+    for text, kind in texts:
+        codec.loads(text, kind)
+    return taken_s, time.perf_counter() - begun
+
+
+# --------------------------------------------------------------------------------------------------------------- both
+
+
+def one(kind: str, made: Made) -> None:
+    cluster = None
+    with tempfile.TemporaryDirectory(prefix="beamway-scale-") as scratch:
+        place = Path(scratch)
+        if kind == "postgresql":
+            cluster = Postgres(max_wal_size="8GB", shared_buffers="1GB", maintenance_work_mem="512MB")
+            place, url = cluster.place, cluster.new_database()
+        else:
+            url = f"sqlite:///{place}/scale.db"
+        try:
+            database = Database(url)
+            database.upgrade()
+            database.close()
+            begun = time.perf_counter()
+            if cluster is None:
+                fill_sqlite(place / "scale.db", made)
+            else:
+                fill_postgresql(cluster, "test1", made)
+            fill_details(database, made)
+            print(
+                f"{kind}: {made.count:,} runs in {time.perf_counter() - begun:.0f} s, {size(place) / 1e9:.1f} GB; "
+                f"one read from the disk {read_ms(place):.2f} ms (median)",
+                flush=True,
+            )
+
+            def restart() -> None:
+                database.close()
+                if cluster is not None:
+                    cluster.stop()
+                forget(place)
+                if cluster is not None:
+                    cluster.start()
+
+            restart()
+            cold_s, _ = start_s(database, made)
+            taken_s, decoding_s = start_s(database, made)
+            print(
+                f"  {made.in_flight:,} runs taken up: cold {cold_s:.2f} s, warm {taken_s:.2f} s; "
+                f"decoding alone {decoding_s:.2f} s"
+            )
+            warm = measure(database, made, restart)
+        finally:
+            if cluster is not None:
+                cluster.remove()
+    for name, times in warm.items():
+        print(f"RESULT name={kind}_{name}_p95_ms ours={p95(times):.1f} rival=- ratio=- bar={BAR_SEARCH_MS:g}")
+    print(f"RESULT name={kind}_start_s ours={max(cold_s, taken_s):.2f} rival=- ratio=- bar={BAR_START_S:g}", flush=True)
+
+
+def size(place: Path) -> int:
+    return sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=5_000_000)
+    parser.add_argument("--in-flight", type=int, default=10_000)
+    parser.add_argument("--only", choices=["sqlite", "postgresql"])
+    options = parser.parse_args()
+    made = Made(options.runs, options.in_flight)
+    for kind in [options.only] if options.only else ["sqlite", "postgresql"]:
+        if kind == "postgresql" and missing():
+            print(f"postgresql: not measured: {missing()}")
+            continue
+        one(kind, made)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
