@@ -346,7 +346,7 @@ class Engine:
         now = run.tasks[task.number]
         outcome = now.outcome or Outcome()
         failure = "" if outcome.failure is None else outcome.failure.value
-        self.tally.attempt(failure, again=now.status is TaskStatus.BACKOFF)
+        self.tally.attempt(failure, again=now.status is TaskStatus.BACKOFF, held=now.status is TaskStatus.ON_HOLD)
         plan = states.stage_plan(run, task.stage)
         if plan.kind is not StageKind.WORKFLOW and (outcome.started_at or task.started_at):
             self.tally.took(self._site(task.site), records.costs(plan, [replace(task, outcome=outcome)]))

@@ -35,14 +35,17 @@ class Tally:
         self.phases: dict[tuple[str, str], Histogram] = {}  # (site, phase)
         self.failures: dict[str, int] = {}  # class -> attempts that ended so
         self.retries: dict[str, int] = {}  # class -> of them those that are tried again
+        self.holds: dict[str, int] = {}  # class -> of them those that wait for a person or the site
         self.finished: dict[str, int] = {}  # state -> runs
 
-    def attempt(self, failure: str, *, again: bool) -> None:
+    def attempt(self, failure: str, *, again: bool = False, held: bool = False) -> None:
         """One has ended. `failure` is empty when it went well."""
         if failure:
             self.failures[failure] = self.failures.get(failure, 0) + 1
         if again:
             self.retries[failure] = self.retries.get(failure, 0) + 1
+        if held:
+            self.holds[failure] = self.holds.get(failure, 0) + 1
 
     def took(self, site: str, costs: Costs) -> None:
         """How long the phases of an attempt were; those that most attempts have not, only where there was one."""

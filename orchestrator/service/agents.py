@@ -27,10 +27,11 @@ class Line(Struct, frozen=True):
 
     name: str
     connected: bool
+    shut: bool  # its breaker is open
     silent_s: float | None  # since its agent was heard; None: never
     waiting: int  # orders here
     sent: int  # orders with the agent
-    oldest_waiting_s: float  # of the first in the queue; 0: none
+    oldest_waiting_s: float  # 0: there is none
     oldest_sent_s: float
 
 
@@ -60,7 +61,9 @@ class Site:
         self._send: Callable[[Message], None] | None = None
         self.complete = False  # every attempt that is not over has been ordered
         self._key: object = None  # of the connection that `_send` writes to
-        self._since: dict[str, float] = {}  # token -> when it was ordered first, by the monotonic clock
+        self._since: dict[
+            str, float
+        ] = {}  # token -> when it was ordered first, by the monotonic clock; the oldest comes first
         self.heard_at = 0.0  # when its agent last spoke or was seen to be there, by the same; 0: never
 
     @property
@@ -74,15 +77,16 @@ class Site:
 
     def line(self, now: float) -> Line:
         """How it stands at this moment of the monotonic clock."""
-        sent = next(iter(self._sent), "")
-        waiting = next((token for token in self._since if token in self._waiting), "")
+        waiting = next((at for token, at in self._since.items() if token not in self._sent), now)
+        sent = min((self._since[token] for token in self._sent if token in self._since), default=now)
         return Line(
             self.name,
             self.connected,
+            bool(self.breaker.since),
             now - self.heard_at if self.heard_at else None,
             *self.load,
-            now - self._since[waiting] if waiting else 0.0,
-            now - self._since[sent] if sent else 0.0,
+            now - waiting,
+            now - sent,
         )
 
     def attach(self, key: object, send: Callable[[Message], None], holding: Iterable[str]) -> None:

@@ -37,11 +37,11 @@ def exposed(tmp_path: Path) -> dict[str, Labels]:
     for state in RunStatus:
         tally.run(state.value)
     for failure in FailureClass:
-        tally.attempt(failure.value, again=True)
+        tally.attempt(failure.value, again=True, held=True)
     tally.took("far", Costs(1.0, 1.0, 1.0, 1.0))
     tally.turns.add(1.0)
     tally.writes.add(1.0)
-    view = View(0.0, 1, 1, 1, (Line("far", True, 1.0, 1, 1, 1.0, 1.0),))
+    view = View(0.0, 1, 1, 1, (Line("far", True, True, 1.0, 1, 1, 1.0, 1.0),))
     server: Any = SimpleNamespace(view=view, tally=tally)
     with Database(settings.database_url) as database:
         database.upgrade()

@@ -125,6 +125,10 @@ def of_view(view: View, now: float) -> Iterator[Metric]:
     yield _gauge("unstored_replies", "Answers that wait for the store.", [((), view.unstored)])
     connected = [((line.name,), line.connected) for line in view.sites]
     yield _gauge("agent_connected", "1 while the agent of a site is there.", connected, ("site",))
+    shut = [((line.name,), line.shut) for line in view.sites]
+    yield _gauge(
+        "site_shut", "1 while a site fails run after run and only one order at a time tries it.", shut, ("site",)
+    )
     silent = [((line.name,), line.silent_s + now - view.at) for line in view.sites if line.silent_s is not None]
     yield _gauge("agent_silent_seconds", "Since the agent of a site was heard.", silent, ("site",))
     orders, oldest = [], []
@@ -145,6 +149,7 @@ def of_tally(tally: Tally) -> Iterator[Metric]:
     yield _counter("runs_ended", "Runs that have ended, by state.", tally.finished, "state")
     yield _counter("attempts_failed", "Attempts that have failed, by cause.", tally.failures, "cause")
     yield _counter("retries", "Attempts that are made again, by the cause of it.", tally.retries, "cause")
+    yield _counter("holds", "Attempts that wait for a person or the site, by cause.", tally.holds, "cause")
     phases = HistogramMetricFamily(
         "beamway_phase_seconds", "Of an attempt: queue, transfer, compute, checks.", labels=("site", "phase")
     )

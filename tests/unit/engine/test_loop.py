@@ -84,7 +84,7 @@ def test_a_store_that_fails_loses_nothing(database: Database, tmp_path: Path, mo
     engine.turn()
     save = store.Writer.save
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise Unavailable("The disk is full.")
 
     monkeypatch.setattr(store.Writer, "save", broken)
@@ -104,7 +104,7 @@ def test_a_run_that_could_not_be_stored_is_forgotten(
     engine = engine_on(database, tmp_path)
     save = store.Writer.save
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise Unavailable("The disk is full.")
 
     monkeypatch.setattr(store.Writer, "save", broken)
@@ -129,7 +129,7 @@ def test_a_child_run_that_could_not_be_stored_is_not_forgotten(
     engine.turn()
     save = store.Writer.save
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise Unavailable("The disk is full.")
 
     monkeypatch.setattr(store.Writer, "save", broken)

@@ -33,7 +33,7 @@ def order(
     task = Task(3, "a", attempt=2, site=state.site, used=used or {})
     stages = Map({"a": state})
     run = Run("r", Plan("w", "o", (plan,)), 0.0, stages=stages, variables=Map({"experimentName": "e1"}))
-    return orders.order(run, task, plan, Path("/home"), adopt=False)
+    return orders.order(run, task, plan, Path("/home/runs"), adopt=False)
 
 
 def test_its_token_is_run_task_and_attempt() -> None:

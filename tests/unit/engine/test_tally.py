@@ -60,6 +60,12 @@ def test_retries_and_failures_by_cause_each_once(tmp_path: Path) -> None:
     assert tally.phases == {}, "what never started took no time"
 
 
+def test_a_hold_is_no_retry(tmp_path: Path) -> None:
+    tally = counted(tmp_path, Outcome(FailureClass.DOWN, "away"))
+    assert tally.holds == tally.failures == {FailureClass.DOWN.value: 1}
+    assert tally.retries == {}
+
+
 @given(st.lists(st.floats(0, 1e6), max_size=50))
 def test_a_histogram_counts_each_observation_once_where_it_belongs(values: list[float]) -> None:
     made = Histogram(PHASE_BOUNDS)

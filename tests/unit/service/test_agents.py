@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
-from orchestrator.model import Order, Outcome, Placing, StageKind
+from orchestrator.model import FailureClass, Order, Outcome, Placing, StageKind
 from orchestrator.protocol import Bye, Kills, Message, Orders
 from orchestrator.service import agents
-from orchestrator.service.agents import Site
+from orchestrator.service.agents import Line, Site
+from orchestrator.service.breaker import OPENS_AT
 
 
 def order(token: str, *, adopt: bool = False) -> Order:
@@ -110,3 +112,34 @@ def test_a_live_scan_waits_for_what_the_agent_has_and_for_nothing_else() -> None
     site.ended("backfill.0", Outcome())
     site.flush()
     assert sent(heard)[agents.WINDOW :] == ["live"]
+
+
+def test_how_a_site_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(agents.time, "monotonic", lambda: now)
+    site = Site("local")
+    assert site.line(now) == Line("local", False, False, None, 0, 0, 0.0, 0.0)
+    monkeypatch.setattr(agents, "WINDOW", 1)
+    for token in ("r.0.1", "r.1.1", "r.2.1"):
+        site.order(order(token))
+        now += 10.0
+    assert site.line(now) == Line("local", False, False, None, 3, 0, 30.0, 0.0)
+    key = object()
+    site.attach(key, lambda m: None, [])
+    site.heard_at = now
+    assert site.line(now + 1) == Line("local", True, False, 1.0, 2, 1, 21.0, 31.0)
+    site.detach(key)
+    site.attach(object(), lambda m: None, [])  # what is looked for again is as old as it was
+    assert site.line(now + 1).oldest_sent_s == 31.0
+    site.ended("r.0.1", Outcome())
+    assert site.line(now + 1) == Line("local", True, False, 1.0, 2, 0, 21.0, 0.0)
+    site.kill(["r.1.1", "r.2.1"])
+    assert site.line(now + 1) == Line("local", True, False, 1.0, 0, 0, 0.0, 0.0)
+
+
+def test_a_site_that_fails_run_after_run_stands_shut() -> None:
+    site = Site("local")
+    for run in range(OPENS_AT):
+        site.order(order(f"{run}.0.1"))
+        site.ended(f"{run}.0.1", Outcome(FailureClass.DOWN, "away"))
+    assert site.line(0.0).shut

@@ -15,7 +15,7 @@ from orchestrator.errors import Denied, Unavailable
 from orchestrator.service.http import context, metrics
 from orchestrator.service.http.context import Context
 from orchestrator.settings import Settings
-from orchestrator.store import runs, tokens
+from orchestrator.store import search, tokens
 from orchestrator.store.database import Database
 
 
@@ -32,7 +32,7 @@ class Counting:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked = 0
         self.may_answer = threading.Event()
-        monkeypatch.setattr(runs, "counts", self)
+        monkeypatch.setattr(search, "counts", self)
 
     def __call__(self, _database: Database) -> dict[str, int]:
         self.asked += 1
