@@ -83,6 +83,7 @@ class Engine:
         self._touched: dict[str, set[int]] = {}
         self._log: list[store.EventRow] = []
         self._submitted: dict[str, Run] = {}  # not yet compared with the store
+        self._dropped: set[str] = set()  # whose first save failed: it may have been made all the same
         self._outward: list[tuple[str, events.Launch | events.Kill]] = []
         self._places: list[tuple[str, events.Place]] = []
         self._finished: list[Run] = []
@@ -94,8 +95,7 @@ class Engine:
     def recover(self) -> int:
         """Take up every unfinished run of the store; the number of them."""
         for run in store.load_unfinished(self._database):
-            self.runs[run.id] = self._stored[run.id] = run
-            self._queue.append((run.id, events.Recovered(self._clock())))
+            self._take_up(run)
         return len(self.runs)
 
     def submit(self, run: Run) -> None:
@@ -112,6 +112,7 @@ class Engine:
         self._submitted = {i: r for i, r in self._submitted.items() if r.parent}
         for run_id in [i for i, r in self.runs.items() if i not in self._stored and not r.parent]:
             del self.runs[run_id]
+            self._dropped.add(run_id)
             self._touched.pop(run_id, None)
             self._outward = [(r, c) for r, c in self._outward if r != run_id]
             self._places = [(r, c) for r, c in self._places if r != run_id]
@@ -168,7 +169,7 @@ class Engine:
         Raises Unavailable when the store cannot be written; nothing is lost then, and the next turn tries again.
         """
         began, busy = time.perf_counter(), bool(self._submitted or self._queue)
-        while self._submitted or self._queue:
+        while self._submitted or self._queue or self._dropped:
             self._admit()
             if not self._queue:
                 break
@@ -219,13 +220,20 @@ class Engine:
 
     def _admit(self) -> None:
         """Begin the submitted runs that the store does not know; one look serves them all."""
-        if self._submitted:
-            known = search.known(self._database, self._submitted)
+        if self._submitted or self._dropped:
+            known = search.known(self._database, [*self._submitted, *self._dropped])
+            for run_id in known - self.runs.keys():  # its commit was made, and nobody heard of it
+                self._take_up(store.load(self._database, run_id))
             for run_id, run in self._submitted.items():
                 if run_id not in known:
                     self.runs[run_id] = run
                     self._queue.append((run_id, events.Begun(self._clock())))
-            self._submitted = {}
+            self._submitted, self._dropped = {}, set()
+
+    def _take_up(self, run: Run) -> None:
+        if run.status not in RUN_ENDED:
+            self.runs[run.id] = self._stored[run.id] = run
+            self._queue.append((run.id, events.Recovered(self._clock())))
 
     def _answer(self, run_id: str, command: events.OpenStage | events.DecideRepeat) -> events.Event:
         run = self.runs[run_id]
