@@ -145,6 +145,7 @@ class Lasting(HighThroughputExecutor):
             self._ports, self.cert_dir = iter(known.ports), known.cert_dir
         super().start()  # type: ignore[no-untyped-call]
         self.outgoing_q.zmq_socket.setsockopt(zmq.SNDTIMEO, int(SILENT_S * 1000))
+        self.outgoing_q.zmq_socket.setsockopt(zmq.LINGER, 0)  # closing it waits for no one who has died
         self.command_client.run = partial(  # type: ignore[method-assign]
             self.command_client.run, timeout_s=SILENT_S
         )
