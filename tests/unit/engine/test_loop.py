@@ -117,6 +117,28 @@ def test_a_run_that_could_not_be_stored_is_forgotten(
     assert search.known(database, ["r"]) == set()
 
 
+def test_a_run_whose_commit_was_made_and_not_answered_goes_on(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_on(database, tmp_path)
+    save = store.Writer.save
+
+    def unanswered(writer: store.Writer, *changed: Any, **more: Any) -> None:
+        save(writer, *changed, **more)
+        raise Unavailable("The connection was lost.")
+
+    monkeypatch.setattr(store.Writer, "save", unanswered)
+    engine.submit(run_of("r", s1={"command": "true"}))
+    with pytest.raises(Unavailable):
+        engine.turn()
+    engine.forget_unsaved()
+    monkeypatch.setattr(store.Writer, "save", save)
+    ((_, order),) = engine.turn().launches
+    assert (order.token, order.adopt) == ("r.0.1", True)
+    end(engine, order.token)
+    assert [run.status for run in engine.turn().finished] == [RunStatus.DONE]
+
+
 def test_a_child_run_that_could_not_be_stored_is_not_forgotten(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
