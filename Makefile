@@ -27,7 +27,7 @@ demo: $(BIN)/.installed ## scan, reconstruct and check a phantom on this machine
 test: $(BIN)/.installed-dev ## install what the tests need, then lint and test everything
 	tests/install-system-parts
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.lanes
 
 lint: $(BIN)/.installed-dev ## format, lint, types, layers
 	$(BIN)/ruff format --check .

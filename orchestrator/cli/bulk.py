@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -12,8 +12,11 @@ import click
 if TYPE_CHECKING:
     from orchestrator.client import Client
     from orchestrator.store.letters import Letter
+    from orchestrator.store.search import Summary
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+PAGE = 1000  # runs that are asked for at a time
 
 _WHICH = {
     "since": "Only those of the last so long: 90 min, 2h, 3 days.",
@@ -60,19 +63,32 @@ class Which(NamedTuple):
         """The runs that are not over and that no other run has begun, the newest first."""
         from orchestrator.model import RUN_ENDED, RunStatus
 
-        found = []
+        found: list[Summary] = []
         for status in RunStatus:
             if status not in RUN_ENDED and status is not RunStatus.ABORTING:
-                found += client.runs(status=status.value, workflow=self.workflow, limit=100_000)
-        found = [r for r in found if not r.parent and r.created_at >= self.since_at]
-        ids = [r.id for r in sorted(found, key=lambda r: -r.created_at)]
-        return [i for i in ids if self._there(client, i)] if self.experiment or self.site else ids
+                found += self._pages(client, status.value)
+        ids = [r.id for r in sorted(found, key=lambda r: -r.created_at) if not r.parent]
+        return [i for i in ids if self._there(client, i)] if self.site else ids
+
+    def _pages(self, client: Client, status: str) -> Iterator[Summary]:
+        before = None
+        while True:
+            page = client.runs(
+                status=status,
+                workflow=self.workflow,
+                experiment=self.experiment,
+                since=self.since_at,
+                before=before,
+                limit=PAGE,
+            )
+            yield from page
+            if len(page) < PAGE:
+                return
+            before = page[-1].place
 
     def _there(self, client: Client, run_id: str) -> bool:
-        run = client.run(run_id)
-        sites = {s.site or client.settings.site for s in run.stages.values() if s.started_at or s.site}
-        of = not self.experiment or run.plan.variables.get("experimentName") == self.experiment
-        return of and (not self.site or self.site in sites)
+        stages = client.run(run_id).stages.values()
+        return self.site in {s.site or client.settings.site for s in stages if s.started_at or s.site}
 
 
 def one_or_many(context: click.Context, run_id: str, word: str, many: bool, which: Which, dry_run: bool) -> None:

@@ -210,7 +210,7 @@ def test_no_block_outlives_its_lease_when_no_agent_comes(here: Product, cluster:
     here.until_began("alone")
     cluster.run("scontrol", "update", "PartitionName=debug", "State=DOWN")
     try:
-        here.start({"01-a": call(here, "never")}, site="brief", queue="debug")
+        never = here.start({"01-a": call(here, "never")}, site="brief", queue="debug")
         here.until(lambda: len(pilots(here)) == 2, 30, "a block in the queue")
         left = interchanges(here, "brief")
         stop_service(here)
@@ -221,7 +221,9 @@ def test_no_block_outlives_its_lease_when_no_agent_comes(here: Product, cluster:
     here.until(lambda: not pilots(here), 20, "the end of the other")
     assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in left)
     assert here.began("never") == here.ended("alone") == []
-    here.client.cancel(run_id)
+    for unfinished in (run_id, never):
+        here.client.cancel(unfinished)
+        assert here.wait(unfinished).status is RunStatus.ABORTED
 
 
 def test_an_agent_that_is_stopped_in_order_leaves_nothing(here: Product) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli import bulk
 from orchestrator.client import Client
 from orchestrator.errors import ArgumentError, NotFound
 from orchestrator.model import RunStatus
@@ -61,3 +62,24 @@ def test_one_that_fails_again_is_on_the_list_again(shared_client: Client, tmp_pa
     assert run_id in listed(shared_client)
     shared_client.dismiss(run_id)
     assert run_id not in listed(shared_client)
+
+
+def test_many_are_found_page_by_page_and_cancelled(
+    client: Client, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bulk, "PAGE", 2)
+    plan = {"name": "test", "owner": "tester", "stages": {"1": {"command": "sleep 1000"}}}
+    ids = [submit(client, plan, {"experimentName": name}) for name in ("e1", "e1", "e1", "e2")]
+    which = bulk.Which(since="1h", experiment="e1", site="local")
+    assert which.going(client) == ids[2::-1]
+
+    def end(run_id: str) -> str:
+        client.cancel(run_id)
+        return run_id
+
+    assert bulk.carry_out(which.going(client), end, done="cancelled", dry_run=False, as_json=False) == 0
+    assert capfd.readouterr().out == "3 of 3 runs cancelled.\n"
+    assert {wait(client, i).status for i in ids[:3]} == {RunStatus.ABORTED}
+    assert bulk.Which().going(client) == ids[3:]
+    client.cancel(ids[3])
+    wait(client, ids[3])

@@ -84,7 +84,7 @@ def test_many_are_cancelled(client: FakeClient, beamway: Beamway) -> None:
     assert said.exit_code == 1
     assert "is over" in said.err
     asked = {words[1:3] for words in client.asked if words[0] == "runs"}
-    assert asked == {(status, "recon") for status in ("pending", "running", "held")}
+    assert asked == {(f"status={status}", "workflow=recon") for status in ("pending", "running", "held")}
 
 
 @pytest.mark.parametrize(
