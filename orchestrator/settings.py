@@ -13,6 +13,8 @@ from typing import Any
 
 from orchestrator.errors import SettingsError, nearest
 
+SECRETS = ("BEAMWAY_TOKEN", "BEAMWAY_DATABASE")  # of the environment: no command or worker gets these
+
 
 class Secret:
     """A text that shows itself nowhere: not in a log, not in an error. `reveal` gives it."""

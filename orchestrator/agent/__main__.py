@@ -32,7 +32,8 @@ def main(site: str, *, stands_by: bool = False) -> int:
             structlog.get_logger().info("agent.stands_by", site=site, holder=locks.holder(lock))
             told = True
         time.sleep(STAND_BY_S)
-    environment = dict(os.environ)
+    ours = {name: os.environ.pop(name) for name in settings_module.SECRETS if name in os.environ}
+    environment = dict(os.environ)  # what runs gets, without what opens the service or its database
 
     from orchestrator.agent import agent, around, executors, processes
     from orchestrator.agent.shell import Shell
@@ -54,7 +55,7 @@ def main(site: str, *, stands_by: bool = False) -> int:
     shell = Shell(environment, log_cap_bytes=profile.limits.log_cap_bytes)
     connection = _link(settings, site)
     shell.may_begin = lambda: connection.valid
-    me = agent.Agent(settings.home, site, pool, shell, connection, stays=bool(settings.url))
+    me = agent.Agent(settings.home, site, pool, shell, connection, stays=bool(settings.url), ours=ours)
     if profile.local:
         pool.pilot(1)
     else:

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -63,8 +64,10 @@ class Agent:
         connection: link.Link,
         *,
         stays: bool = False,
+        ours: Mapping[str, str] | None = None,
     ) -> None:
-        """`stays`: it waits for its service for ever; else it ends with it once nothing runs any more."""
+        """`stays`: it waits for its service for ever; else it ends with it once nothing runs any more. `ours`: of the
+        environment what is for the agent alone."""
         self._home, self._site = home, site
         self._pool, self._shell = pool, shell
         self.cluster: Cluster | None = None  # set where work goes to a scheduler
@@ -80,6 +83,7 @@ class Agent:
         self._events: list[link.Event] = []  # not reported yet
         self._link, self._stays = connection, stays
         self._stopping = False
+        self._ours = dict(ours or {})
 
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -141,7 +145,8 @@ class Agent:
         log.warning("agent.superseded", active=len(self._active))
         self._link.close()
         clear(self._home, self._site)
-        os.execv(sys.executable, [sys.executable, "-m", "orchestrator.agent", self._site, "--stands-by"])
+        words = [sys.executable, "-m", "orchestrator.agent", self._site, "--stands-by"]
+        os.execve(sys.executable, words, {**os.environ, **self._ours})
 
     def _listen(self) -> bool:
         """Hear what the service says; False when the connection is over."""
