@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint sweep bench clean
+.PHONY: help demo test lint sweep chaos bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -37,6 +37,10 @@ lint: $(BIN)/.installed-dev ## format, lint, types, layers
 
 sweep: $(BIN)/.installed-dev ## kill a run at each crash point, for each kind of stage and database (half an hour)
 	$(BIN)/python -m tests.chaos.sweep
+
+chaos: $(BIN)/.installed-dev ## runs flow while everything dies, hangs and comes back: MINUTES=5 RUNS=500 SEED=1
+	tests/install-system-parts
+	$(BIN)/python -m tests.chaos.storm --runs $(or $(RUNS),500) --minutes $(or $(MINUTES),5) --seed $(or $(SEED),1)
 
 bench: $(BIN)/.installed-dev ## measure us and the rivals in the same run
 	$(BIN)/python benchmarks/orchestration.py

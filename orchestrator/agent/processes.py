@@ -13,7 +13,7 @@ import psutil
 
 from orchestrator.outside import effect
 
-TOKEN = "BEAMWAY_TOKEN"  # of the attempt that a command belongs to
+TOKEN = "BEAMWAY_ATTEMPT"  # of the attempt that a command belongs to
 AGENT = "BEAMWAY_AGENT"  # home:site of the agent that started a worker pool
 GRACE_S = 5.0  # between the polite signal and the other one
 

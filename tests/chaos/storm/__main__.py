@@ -1,0 +1,106 @@
+"""See the package: `make chaos`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.chaos.storm.audit import audit
+from tests.chaos.storm.plant import Plant
+from tests.chaos.storm.weather import Weather
+from tests.chaos.storm.work import History, Requests
+from tests.cluster import slurm as trial
+from tests.postgres import Postgres
+
+SETTLE_S = 420.0  # from the last disturbance to the end of the last run
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, megabytes: int) -> Iterator[None]:
+    """A file system of its own, where we may mount one."""
+    path.mkdir(parents=True, exist_ok=True)
+    words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "beamway", str(path)]
+    mounted = os.geteuid() == 0 and subprocess.run(words, check=False).returncode == 0
+    try:
+        yield
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(path)], check=False)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Runs flow while everything dies, hangs and comes back.")
+    parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="Leave everything on the disk.")
+    options = parser.parse_args()
+    place, begun = Path(tempfile.mkdtemp(prefix="bw-storm-")), time.monotonic()
+    place.chmod(0o755)
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - begun:6.1f} s  {text}", flush=True)
+
+    print(f"seed {options.seed}, {options.runs} runs in {options.minutes:g} min, in {place}", flush=True)
+    with (
+        small_disk(place / "runs", 256),
+        Postgres(durable=True, address="127.0.0.1") as database,
+        trial.running() as cluster,
+    ):
+        plant = Plant(place, database, cluster)
+        try:
+            plant.start()
+            requests = Requests(plant, options.runs, options.minutes * 60, options.seed)
+            history, weather = History(plant, requests), Weather(plant, options.seed, say)
+            for thread in (requests, history, weather):
+                thread.start()
+            requests.join()
+            weather.stop.set()
+            weather.join(60.0)
+            say(f"the storm is over: {len(requests.acknowledged)} requests were acknowledged")
+            left = settle(plant, requests.acknowledged, say)
+            history.stop.set()
+            history.join(30.0)
+        finally:
+            plant.close()
+        time.sleep(3.0)
+        wrong = [*history.wrong, *[f"{i} was not over after {SETTLE_S:g} s" for i in left]]
+        wrong += audit(plant, requests.asked, requests.acknowledged)
+    for name, count in sorted(weather.count.items()):
+        print(f"  {count:3} x {name}")
+    for trouble in weather.failed:
+        print(f"  not done: {trouble}")
+    print(f"{history.looks} looks at acknowledged runs")
+    for sentence in wrong[:100]:
+        print(f"WRONG {sentence}")
+    print(f"{len(requests.acknowledged)} runs, {sum(weather.count.values())} disturbances, {len(wrong)} wrong")
+    if not options.keep and not wrong:
+        shutil.rmtree(place, ignore_errors=True)
+    return 1 if wrong else 0
+
+
+def settle(plant: Plant, ids: list[str], say: object) -> list[str]:
+    """Wait for the end of all runs; those that are not over in time."""
+    over = time.monotonic() + SETTLE_S
+    with plant.client() as client:
+        left = set(ids)
+        while left and time.monotonic() < over:
+            with contextlib.suppress(Exception):
+                left -= client.ended(left)
+            time.sleep(0.5)
+        for run_id in sorted(left)[:5]:
+            with contextlib.suppress(Exception):
+                print(run_id, client.why(run_id).sentence, flush=True)
+    return sorted(left)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""What is left after the storm, looked at from outside: the store, the scheduler, the disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.jobs import ALIVE
+from orchestrator.model import Run, RunStatus
+from orchestrator.store import runs as store
+from orchestrator.store import search
+from orchestrator.store.database import Database
+from slurm.client import Slurm
+from tests.chaos.storm.plant import Plant
+from tests.chaos.storm.work import marks
+
+
+def audit(plant: Plant, asked: Sequence[str], acknowledged: Sequence[str]) -> list[str]:
+    """Sentences about what is wrong; none when requests are runs, and everything happened once."""
+    wrong: list[str] = []
+    with Database(plant.url) as database:
+        there = {line.id for line in search.listing(database, search.Wanted(), limit=10 * len(asked) + 100)}
+        wrong += [f"{i} was acknowledged and is not in the store" for i in set(acknowledged) - there]
+        wrong += [f"{i} is in the store and nobody asked for it" for i in there - set(asked)]
+        runs = [store.load(database, i) for i in there]
+    done = Counter(marks(plant.marks))
+    for run in runs:
+        wrong += _of_run(plant, run, done)
+    wrong += _on_disk(plant)
+    wrong += _at_scheduler(plant)
+    return wrong
+
+
+def _of_run(plant: Plant, run: Run, done: Counter[str]) -> list[str]:
+    wrong = []
+    if run.status is not RunStatus.DONE:
+        wrong.append(f"{run.id} ({run.plan.workflow}) is {run.status.value}: {run.error}")
+    for task in run.tasks.values():
+        times = done[f"{run.id}.{task.stage}"]
+        if task.command or task.call.startswith("tests."):
+            if times > task.attempt:
+                wrong.append(f"{run.id} {task.stage} was carried out {times} times in {task.attempt} attempts")
+            if times == 0 and run.status is RunStatus.DONE:
+                wrong.append(f"{run.id} {task.stage} is done and was never carried out")
+        for product in task.outcome.products if task.outcome else ():
+            path = Path(product.path)
+            if not path.exists() or (path.is_file() and path.stat().st_size != product.bytes):
+                wrong.append(f"{run.id}: {path} is not as it was when it was checked")
+    if run.plan.workflow == "storm-transfer" and run.status is RunStatus.DONE:
+        copy = plant.work / f"{run.id}.copy"
+        if not copy.exists() or copy.read_bytes() != (plant.work / f"{run.id}.out").read_bytes():
+            wrong.append(f"{copy} is not its source")
+    return wrong
+
+
+def _on_disk(plant: Plant) -> list[str]:
+    return [f"left over: {path}" for path in plant.work.rglob("*.part*")]
+
+
+def _at_scheduler(plant: Plant) -> list[str]:
+    slurm = Slurm(environment=plant.cluster.environment)
+    left = [job for job in slurm.mine("bw-") + slurm.mine("bwp-") if job.state in ALIVE]
+    wrong = [f"job {job.id} ({job.token}) is {job.state.value} and nobody waits for it" for job in left]
+    # The claim beside a job's record says which job ran; a second one of the token ends without running.
+    for claim in plant.runs.rglob("*.claim"):
+        holders = [path.name for path in claim.iterdir() if path.name == "job"]
+        if len(holders) > 1:
+            wrong.append(f"{claim} was claimed by several jobs")
+    return wrong
