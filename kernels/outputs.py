@@ -14,6 +14,7 @@ import fcntl
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ _RENAME_EXCHANGE = 2
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _IO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 _PASSING = {errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR, errno.EBUSY, errno.ENOMEM, errno.EMFILE}
+LAST_WRITES_S = 0.3  # from the end of a kernel to the last write of its threads
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 
 
@@ -86,7 +88,7 @@ def claim(path: str | Path, *, directory: bool = False) -> Staged:
 def publish(staged: Staged) -> None:
     """Bring a checked part to disk and to its final name."""
     try:
-        if os.fstat(staged.descriptor).st_ino != os.lstat(staged.part).st_ino:
+        if not _is_ours(staged):
             raise _busy(staged.part)
         _sync(staged.part)
         if staged.directory and staged.final.is_dir():
@@ -105,9 +107,30 @@ def discard(staged: Staged) -> None:
     if staged.descriptor < 0:
         return
     with contextlib.suppress(OSError):
-        if os.fstat(staged.descriptor).st_ino == os.lstat(staged.part).st_ino:
-            _remove(staged.part)
+        if _is_ours(staged):
+            _remove_written(staged)
     _close(staged)
+
+
+def _is_ours(staged: Staged) -> bool:
+    return os.fstat(staged.descriptor).st_ino == os.lstat(staged.part).st_ino
+
+
+def _remove_written(staged: Staged) -> None:
+    """Threads may still be writing into a directory: they add a file behind our back, or make it anew."""
+    if not staged.directory:
+        _remove(staged.part)
+        return
+    with contextlib.suppress(OSError):
+        _remove(staged.part)
+    quiet_at = time.monotonic() + LAST_WRITES_S
+    while time.monotonic() < quiet_at:
+        time.sleep(LAST_WRITES_S / 20)
+        with contextlib.suppress(OSError, KernelError):
+            if staged.part.exists() and _is_ours(staged):
+                _remove(staged.part)
+            else:
+                _remove_leftover(staged.part)
 
 
 def _close(staged: Staged) -> None:
