@@ -1,8 +1,9 @@
 """Runs of three no-op stages over HTTP beside the same in process: what the network interface costs, in this run.
 
-Over HTTP the client posts each definition to a service (`beamway service`), which compiles it, and an agent of another
-process fetches the tasks and brings the outcomes over HTTP as well. In process they speak over the home's Unix socket
-and the client compiles (`benchmarks/orchestration.py`). Both commit every transition to SQLite before acting on it.
+Both ask for the same runs with `Client.start_all`. Over HTTP the definition and the arguments of each run are posted to
+a service (`beamway service`), which compiles it, and an agent of another process fetches the tasks and brings the
+outcomes over HTTP as well. In process they speak over the home's Unix socket and the client compiles, as in
+`benchmarks/orchestration.py`. Both commit every transition to SQLite before acting on it.
 
     python benchmarks/over_http.py [--runs 600] [--rounds 3]
 
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from orchestration import beamway, finish, our_latency_ms, our_rate, plan
+from orchestration import STAGES, beamway, finish, our_latency_ms, plan
 
 BAR = 0.7
 START_S = 60.0
@@ -74,6 +75,23 @@ def _spawn(home: Path, environment: dict[str, str], *words: str) -> subprocess.P
             stderr=log,
             start_new_session=True,
         )
+
+
+def our_rate(client: Any, runs: int) -> float:
+    """From the first wish to the last run done; each run has arguments of its own and is compiled on its own."""
+    from orchestrator.definition import loader
+
+    stages = {f"{i:02d}-noop": {"function": "builtins:dict", "arguments": {"n": "$number"}} for i in range(STAGES)}
+    definition = loader.load({"name": "noop", "owner": "benchmark", "stages": stages})
+    begun = time.perf_counter()
+    ids = client.start_all(definition, ({"number": str(number)} for number in range(runs)))
+    finish(client, ids)
+    seconds = time.perf_counter() - begun
+    for run_id in (ids[0], ids[-1]):
+        run = client.run(run_id)
+        assert run.status == "done", run.error
+        assert len(run.tasks) == STAGES
+    return runs / seconds
 
 
 def main() -> int:

@@ -96,6 +96,23 @@ class Client:
         """
         return self._backend.submit_all(plans, username=username)
 
+    def start_all(
+        self,
+        definition: Definition,
+        many: Iterable[Mapping[str, str]],
+        *,
+        directory: str = "",
+        placing: Placing | None = None,
+        username: str = "",
+    ) -> list[str]:
+        """A run for each of these arguments; their ids when all are on the disk. Over HTTP with few requests.
+
+        Raises what `plan` and `submit_all` raise.
+        """
+        return self._backend.start_all(
+            definition, many, directory=directory, placing=placing or Placing(), username=username
+        )
+
     def cancel(self, run_id: str, reason: str = "cancelled by the user") -> None:
         """Ask for the end of a run; it is `aborted` when no process of it is left. Raises NotFound, Conflict."""
         self._backend.cancel(run_id, reason)

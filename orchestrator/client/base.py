@@ -33,6 +33,18 @@ class Backend(Protocol):
 
     def submit_all(self, plans: Iterable[Plan], *, username: str) -> list[str]: ...
 
+    def start_all(
+        self,
+        definition: Definition,
+        many: Iterable[Mapping[str, str]],
+        *,
+        directory: str,
+        placing: Placing,
+        username: str,
+    ) -> list[str]:
+        """`plan` and `submit_all` in one."""
+        ...
+
     def cancel(self, run_id: str, reason: str) -> None: ...
 
     def retry(self, run_id: str, stage: str) -> None: ...

@@ -95,6 +95,18 @@ class Local:
             raise Unavailable(f"The service does not answer: {error}.", "`beamway ls` shows what it has.") from error
         return ids
 
+    def start_all(
+        self,
+        definition: Definition,
+        many: Iterable[Mapping[str, str]],
+        *,
+        directory: str,
+        placing: Placing,
+        username: str,
+    ) -> list[str]:
+        planned = (self.plan(definition, a, directory=directory, strict=False, placing=placing) for a in many)
+        return self.submit_all(planned, username=username)
+
     def cancel(self, run_id: str, reason: str) -> None:
         run = self.run(run_id)
         if run.status in RUN_ENDED:

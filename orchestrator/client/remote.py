@@ -67,16 +67,7 @@ class Remote:
     def plan(
         self, definition: Definition, arguments: Mapping[str, str], *, directory: str, strict: bool, placing: Placing
     ) -> Plan:
-        asked: dict[str, Any] = {
-            "arguments": dict(arguments),
-            "directory": str(Path(directory or ".").absolute()),
-            "strict": strict,
-            "placing": msgspec.to_builtins(placing),
-        }
-        if definition.source.startswith(THEIRS):
-            asked["workflow"] = definition.source.removeprefix(THEIRS)
-        else:
-            asked["definition"] = definition.raw
+        asked = _request(definition, arguments, directory=directory, strict=strict, placing=placing)
         plan = codec.loads(self._post("/plans", asked), Plan)
         self._made = [*self._made[-REMEMBERED:], (plan, asked)]
         return plan
@@ -87,10 +78,10 @@ class Remote:
         return found
 
     def _asked(self, plan: Plan) -> dict[str, Any]:
-        found = next((asked for made, asked in self._made if made is plan), None)
-        if found is None:
-            raise Unavailable("This plan was not made by the service that is asked.", "Plan it again.")
-        return found
+        for made, asked in reversed(self._made):
+            if made is plan:
+                return asked
+        raise Unavailable("This plan was not made by the service that is asked.", "Plan it again.")
 
     # ---- wishes
 
@@ -98,14 +89,29 @@ class Remote:
         return self._submitted([{**self._asked(plan), "id": run_id or str(uuid.uuid4())}])[0]
 
     def submit_all(self, plans: Iterable[Plan], *, username: str) -> list[str]:
-        left, ids = iter(plans), []
-        while some := list(islice(left, BATCH)):
-            ids += self._submitted([{**self._asked(plan), "id": str(uuid.uuid4())} for plan in some])
+        return self._begun(self._asked(plan) for plan in plans)  # each as it is made
+
+    def _begun(self, asked: Iterable[dict[str, Any]]) -> list[str]:
+        wanted = ({**each, "id": str(uuid.uuid4())} for each in asked)
+        ids: list[str] = []
+        while some := list(islice(wanted, BATCH)):
+            ids += self._submitted(some)
         return ids
 
     def _submitted(self, asked: list[dict[str, Any]]) -> list[str]:
         """Each has an id of ours, so that asking again after a lost answer begins nothing twice."""
         return [each["id"] for each in json.loads(self._post("/runs/batch", asked))]
+
+    def start_all(
+        self,
+        definition: Definition,
+        many: Iterable[Mapping[str, str]],
+        *,
+        directory: str,
+        placing: Placing,
+        username: str,
+    ) -> list[str]:
+        return self._begun(_request(definition, a, directory=directory, strict=False, placing=placing) for a in many)
 
     def cancel(self, run_id: str, reason: str) -> None:
         self._post(f"/runs/{quote(run_id)}/cancel", {"reason": reason})
@@ -227,6 +233,21 @@ class Remote:
         if kind is Unavailable or answer.status_code in (502, 504):
             return Unavailable(sentence, hint)
         raise kind(sentence, hint)
+
+
+def _request(
+    definition: Definition, arguments: Mapping[str, str], *, directory: str, strict: bool, placing: Placing
+) -> dict[str, Any]:
+    """What is asked for: a workflow of the service by its name, else the whole definition."""
+    ours = not definition.source.startswith(THEIRS)
+    what = {"definition": definition.raw} if ours else {"workflow": definition.source.removeprefix(THEIRS)}
+    return {
+        **what,
+        "arguments": dict(arguments),
+        "directory": str(Path(directory or ".").absolute()),
+        "strict": strict,
+        "placing": msgspec.to_builtins(placing),
+    }
 
 
 def _refusal(answer: httpx2.Response) -> tuple[type[BeamwayError], str, str]:

@@ -237,9 +237,9 @@ def test_events_are_streamed_and_resumed(running: Running) -> None:
 def test_many_at_once(running: Running) -> None:
     with running.client() as client:
         definition = loader.load(hello())
-        plans = [client.plan(definition, {"word": str(number)}) for number in range(60)]
-        ids = client.submit_all(plans)
-        assert len(set(ids)) == 60
+        ids = client.submit_all(client.plan(definition, {"word": str(number)}) for number in range(70))
+        ids += client.start_all(definition, ({"word": str(number)} for number in range(50)))
+        assert len(set(ids)) == 120
         over = time.monotonic() + 60.0
         while client.ended(ids) != set(ids):
             assert time.monotonic() < over
