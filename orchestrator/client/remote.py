@@ -80,7 +80,7 @@ class Remote:
     def _asked(self, plan: Plan) -> dict[str, Any]:
         for made, asked in reversed(self._made):
             if made is plan:
-                return asked
+                return dict(asked)
         raise Unavailable("This plan was not made by the service that is asked.", "Plan it again.")
 
     # ---- wishes
