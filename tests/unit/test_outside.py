@@ -21,6 +21,7 @@ EFFECTS = {
     "Popen": "",
     "posix_spawn": "",
     "execv": "",
+    "execve": "",
     "rename": "os",
     "replace": "os",
     "killpg": "os",
