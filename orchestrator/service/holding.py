@@ -1,8 +1,8 @@
 """The engine's lease: of several services on one store one has the engine, the others stand by.
 
 The holder is named by host and home. The lock of the home says that no other process goes by that name, so a service
-that is started again has its lease back at once; one on another host has to wait until it has run out. On SQLite the
-home's lock is all there is to it, and the lease runs for ever.
+that is started again has its lease back at once; one of another home has to wait until it has run out. Where the
+database lies in the home, the home's lock is all there is to it, and the lease runs for ever.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ class Holding:
 
 def take(database: Database, home: Path, address: str) -> Holding | None:
     """The engine, when it is to be had. `address`: where this service answers, for the others to tell."""
-    lease_s = LEASE_S if database.postgresql else FOREVER_S
-    if database.url == Settings(home=home).database_url and (left := leases.read(database, NAME)):
+    own = database.url == Settings(home=home).database_url
+    lease_s = FOREVER_S if own else LEASE_S
+    if own and (left := leases.read(database, NAME)):
         # The database lies in the home whose lock we have: this is of before the home was moved or restored from a
         # backup, or this machine got its name.
         leases.release(database, left)
