@@ -21,6 +21,7 @@ from orchestrator import codec
 from orchestrator.jobs import Queue, Reservation
 from orchestrator.model import Order, Outcome, Plan, Resources
 
+API = "/api/v1"  # root of the interface over HTTP
 AGENT_LEASE_S = 15.0  # an agent over HTTP that has not asked for messages for so long has lost its site
 MOST_BYTES = 256 * 2**20  # of one frame: a larger one is not ours
 

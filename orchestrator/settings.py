@@ -61,6 +61,11 @@ class Settings:
         return [self.home / "sites"]
 
     @property
+    def addresses(self) -> list[str]:
+        """Of the services in `url`."""
+        return [a.strip().rstrip("/") for a in self.url.split(",") if a.strip()]
+
+    @property
     def runs_directory(self) -> Path:
         return Path(self.runs).expanduser().absolute() if self.runs else self.home / "runs"
 

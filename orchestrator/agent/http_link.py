@@ -23,7 +23,6 @@ from orchestrator import codec, protocol
 from orchestrator.agent.link import Link
 from orchestrator.settings import Settings
 
-API = "/api/v1"
 CONNECT_S = 3.0
 HELLO_S = 12.0
 FETCH_S = protocol.AGENT_LEASE_S / 3  # that the service keeps a question for messages open
@@ -41,7 +40,7 @@ class Session:
         kept: list[tuple[int, protocol.AnyMessage]] = codec.loads(first, _KEPT)
         granted = kept[0][1]
         assert isinstance(granted, protocol.Granted)
-        self._base = f"{address}{API}/sites/{urllib.parse.quote(site)}/agents/{urllib.parse.quote(granted.session)}"
+        self._base = f"{_agents(address, site)}/{urllib.parse.quote(granted.session)}"
         self._headers, self._lease_s = headers, granted.lease_s
         self.until = asked_at + granted.lease_s  # monotonic: the site is ours so long
         self.over = False
@@ -78,8 +77,12 @@ class Session:
                 if answer.status_code != 200:
                     self.end(f"answered {answer.status_code}")
                     return
+                try:
+                    kept: list[tuple[int, protocol.AnyMessage]] = codec.loads(answer.text, _KEPT)
+                except ValueError as error:  # somebody in between has answered
+                    self.end(f"no messages: {error}")
+                    return
                 self.until = asked_at + self._lease_s
-                kept: list[tuple[int, protocol.AnyMessage]] = codec.loads(answer.text, _KEPT)
                 if kept:
                     seen = kept[-1][0]
                     self._take(kept)
@@ -119,7 +122,7 @@ class Session:
 class HttpLink(Link):
     def __init__(self, settings: Settings, site: str) -> None:
         super().__init__(site)
-        self._addresses = [a.strip().rstrip("/") for a in settings.url.split(",") if a.strip()]
+        self._addresses = settings.addresses
         self._headers = {"authorization": f"Bearer {settings.token.reveal()}"}
         self._holder = f"{socket.gethostname()} pid {os.getpid()} {uuid.uuid4().hex[:8]}"
         self._session: Session | None = None
@@ -134,7 +137,7 @@ class HttpLink(Link):
         self._addresses.append(self._addresses.pop(0))
         hello = codec.dumps([protocol.Hello(self._site, os.getpid(), holding, self._holder)])
         asked_at = time.monotonic()
-        url = f"{address}{API}/sites/{urllib.parse.quote(self._site)}/agents"
+        url = _agents(address, self._site)
         try:
             answer = httpx2.post(
                 url, content=hello, headers=self._headers, timeout=httpx2.Timeout(HELLO_S, connect=CONNECT_S)
@@ -184,3 +187,7 @@ class HttpLink(Link):
             self._session.close()
         super().close()
         self._session = None
+
+
+def _agents(address: str, site: str) -> str:
+    return f"{address}{protocol.API}/sites/{urllib.parse.quote(site)}/agents"

@@ -12,7 +12,7 @@ import click
 
 from orchestrator.cli import session
 from orchestrator.cli.session import json_option, run_argument
-from orchestrator.errors import NotFound, nearest, printable
+from orchestrator.errors import NotFound, Unavailable, nearest, printable
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
@@ -66,7 +66,13 @@ def _chosen(run: Run, which: str | None) -> list[Task]:
 
 def _paths(client: Client, run: Run, task: Task) -> tuple[Path, Path]:
     """stdout and stderr of the task's newest attempt. While it runs they are where its agent writes them."""
-    stem = client.settings.runs_directory / run.id / "logs" / f"{task.number}.{task.attempt}"
+    directory = client.settings.runs_directory
+    if client.settings.url and not directory.is_dir():
+        raise Unavailable(
+            f"The logs lie where the service and its agents keep them, and {directory} is not there.",
+            "Look on a host that sees them; the setting `runs` (BEAMWAY_RUNS) names their directory.",
+        )
+    stem = directory / run.id / "logs" / f"{task.number}.{task.attempt}"
     return Path(f"{stem}.out"), Path(f"{stem}.err")
 
 

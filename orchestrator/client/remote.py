@@ -28,7 +28,6 @@ from orchestrator.store.letters import Letter
 from orchestrator.store.runs import EventRow
 from orchestrator.store.search import Summary, Wanted
 
-API = "/api/v1"
 ANSWER_S = 90.0
 CONNECT_S = 5.0
 PATIENCE_S = 20.0  # how long a service that has gone is waited for: another takes over within less
@@ -40,8 +39,8 @@ THEIRS = "service:"  # source of a definition that the service has
 
 class Remote:
     def __init__(self, settings: Settings) -> None:
-        self._addresses = [a.strip().rstrip("/") for a in settings.url.split(",") if a.strip()]
-        for address in self._addresses:
+        self._addresses = settings.addresses
+        for address in self._addresses or [settings.url]:
             if not address.startswith(("http://", "https://")):
                 raise SettingsError(f"{address!r} is no address of a service.", "It begins with https:// or http://.")
         token = settings.token.reveal()
@@ -224,7 +223,7 @@ class Remote:
     def _once(self, method: str, path: str, more: Mapping[str, Any]) -> str | Unavailable:
         address = self._addresses[0]
         try:
-            answer = self._http.request(method, f"{address}{API}{path}", **more)
+            answer = self._http.request(method, f"{address}{protocol.API}{path}", **more)
         except httpx2.HTTPError as error:
             return Unavailable(f"The service at {address} does not answer: {error}.", "Is it up? `beamway status`")
         if answer.status_code < 300:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -261,3 +264,22 @@ def test_definitions_of_another_kind_are_refused_by_name(running: Running) -> No
             client.definition("no-such-workflow")
         with pytest.raises(UserError):
             client.plan(client.definition("tomography"), {"nonsense": "1"})
+
+
+def test_a_name_that_is_none_is_not_to_be_asked_again(running: Running) -> None:
+    assert running.ask("GET", "/sites/local").json()["name"] == "local"
+    assert running.ask("GET", "/sites/mine.toml").status_code == 400
+    assert running.ask("GET", "/sites/nowhere").status_code in (400, 404)
+
+
+def test_logs_that_are_not_to_be_seen_from_here_are_not_said_to_be_empty(running: Running, tmp_path: Path) -> None:
+    with running.client() as client:
+        run_id = submit(client, workflow(s01={"command": "echo heard"}))
+        assert wait(client, run_id).status is RunStatus.DONE
+    there = {"BEAMWAY_HOME": str(tmp_path), "BEAMWAY_URL": running.url, "BEAMWAY_TOKEN": running.tokens["viewer"]}
+    words = [sys.executable, "-m", "orchestrator.cli", "logs", run_id]
+    far = subprocess.run(words, env={**os.environ, **there}, capture_output=True, text=True, check=False)
+    assert (far.returncode, far.stdout) == (75, "")
+    assert "BEAMWAY_RUNS" in far.stderr
+    near = {**os.environ, **there, "BEAMWAY_RUNS": str(running.home / "runs")}
+    assert "heard" in subprocess.run(words, env=near, capture_output=True, text=True, check=True).stdout

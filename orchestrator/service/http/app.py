@@ -18,7 +18,6 @@ from orchestrator.service.http.context import Context, Here, Permit
 from orchestrator.service.permission import Action
 from orchestrator.store import search
 
-API = "/api/v1"
 BODY_MOST = 64 * 2**20  # bytes of one request
 OPEN = {"/health/live", "/health/ready"}  # of these nobody is asked who they are
 
@@ -53,7 +52,7 @@ def create(context: Context) -> FastAPI:
         title="Beamway",
         version="1",
         description="Runs of workflows at light sources and supercomputers: begin, follow, know why they wait.",
-        openapi_url=f"{API}/openapi.json",
+        openapi_url=f"{protocol.API}/openapi.json",
         docs_url=None,  # those pages fetch scripts from elsewhere
         redoc_url=None,
     )
@@ -67,9 +66,9 @@ def create(context: Context) -> FastAPI:
         agents.router,
         tokens.router,
     ):
-        app.include_router(router, prefix=API)
+        app.include_router(router, prefix=protocol.API)
     for router in (status_router, tokens.own_router):
-        app.include_router(router, prefix=API)
+        app.include_router(router, prefix=protocol.API)
     app.include_router(metrics.router(context))
     _add_health(app)
     problems.install(app)

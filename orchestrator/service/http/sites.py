@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 
 from orchestrator import protocol
 from orchestrator.engine import place_sites
-from orchestrator.errors import Unavailable
+from orchestrator.errors import Unavailable, UserError
 from orchestrator.service.http import shapes
 from orchestrator.service.http.context import Context, Here, Permit
 from orchestrator.service.permission import Action
@@ -29,7 +29,7 @@ def sites(here: Here) -> list[shapes.SiteShape]:
 def site(name: str, here: Here) -> shapes.SiteShape:
     """One site."""
     if "/" in name or name.endswith(".toml"):
-        raise Unavailable(f"{name!r} is no name of a site.")
+        raise UserError(f"{name!r} is no name of a site.", "GET /api/v1/sites lists them.")
     return _shape(loader.load(name, here.settings.site_directories), _connected(here))
 
 

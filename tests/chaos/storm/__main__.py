@@ -66,7 +66,7 @@ def main() -> int:
             weather.stop.set()
             weather.join(60.0)
             say(f"the storm is over: {len(requests.acknowledged)} requests were acknowledged")
-            left = settle(plant, requests.acknowledged, say)
+            left = settle(plant, requests.acknowledged)
             history.stop.set()
             history.join(30.0)
         finally:
@@ -87,7 +87,7 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def settle(plant: Plant, ids: list[str], say: object) -> list[str]:
+def settle(plant: Plant, ids: list[str]) -> list[str]:
     """Wait for the end of all runs; those that are not over in time."""
     over = time.monotonic() + SETTLE_S
     with plant.client() as client:

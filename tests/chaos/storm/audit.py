@@ -15,6 +15,8 @@ from slurm.client import Slurm
 from tests.chaos.storm.plant import Plant
 from tests.chaos.storm.work import marks
 
+TWICE = "this token is claimed by job"
+
 
 def audit(plant: Plant, asked: Sequence[str], acknowledged: Sequence[str]) -> list[str]:
     """Sentences about what is wrong; none when requests are runs, and everything happened once."""
@@ -62,9 +64,10 @@ def _at_scheduler(plant: Plant) -> list[str]:
     slurm = Slurm(environment=plant.cluster.environment)
     left = [job for job in slurm.mine("bw-") + slurm.mine("bwp-") if job.state in ALIVE]
     wrong = [f"job {job.id} ({job.token}) is {job.state.value} and nobody waits for it" for job in left]
-    # The claim beside a job's record says which job ran; a second one of the token ends without running.
-    for claim in plant.runs.rglob("*.claim"):
-        holders = [path.name for path in claim.iterdir() if path.name == "job"]
-        if len(holders) > 1:
-            wrong.append(f"{claim} was claimed by several jobs")
+    # Of two jobs of one token the second finds it claimed, and says so on its stderr.
+    wrong += [
+        f"{e} is of a second job of its token"
+        for e in plant.runs.rglob("*.err")
+        if TWICE in e.read_text("utf-8", "replace")
+    ]
     return wrong
