@@ -59,7 +59,7 @@ class Host:
 
 def missing() -> str:
     """Why there can be no further hosts here; empty when there can."""
-    absent = [name for name in ("ip", "nsenter", "unshare") if shutil.which(name) is None]
+    absent = [name for name in ("ip", "iptables", "nsenter", "unshare") if shutil.which(name) is None]
     if absent:
         return f"no {', '.join(absent)}: tests/install-system-parts"
     tried = subprocess.run(

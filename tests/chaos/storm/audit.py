@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.agent.checks import check, verdict
 from orchestrator.jobs import ALIVE
 from orchestrator.model import Run, RunStatus
 from orchestrator.store import runs as store
@@ -34,6 +35,22 @@ def audit(plant: Plant, asked: Sequence[str], acknowledged: Sequence[str]) -> li
     return wrong
 
 
+def blind(plant: Plant, asked: Sequence[str], acknowledged: Sequence[str]) -> list[str]:
+    """What the audit fails to see when it is done to what the storm has left, which was in order."""
+    with (plant.marks / f"{acknowledged[0]}.01").open("a") as file:
+        file.write("x\n")
+    (plant.work / f"{acknowledged[-1]}.out.part").touch()
+    (out := next(plant.work.glob("*.out"))).write_text("spoilt")
+    seen = audit(plant, asked, [*acknowledged, "never-written"])
+    wanted = {
+        "a stage carried out twice": "carried out",
+        "a file left over": "left over",
+        f"{out.name} spoilt": out.name,
+        "an acknowledged run that is not there": "is not in the store",
+    }
+    return [f"the audit does not see {what}" for what, words in wanted.items() if not any(words in s for s in seen)]
+
+
 def _of_run(plant: Plant, run: Run, done: Counter[str]) -> list[str]:
     wrong = []
     if run.status is not RunStatus.DONE:
@@ -45,6 +62,8 @@ def _of_run(plant: Plant, run: Run, done: Counter[str]) -> list[str]:
                 wrong.append(f"{run.id} {task.stage} was carried out {times} times in {task.attempt} attempts")
             if times == 0 and run.status is RunStatus.DONE:
                 wrong.append(f"{run.id} {task.stage} is done and was never carried out")
+        if run.status is RunStatus.DONE and (reason := verdict(check(task.expect, since=0.0, base=task.working_dir))):
+            wrong.append(f"{run.id} {task.stage} is done, and does not verify again: {reason}")
         for product in task.outcome.products if task.outcome else ():
             path = Path(product.path)
             if not path.exists() or (path.is_file() and path.stat().st_size != product.bytes):
