@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from slurm import daemons
+from slurm.cluster import daemons
 from tests.chaos.storm.audit import audit, blind
 from tests.chaos.storm.plant import Plant
 from tests.chaos.storm.weather import Weather
