@@ -199,7 +199,7 @@ class Once:
 
 
 class Asker(threading.Thread):
-    """Asks for runs, by an id or by a key, and again when there was no answer; cancels, tries again, resumes.
+    """Asks for runs, by an id or by a key, and again without an answer; cancels, retries, resumes, dismisses.
 
     `definition` takes the argument `request`, which tells the run of one request from that of another.
     """
@@ -213,11 +213,11 @@ class Asker(threading.Thread):
         self._unanswered: list[tuple[str, str, dict[str, Any]]] = []  # request, id, what was sent
 
     def run(self) -> None:
-        ways = (self._by_client, self._new, self._again, self._cancel, self._retry, self._resume)
+        ways = (self._by_client, self._new, self._again, self._cancel, self._retry, self._resume, self._dismiss)
         with self._connect() as client, contextlib.closing(Once(client.settings)) as once:
             self._client, self._once = client, once
             while not self._history.over.wait(self._pause_s * self._chance.uniform(0.5, 1.5)):
-                way = self._chance.choices(ways, (2, 3, 4, 1, 2, 1))[0]
+                way = self._chance.choices(ways, (2, 3, 4, 1, 2, 1, 1))[0]
                 with contextlib.suppress(Unavailable, NoEffect):
                     way()
 
@@ -270,6 +270,10 @@ class Asker(threading.Thread):
 
     def _resume(self) -> None:
         self._wish(What.RESUME, self._one(RunStatus.HELD), {})
+
+    def _dismiss(self) -> None:
+        """It changes no run; its event comes from beside the engine."""
+        self._once.post(f"/dead/{self._one(RunStatus.FAILED)}/dismiss", {})
 
     def _one(self, *states: RunStatus) -> str:
         """A run that is like this, as far as one can know. Raises NoEffect when there is none."""
