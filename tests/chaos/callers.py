@@ -39,13 +39,13 @@ class History:
     def __init__(self, connect: Connect, *, readers: int = 2, listeners: int = 2, pause_s: float = 0.05) -> None:
         self.ops: list[Op] = []
         self.known: list[str] = []  # runs that were asked for, whether there was an answer or not
-        self.refused: list[str] = []
+        self.troubles: list[str] = []
         self.over = threading.Event()
         self._enough = threading.Event()
-        self._callers: list[threading.Thread] = [Reader(self, connect, n, pause_s) for n in range(readers)]
-        self._listeners = [Listener(self, connect, f"{n}", self._enough) for n in range(listeners)]
+        self._callers: list[Caller] = [Reader(self, connect, n, pause_s) for n in range(readers)]
+        self._listeners = [Listener(self, connect, n, self._enough) for n in range(listeners)]
 
-    def add(self, caller: threading.Thread) -> None:
+    def add(self, caller: Caller) -> None:
         """One more, which ends soon after `over`. Before `start`."""
         self._callers.append(caller)
 
@@ -77,7 +77,7 @@ class History:
         for listener in self._listeners:
             listener.join(30.0)
         left = [f"{t.name} has not ended" for t in (*self._callers, *self._listeners) if t.is_alive()]
-        return [*left, *self.refused, *wrong(list(self.ops), kept)]
+        return [*left, *self.troubles, *wrong(list(self.ops), kept)]
 
 
 def keep(database: Database, request_of: Callable[[Run], str]) -> Kept:
@@ -95,15 +95,32 @@ def keep(database: Database, request_of: Callable[[Run], str]) -> Kept:
 # --------------------------------------------------------------------------------------------------------- looking
 
 
-class Reader(threading.Thread):
+class Caller(threading.Thread):
+    """One client in a thread; `call` is what it does until it is over."""
+
+    def __init__(self, history: History, connect: Connect, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._history, self._connect = history, connect
+        self._chance = random.Random(name)
+
+    def run(self) -> None:
+        try:
+            self.call()
+        except Exception as error:  # an answer that no client is made for
+            self._history.troubles.append(f"{self.name} has ended with {error!r}")
+
+    def call(self) -> None:
+        raise NotImplementedError
+
+
+class Reader(Caller):
     """Looks at one run after another, and now and then at the list of all."""
 
     def __init__(self, history: History, connect: Connect, number: int, pause_s: float) -> None:
-        super().__init__(name=f"reader {number}", daemon=True)
-        self._history, self._connect, self._pause_s = history, connect, pause_s
-        self._chance = random.Random(f"reader {number}")
+        super().__init__(history, connect, f"reader {number}")
+        self._pause_s = pause_s
 
-    def run(self) -> None:
+    def call(self) -> None:
         with self._connect() as client:
             while not self._history.over.wait(self._pause_s):
                 with contextlib.suppress(Unavailable):
@@ -129,15 +146,15 @@ class Reader(threading.Thread):
         self._history.ops.append(Listed(begin, time.monotonic(), {line.id: line.status for line in lines}))
 
 
-class Listener(threading.Thread):
+class Listener(Caller):
     """Follows the stream of all events from the first one on; goes away at times and asks for what came after."""
 
-    def __init__(self, history: History, connect: Connect, name: str, enough: threading.Event) -> None:
-        super().__init__(name=f"listener {name}", daemon=True)
-        self._history, self._connect, self._enough = history, connect, enough
+    def __init__(self, history: History, connect: Connect, number: int, enough: threading.Event) -> None:
+        super().__init__(history, connect, f"listener {number}")
+        self._enough = enough
         self.seen = 0
 
-    def run(self) -> None:
+    def call(self) -> None:
         self._history.ops.append(Heard(self.name, 0, "", ""))
         with self._connect() as client, _http(client.settings) as http:
             addresses = client.settings.addresses
@@ -198,7 +215,7 @@ class Once:
         return answer.json()
 
 
-class Asker(threading.Thread):
+class Asker(Caller):
     """Asks for runs, by an id or by a key, and again without an answer; cancels, retries, resumes, dismisses.
 
     `definition` takes the argument `request`, which tells the run of one request from that of another.
@@ -207,12 +224,11 @@ class Asker(threading.Thread):
     def __init__(
         self, history: History, connect: Connect, number: int, definition: Callable[[], dict[str, Any]], pause_s: float
     ) -> None:
-        super().__init__(name=f"asker {number}", daemon=True)
-        self._history, self._connect, self._definition, self._pause_s = history, connect, definition, pause_s
-        self._chance = random.Random(f"asker {number}")
+        super().__init__(history, connect, f"asker {number}")
+        self._definition, self._pause_s = definition, pause_s
         self._unanswered: list[tuple[str, str, dict[str, Any]]] = []  # request, id, what was sent
 
-    def run(self) -> None:
+    def call(self) -> None:
         ways = (self._by_client, self._new, self._again, self._cancel, self._retry, self._resume, self._dismiss)
         with self._connect() as client, contextlib.closing(Once(client.settings)) as once:
             self._client, self._once = client, once
@@ -256,7 +272,7 @@ class Asker(threading.Thread):
             raise
         except NoEffect as error:
             if str(error)[:1] == "4":
-                self._history.refused.append(f"request {request} was refused: {error}")
+                self._history.troubles.append(f"request {request} was refused: {error}")
             raise
         self._history.ops.append(Wished(begin, time.monotonic(), What.SUBMIT, said, request))
         self._history.known.append(said)

@@ -95,7 +95,7 @@ def wrong(ops: Sequence[Op], kept: Kept) -> list[str]:
         if isinstance(op, Heard):
             streams[op.listener].append(op)
     for listener, heard in streams.items():
-        found += [f"listener {listener} {sentence}" for sentence in _stream(heard, kept)]
+        found += [f"{listener} {sentence}" for sentence in _stream(heard, kept)]
     return found
 
 

@@ -145,7 +145,7 @@ ILLEGAL: dict[str, tuple[Sequence[Op], Kept, str]] = {
     "a stream that repeats": (
         [ASKED, Heard("l", 0, "", ""), Heard("l", 1, "r", "run begun"), Heard("l", 1, "r", "run begun")],
         kept(),
-        "listener l heard 1 after 1",
+        "l heard 1 after 1",
     ),
     "a stream that steps back": (
         [
