@@ -14,6 +14,8 @@ with USR1 and USR2 ignored, so that they do not end it.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,6 +101,12 @@ def body(
         'exit "$bw_status"',
     ]
     return "\n".join(lines) + "\n"
+
+
+def forbid(record: str) -> None:
+    """Let no job of this record begin."""
+    with contextlib.suppress(OSError):
+        os.makedirs(f"{record}.claim", mode=0o700, exist_ok=True)
 
 
 def read(path: str) -> Record | None:

@@ -367,6 +367,7 @@ class Order(Struct, frozen=True):
     experiment: str = ""
     log_dir: str = ""
     adopt: bool = False  # this attempt may already run or have run: look for it first
+    claim: int = 0  # how often the right to begin it was withdrawn from other agents
 
 
 def token(run_id: str, number: int, attempt: int) -> str:

@@ -26,7 +26,7 @@ import structlog
 from msgspec.structs import replace
 
 from orchestrator import codec, protocol
-from orchestrator.agent import attach, batch, executors, link, output, processes, wrapper
+from orchestrator.agent import attach, claim, executors, link, output, processes, wrapper
 from orchestrator.agent.cluster import Cluster
 from orchestrator.agent.shell import Shell
 from orchestrator.jobs import JobState
@@ -174,9 +174,14 @@ class Agent:
     def _forget(self, number: int) -> None:
         for event in self._link.stored(number):
             active = self._active.pop(event.token, None)
-            if active is not None and _left_files(active, event.outcome):
+            if active is None:
+                continue
+            adopted = active.order.adopt
+            if _left_files(active, event.outcome):
                 well = event.outcome.failure is None
-                output.tidy(active.paths, well=well, begun=well or bool(active.started_at))
+                output.tidy(active.paths, well=well, begun=well or bool(active.started_at), adopted=adopted)
+            if not adopted:
+                claim.drop(active.paths)
 
     def _send_events(self) -> None:
         while not self._views.empty():
@@ -213,7 +218,7 @@ class Agent:
             future.add_done_callback(partial(self._ended, order.token))
             return
         if order.adopt:
-            known = _known_end(active.paths)
+            order, known = claim.adopt_call(order, active.paths)
             if known is not None:
                 self.arrive(order.token, known)
                 return
@@ -444,14 +449,6 @@ def _as_asked(active: _Active, outcome: Outcome) -> Outcome:
         reason = f"ended after its timeout of {active.order.timeout_s:g} s"
         return replace(outcome, failure=FailureClass.TIMEOUT, reason=reason)
     return replace(outcome, failure=active.asked, reason="cancelled")
-
-
-def _known_end(paths: output.Paths) -> Outcome | None:
-    """How a call ended that an earlier agent had started; None when it never did, and may be begun."""
-    known = batch.outcome_of(paths.exit)
-    if known is None and os.path.exists(paths.stdout):
-        return Outcome(FailureClass.LOST, "the agent died under it", ended_at=time.time())
-    return known
 
 
 def _signal_group(pid: int, number: int) -> None:

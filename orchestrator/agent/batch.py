@@ -171,7 +171,7 @@ class BatchExecutor(ParslExecutor):
                 self._settle(job, Outcome(FailureClass.CANCELLED, "cancelled before it was submitted"))
                 return
             if order.adopt:
-                outcome = outcome_of(job.paths.exit)
+                outcome = output.known_end(job.paths)
                 if outcome is not None:
                     self._settle(job, outcome)
                     return
@@ -304,7 +304,7 @@ class BatchExecutor(ParslExecutor):
             return
         if not job.over_at and (job.last is None or job.last.state in WAITING):
             return
-        outcome = outcome_of(job.paths.exit)
+        outcome = output.known_end(job.paths)
         if outcome is not None and outcome.failure is not FailureClass.CANCELLED:
             self._tracker.forget(job.id)
             seen = job.last or Job(job.id, "", JobState.UNKNOWN)
@@ -373,13 +373,5 @@ def sent_to(path: str) -> Target | None:
     """Where an order was sent whose file is at `path`; None when it was not, or only partly."""
     try:
         return codec.loads(Path(path).read_text(), Sent).target
-    except (OSError, ValueError):
-        return None
-
-
-def outcome_of(path: str) -> Outcome | None:
-    """What the payload wrote of its own end; None when it has not."""
-    try:
-        return codec.loads(Path(path).read_text(), Outcome)
     except (OSError, ValueError):
         return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -21,9 +20,9 @@ import structlog
 from parsl import python_app
 from parsl.dataflow.dflow import DataFlowKernel
 
-from orchestrator import codec
+from orchestrator import codec, jobscript
 from orchestrator.agent import around as surroundings
-from orchestrator.agent import batch, folders, output, pilots, wrapper
+from orchestrator.agent import batch, claim, folders, output, pilots, wrapper
 from orchestrator.agent.target import Hold, Target, resolve
 from orchestrator.agent.target import patience_s as patience
 from orchestrator.agent.tracker import Tracker
@@ -136,8 +135,18 @@ class Cluster:
         order = folders.order(order, self._map)
         if order.placing.reservation:
             self._tracker.ask_reservations()
-        if order.adopt and (self._in_attached(order) or self._known(order)):
-            return
+        if order.adopt:
+            if self._in_attached(order):
+                return
+            paths = output.Paths(order)
+            target = batch.sent_to(paths.order)
+            if target is not None:  # its job was about to be submitted, or was: whatever the reservations say now
+                self._to_batch(order, target)
+                return
+            order, known = claim.adopt_call(order, paths)
+            if known is not None:
+                self._arrive(order.token, known)
+                return
         self._place(order, time.time())
 
     def _in_attached(self, order: Order) -> bool:
@@ -152,20 +161,6 @@ class Cluster:
     def has_found_running(self) -> bool:
         """Does anything run that an earlier agent began, and that nobody has asked this one about yet?"""
         return any(not task.future.done() for _, task in self._found.values())
-
-    def _known(self, order: Order) -> bool:
-        """May it be on its way already? Then it is looked for where it was sent, whatever the reservations say now."""
-        paths = output.Paths(order)
-        target = batch.sent_to(paths.order)
-        if target is not None:  # its job was about to be submitted, or was
-            self._to_batch(order, target)
-            return True
-        outcome = batch.outcome_of(paths.exit)
-        if outcome is None and os.path.exists(paths.stdout):
-            outcome = Outcome(FailureClass.LOST, "the agent died under it")
-        if outcome is not None:
-            self._arrive(order.token, outcome)
-        return outcome is not None
 
     def _place(self, order: Order, since: float) -> None:
         now = time.time()
@@ -200,6 +195,8 @@ class Cluster:
         except Refused as error:
             self._arrive(order.token, Outcome(FailureClass.USER, error.sentence))
             return
+        if order.adopt:
+            jobscript.forbid(output.Paths(order).job)  # an agent that had it before and wakes might submit one
         self._pilots.add(pilot, order.token)
         self._in_pilot[order.token] = (pilot, order)
         app = self._apps.get(pilot.label)

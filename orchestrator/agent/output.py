@@ -10,7 +10,8 @@ from pathlib import Path
 
 import regex
 
-from orchestrator.model import Order, split_token
+from orchestrator import codec
+from orchestrator.model import Order, Outcome, split_token
 
 SEARCH_S = 5.0  # one expression on one output; a catastrophic one is given up, not waited for
 PROGRESS = re.compile(rb"^progress (\d(?:\.\d+)?) ?(.*)$", re.MULTILINE)  # the line of the kernel contract
@@ -28,24 +29,33 @@ class Paths:
         self.job = f"{stem}.job"  # what the script of its batch job says of its own end
         self.script = f"{stem}.sh"  # that script, for people
         self.order = f"{stem}.order"  # what the job or the ranks are to do
+        self._claim = f"{os.path.dirname(os.path.dirname(order.log_dir))}/.claims/{order.token}"
+
+    def claim(self, number: int) -> str:
+        """See `claim`. Not among the logs: a call that says nothing leaves no directory behind."""
+        return f"{self._claim}.{number}"
 
     def open(self) -> tuple[int, int]:
-        """Descriptors of stdout and stderr, for appending.
-
-        A file that exists is the trace of an earlier start, perhaps by another agent that has taken the site over:
-        raises FileExistsError, so that an attempt is begun once.
-        """
+        """Descriptors of stdout and stderr, for appending."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
-            out = os.open(self.stdout, flags | os.O_EXCL, 0o600)
+            out = os.open(self.stdout, flags, 0o600)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(self.stdout), mode=0o700, exist_ok=True)
-            out = os.open(self.stdout, flags | os.O_EXCL, 0o600)
+            out = os.open(self.stdout, flags, 0o600)
         try:
             return out, os.open(self.stderr, flags, 0o600)
         except OSError:
             os.close(out)
             raise
+
+
+def known_end(paths: Paths) -> Outcome | None:
+    """What whoever carried the attempt out wrote of its end; None when it has not."""
+    try:
+        return codec.loads(Path(paths.exit).read_text(), Outcome)
+    except (OSError, ValueError):
+        return None
 
 
 def cut(path: str, cap_bytes: int) -> None:
@@ -96,10 +106,11 @@ def touch(path: str) -> None:
         Path(path).touch()
 
 
-def tidy(paths: Paths, *, well: bool, begun: bool) -> None:
-    """Remove what an attempt needs no more once its outcome is stored. Not before: an empty stdout says "started".
+def tidy(paths: Paths, *, well: bool, begun: bool, adopted: bool) -> None:
+    """Remove what an attempt needs no more once its outcome is stored.
 
-    The mark of one that was not seen to begin stays: a worker may still come for it.
+    The mark of one that was not seen to begin stays: a worker may still come for it. So does the claim of one that was
+    adopted: the agent that had it before may wake and be about to begin it.
     """
     for path in (paths.stdout, paths.stderr):
         if not path_if_any(path):
@@ -109,12 +120,15 @@ def tidy(paths: Paths, *, well: bool, begun: bool) -> None:
     if begun:
         spent.append(paths.cancelled)
     if well:  # else they tell a person what was tried, and the claim keeps a second job of the token from beginning
-        spent += [paths.job, paths.script, paths.order, f"{paths.job}.claim/job"]
+        spent += [paths.job, paths.script, paths.order]
+    if well and not adopted:
+        spent.append(f"{paths.job}.claim/job")
     for path in spent:
         with contextlib.suppress(OSError):
             os.unlink(path)
-    with contextlib.suppress(OSError):
-        os.rmdir(f"{paths.job}.claim")
+    if not adopted:
+        with contextlib.suppress(OSError):
+            os.rmdir(f"{paths.job}.claim")
 
 
 def captured(patterns: Iterable[str], text: str) -> tuple[dict[str, str], str]:

@@ -17,18 +17,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.agent import output, processes
+from orchestrator.agent import claim, output, processes
 from orchestrator.model import FailureClass, Order, Outcome
 from orchestrator.outside import effect
 
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")  # of the agent's environment
 TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h: try again later
-_AROUND = '"$1" -c "$2"; s=$?; printf "%s" "$s" >"$3.part" && mv -f "$3.part" "$3"; exit "$s"'
-NEVER: tuple[int | None, float, str] = None, 0.0, "it was never begun"
+_AROUND = (
+    'set -C; { command : >"$4"; } 2>/dev/null || exit 73; set +C; '  # the claim
+    '"$1" -c "$2"; s=$?; printf "%s" "$s" >"$3.part" && mv -f "$3.part" "$3"; exit "$s"'
+)
 EXPLAINED = frozenset({FailureClass.USER, FailureClass.AUTHENTICATION})  # by the last line of stderr
 LEFT = "; processes of another account could not be ended and may still run"
 _POLL_S = 0.1
-BEGINS_WITHIN_S = 3.0  # from the trace of a start to the process
 
 
 class Shell:
@@ -53,16 +54,16 @@ class Shell:
                 return self._never_begun(order)
             self._groups[order.token] = 0
         try:
-            adopted = self._adopted(order, paths) if order.adopt else None
-            if adopted is None:
+            number = claim.withdraw(paths) if order.adopt else 0
+            if number is None:
+                status, started_at, reason = self._adopted(order, paths)
+            else:
                 while not self.may_begin():
                     time.sleep(_POLL_S)
                 with self._lock:
                     if order.token in self._ending:
                         return self._never_begun(order)
-                with contextlib.suppress(FileExistsError):  # another agent has begun it
-                    adopted = self._start(order, paths)
-            status, started_at, reason = adopted or self._adopted(order, paths) or NEVER
+                status, started_at, reason = self._start(order, paths, paths.claim(number))
         except OSError as error:
             return Outcome(FailureClass.USER, _cannot_start(order, error), ended_at=time.time())
         finally:
@@ -97,15 +98,16 @@ class Shell:
     def _never_begun(self, order: Order) -> Outcome:
         return Outcome(self._ending.pop(order.token), "cancelled before it began", ended_at=time.time())
 
-    def _start(self, order: Order, paths: output.Paths) -> tuple[int | None, float, str]:
+    def _start(self, order: Order, paths: output.Paths, claimed: str) -> tuple[int | None, float, str]:
         home = self._environment.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
         environment = {**self._environment, "HOME": home, processes.TOKEN: order.token}
         out, err = paths.open()
+        claim.prepare(claimed)
         try:
             started_at = time.time()
             with effect("command.start"):
                 process = subprocess.Popen(
-                    ["/bin/sh", "-c", _AROUND, "beamway", self._shell, order.command, paths.exit],
+                    ["/bin/sh", "-c", _AROUND, "beamway", self._shell, order.command, paths.exit, claimed],
                     cwd=order.working_dir,
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -122,6 +124,8 @@ class Shell:
         if ended:  # asked for while it was being started
             processes.end_group(process.pid)
         status, left = self._wait(order, process, paths, started_at)
+        if not claim.taken(claimed):
+            return None, started_at, "it could not be begun, or another agent was to begin it"
         return status, started_at, LEFT if left else ""
 
     def _wait(
@@ -146,15 +150,10 @@ class Shell:
             ended = order.token in self._ending
         return status, ended and not processes.end_group(process.pid)
 
-    def _adopted(self, order: Order, paths: output.Paths) -> tuple[int | None, float, str] | None:
-        """What became of an attempt that an earlier agent started; None when it never started."""
-        if not os.path.exists(paths.stdout) and not os.path.exists(paths.exit):
-            return None
-        started_at = os.stat(paths.stderr).st_ctime if os.path.exists(paths.stderr) else time.time()
+    def _adopted(self, order: Order, paths: output.Paths) -> tuple[int | None, float, str]:
+        """What became of an attempt that an earlier agent has begun."""
+        started_at = os.stat(claim.begun(paths)).st_mtime
         group = _group_of(order.token)
-        while not group and not os.path.exists(paths.exit) and time.time() < started_at + BEGINS_WITHIN_S:
-            time.sleep(_POLL_S)  # another agent may be about to start it
-            group = _group_of(order.token)
         if group and not os.path.exists(paths.exit):
             with self._lock:
                 self._groups[order.token] = group

@@ -31,7 +31,7 @@ import msgspec
 import kernels.ranks
 from orchestrator import codec
 from orchestrator.agent import around as surroundings
-from orchestrator.agent import output, processes, ranks, shell
+from orchestrator.agent import claim, output, processes, ranks, shell
 from orchestrator.agent.around import Around
 from orchestrator.model import FailureClass, Order, Outcome, Product, StageKind
 from orchestrator.outside import effect
@@ -153,8 +153,11 @@ def run(text: str, surrounding: str, **_parsl: object) -> str:
         if os.path.exists(paths.cancelled):
             raise Ended
         worker.mark = paths.cancelled
-        with effect("call.run"):
-            outcome = attempt(order, around)
+        if claim.take(paths.claim(order.claim)):
+            with effect("call.run"):
+                outcome = attempt(order, around)
+        else:
+            outcome = Outcome(FailureClass.LOST, "another agent has begun it")
     except Ended:
         outcome = Outcome(FailureClass.CANCELLED, "cancelled")
     except OSError as error:

@@ -106,7 +106,7 @@ class Caller(threading.Thread):
     def run(self) -> None:
         try:
             self.call()
-        except Exception as error:  # an answer that no client is made for
+        except Exception as error:  # noqa: BLE001  an answer that no client is made for
             self._history.troubles.append(f"{self.name} has ended with {error!r}")
 
     def call(self) -> None:

@@ -36,6 +36,7 @@ FINE = {
     "agent/agent.py:_superseded": "becomes another process; what it held is the other agent's",
     "agent/agent.py:_signal_group": "asked again at each look until the worker has ended",
     "agent/batch.py:spec": "the order file: written again by whoever submits",
+    "agent/claim.py:_end_worker": "of an attempt that is lost: whoever adopts it next ends it",
     "agent/leased.py:submit_once": "passes it on: who calls it stands in the effect",
     "agent/leased.py:cancel": "the same",
     "agent/shell.py:end_all": "the agent is ending: whoever adopts waits for the group",

@@ -9,8 +9,7 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from orchestrator import codec, protocol
-from orchestrator.agent import agent as agent_module
+from orchestrator import protocol
 from orchestrator.agent import output
 from orchestrator.agent.agent import Agent
 from orchestrator.agent.link import SocketLink
@@ -64,7 +63,7 @@ def agent(tmp_path: Path, cluster: Cluster) -> Iterator[Agent]:
 
 
 def order(tmp_path: Path, **more: Any) -> Order:
-    return Order("r.0.1", StageKind.KERNEL, "s", log_dir=str(tmp_path), **more)
+    return Order("r.0.1", StageKind.KERNEL, "s", log_dir=str(tmp_path / "r" / "logs"), **more)
 
 
 def ends(agent: Agent) -> list[tuple[str, FailureClass | None]]:
@@ -172,25 +171,3 @@ def test_a_timeout_says_how_long_it_had(agent: Agent, tmp_path: Path) -> None:
     (event,) = agent._events
     assert isinstance(event, protocol.Ended)
     assert (event.outcome.failure, event.outcome.reason) == (FailureClass.TIMEOUT, "ended after its timeout of 5 s")
-
-
-@pytest.mark.parametrize(
-    ("left", "begun", "known"),
-    [
-        (None, False, None),
-        (None, True, FailureClass.LOST),
-        (Outcome(FailureClass.USER, "bad"), False, FailureClass.USER),
-        (Outcome(FailureClass.USER, "bad"), True, FailureClass.USER),
-    ],
-)
-def test_how_a_call_ended_is_known_from_the_disk(
-    tmp_path: Path, left: Outcome | None, begun: bool, known: FailureClass | None
-) -> None:
-    paths = output.Paths(order(tmp_path))
-    Path(paths.exit).parent.mkdir(parents=True, exist_ok=True)
-    if begun:
-        Path(paths.stdout).touch()
-    if left is not None:
-        Path(paths.exit).write_text(codec.dumps(left))
-    found = agent_module._known_end(paths)
-    assert (found and found.failure) == known

@@ -54,7 +54,7 @@ class World:
     def order(self, name: str, seconds: float = 0.0, *, number: int) -> Order:
         arguments = {"stem": str(self.place / name), "seconds": seconds}
         given = {"call": "tests.cluster.calls:mark", "arguments": arguments}
-        place, logs = str(self.place), str(self.place / "logs")
+        place, logs = str(self.place), str(self.place / "r" / "logs")
         return Order(f"r.{number}.1", StageKind.FUNCTION, "s", working_dir=place, log_dir=logs, **given)
 
     def submit(self, executor: Lasting, order: Order) -> object:
@@ -110,7 +110,7 @@ def test_the_next_agent_hears_of_what_ran_and_what_ended(world: World) -> None:
 
     second = world.executor(world.known())
     assert {token: found.running for token, found in second.found.items()} == {"r.0.1": False, "r.1.1": True}
-    assert second.found["r.1.1"].mark == str(world.place / "logs" / "1.1.cancelled")
+    assert second.found["r.1.1"].mark == str(world.place / "r" / "logs" / "1.1.cancelled")
     (world.place / "runs.go").touch()
     for found in second.found.values():
         assert codec.loads(found.future.result(WAIT_S), Outcome).failure is None

@@ -14,7 +14,7 @@ from parsl.executors.base import ParslExecutor
 from parsl.executors.high_throughput.executor import HTEXFuture
 
 from orchestrator import codec
-from orchestrator.agent import attach, batch, cluster, output
+from orchestrator.agent import attach, batch, claim, cluster, output
 from orchestrator.agent.around import Around
 from orchestrator.agent.cluster import Cluster
 from orchestrator.agent.target import Shape, Target
@@ -97,7 +97,7 @@ class World:
         return made
 
     def order(self, command: str = "true", *, number: int = 0, **more: Any) -> Order:
-        given = {"command": command, "working_dir": str(self.place), "log_dir": str(self.place / "logs"), **more}
+        given = {"command": command, "working_dir": str(self.place), "log_dir": str(self.place / "r" / "logs"), **more}
         return Order(f"r.{number}.1", StageKind.COMMAND, "s", **given)
 
     def outcome(self, token: str = "r.0.1") -> Outcome:
@@ -191,7 +191,7 @@ def sent(world: World, order: Order) -> Target:
     target = Target(
         "batch", Shape(), queue="fast", partition="fast", account="beamtime", reservation="beam", walltime_s=300.0
     )
-    (world.place / "logs").mkdir()
+    (world.place / "r" / "logs").mkdir(parents=True)
     Path(output.Paths(order).order).write_text(codec.dumps(batch.Sent(order, Around(), target)))
     return target
 
@@ -221,17 +221,18 @@ def test_an_adopted_order_whose_job_was_never_taken_goes_where_it_was_to_go(worl
 def test_an_adopted_order_that_a_worker_had_begun_is_not_begun_again(left: Outcome | None, world: World) -> None:
     order = world.order()
     paths = output.Paths(order)
-    (world.place / "logs").mkdir()
-    Path(paths.stdout).touch()
+    (world.place / "r" / "logs").mkdir(parents=True)
+    claim.take(paths.claim(0))
     if left is not None:
         Path(paths.exit).write_text(codec.dumps(left))
     world.open().begin(replace(order, adopt=True))
-    assert world.arrived["r.0.1"] == (left or Outcome(FailureClass.LOST, "the agent died under it"))
+    arrived = world.arrived["r.0.1"]
+    assert arrived == left if left is not None else arrived.failure is FailureClass.LOST
 
 
 def test_an_outcome_on_the_disk_counts_although_nobody_saw_it_begin(world: World) -> None:
     order = world.order()
-    (world.place / "logs").mkdir()
+    (world.place / "r" / "logs").mkdir(parents=True)
     left = Outcome(metrics={"n": 1})
     Path(output.Paths(order).exit).write_text(codec.dumps(left))
     world.open().begin(replace(order, adopt=True))
@@ -241,7 +242,7 @@ def test_an_outcome_on_the_disk_counts_although_nobody_saw_it_begin(world: World
 def found(world: World, site: Cluster) -> attach.Found:
     """A call that an earlier agent had handed over, and that runs."""
     pilot = SimpleNamespace(tokens={}, begun=set(), provider=SimpleNamespace(blocks={}))
-    task = attach.Found(str(world.place / "logs" / "mark"), HTEXFuture(1), running=True)
+    task = attach.Found(str(world.place / "r" / "logs" / "mark"), HTEXFuture(1), running=True)
     site._found["r.0.1"] = cast("Any", (pilot, task))
     return task
 

@@ -14,7 +14,7 @@ import pytest
 from orchestrator import codec
 from orchestrator.agent import around, job, output
 from orchestrator.agent.around import Around
-from orchestrator.agent.batch import outcome_of
+from orchestrator.agent.output import known_end
 from orchestrator.agent.ranks import RankOrder
 from orchestrator.model import Expectation, FailureClass, Order, Outcome, StageKind
 from tests.unit.agent.test_target import profile
@@ -39,7 +39,7 @@ class World:
 
     def run(self, command: str, **more: object) -> tuple[int, Outcome | None]:
         status = self.start(command, **more).wait(30)
-        return status, outcome_of(output.Paths(self.order).exit)
+        return status, known_end(output.Paths(self.order))
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_warning_of_the_scheduler_leaves_time_to_clean_up(world: World) -> Non
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == job.NOT_WELL
-    outcome = outcome_of(output.Paths(world.order).exit)
+    outcome = known_end(output.Paths(world.order))
     assert outcome is not None
     assert (outcome.failure, outcome.reason) == (FailureClass.CANCELLED, "asked to end")
     assert (world.place / "tidy").exists()

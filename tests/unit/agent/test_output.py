@@ -57,7 +57,7 @@ def test_the_newest_progress_line_is_found_at_the_end_of_a_long_output(tmp_path:
     assert output.last_progress(str(path)) is None
 
 
-def left(tmp_path: Path, *, well: bool, begun: bool) -> set[str]:
+def left(tmp_path: Path, *, well: bool, begun: bool, adopted: bool = False) -> set[str]:
     """What is left of the files of an attempt."""
     paths = output.Paths(Order("r.0.1", StageKind.KERNEL, "s", log_dir=str(tmp_path)))
     for path in (paths.stdout, paths.exit, paths.cancelled, paths.job, paths.script, paths.order):
@@ -65,12 +65,16 @@ def left(tmp_path: Path, *, well: bool, begun: bool) -> set[str]:
     Path(paths.stderr).write_text("grumble")
     Path(f"{paths.job}.claim").mkdir()
     Path(f"{paths.job}.claim/job").touch()
-    output.tidy(paths, well=well, begun=begun)
+    output.tidy(paths, well=well, begun=begun, adopted=adopted)
     return {p.name.removeprefix("0.1.") for p in tmp_path.iterdir()}
 
 
 def test_an_attempt_that_went_well_leaves_what_it_wrote(tmp_path: Path) -> None:
     assert left(tmp_path, well=True, begun=True) == {"err"}
+
+
+def test_an_adopted_attempt_leaves_the_claim_of_its_job(tmp_path: Path) -> None:
+    assert left(tmp_path, well=True, begun=True, adopted=True) == {"err", "job.claim"}
 
 
 def test_a_failed_attempt_leaves_what_was_tried_and_its_claim(tmp_path: Path) -> None:

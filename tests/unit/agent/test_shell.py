@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.agent import output, processes
+from orchestrator.agent import claim, output, processes
 from orchestrator.agent.shell import Shell
 from orchestrator.model import FailureClass, Order, StageKind
 
@@ -22,7 +22,7 @@ def shell() -> Shell:
 
 
 def order(tmp_path: Path, command: str, **more: object) -> Order:
-    given: dict[str, object] = {"working_dir": str(tmp_path), "log_dir": str(tmp_path / "logs"), **more}
+    given: dict[str, object] = {"working_dir": str(tmp_path), "log_dir": str(tmp_path / "run" / "logs"), **more}
     token = str(given.pop("token", "run.0.1"))
     return Order(token, StageKind.COMMAND, "s", command=command, **given)  # type: ignore[arg-type]
 
@@ -142,7 +142,7 @@ from orchestrator.agent.shell import Shell
 from orchestrator.model import Order, StageKind
 import threading, time
 here, command = sys.argv[1:]
-order = Order("run.0.1", StageKind.COMMAND, "s", command=command, working_dir=here, log_dir=here + "/logs")
+order = Order("run.0.1", StageKind.COMMAND, "s", command=command, working_dir=here, log_dir=here + "/run/logs")
 threading.Thread(target=Shell(dict(os.environ), log_cap_bytes=1000).run, args=(order,), daemon=True).start()
 while not os.path.exists(here + "/began"): time.sleep(0.01)
 os.kill(os.getpid(), 9)
@@ -187,11 +187,27 @@ def test_a_cancel_finds_the_command_that_a_killed_agent_left(
 
 def test_a_command_that_died_with_its_agent_is_lost(shell: Shell, tmp_path: Path) -> None:
     wanted = order(tmp_path, "sleep 1000", adopt=True)
-    for handle in output.Paths(wanted).open():
-        os.close(handle)
+    claim.take(output.Paths(wanted).claim(0))
     outcome = shell.run(wanted)
     assert outcome.failure is FailureClass.LOST
 
 
 def test_an_order_to_adopt_that_never_began_begins(shell: Shell, tmp_path: Path) -> None:
     assert shell.run(order(tmp_path, "echo fresh", adopt=True)).failure is None
+
+
+def test_an_agent_that_wakes_does_not_begin_what_another_has_adopted(shell: Shell, tmp_path: Path) -> None:
+    """It hung just before the start, and the other has begun, ended and tidied up meanwhile."""
+    other = Shell(dict(os.environ), log_cap_bytes=1000)
+    adopted = order(tmp_path, "echo x >> began", adopt=True)
+    assert other.run(adopted).failure is None
+    output.tidy(output.Paths(adopted), well=True, begun=True, adopted=True)
+    assert shell.run(order(tmp_path, "echo x >> began")).failure is FailureClass.LOST
+    assert (tmp_path / "began").read_text() == "x\n"
+
+
+def test_a_claim_that_cannot_be_made_loses_the_attempt_and_not_the_run(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / ".claims" / "run.0.1.0").mkdir(parents=True)
+    outcome = shell.run(order(tmp_path, "touch began"))
+    assert outcome.failure is FailureClass.LOST
+    assert not (tmp_path / "began").exists()
