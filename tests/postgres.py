@@ -15,12 +15,14 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import psutil
 
+Inside = Callable[[list[str]], list[str]]
 START_S = 30.0
 # What a crash of the machine would need; a killed process loses nothing without it.
 UNFLUSHED = {"fsync": "off", "full_page_writes": "off"}
@@ -48,9 +50,12 @@ def _account() -> str:
 
 
 class Postgres:
-    """One cluster, running when made. `durable`: commits reach the disk, as in operation; `address`: TCP as well."""
+    """One cluster, running when made. `durable`: commits reach the disk, as in operation; `address`: TCP as well;
+    `inside`: what lets a program run on the host that has the address (`hosts.Host.inside`), for root only."""
 
-    def __init__(self, *, durable: bool = False, address: str = "", **configuration: str) -> None:
+    def __init__(
+        self, *, durable: bool = False, address: str = "", inside: Inside | None = None, **configuration: str
+    ) -> None:
         programs = _programs()
         assert programs is not None, missing()
         self._programs = programs
@@ -58,7 +63,8 @@ class Postgres:
         self.place = Path(tempfile.mkdtemp(prefix="bw-pg-", dir="/tmp"))  # short: a socket's path has 107 bytes
         self._password = secrets.token_hex(16)
         self._address = address
-        self._port = _free_port(address) if address else 5432
+        self._inside = inside
+        self._port = _free_port(address) if address and inside is None else 5432
         self._server: subprocess.Popen[bytes] | None = None
         self._made = 0
         self._configuration = {
@@ -129,10 +135,13 @@ class Postgres:
 
     def start(self) -> None:
         assert self._server is None
-        words = [self._programs / "postgres", "-D", self._data]
+        words, account = [str(self._programs / "postgres"), "-D", str(self._data)], self._as
+        if self._inside is not None:  # it takes root to get there
+            drop = [f"--reuid={account['user']}", f"--regid={account['group']}", "--clear-groups"]
+            words, account = self._inside(["setpriv", *drop, *words]), {}
         with self.log.open("ab") as log:
             self._server = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True, **self._as
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True, **account
             )
         over = time.monotonic() + START_S
         while not self._answers():

@@ -352,7 +352,9 @@ class Agent:
                 continue
             if not active.started_at:
                 self._started(active, slot.started_at)
-                self._show_output(active, slot)
+                wrapper.show(self._slots, slot, active.paths)
+                if token not in {s.token for s in self._busy_slots()}:  # ended in between
+                    wrapper.hide(active.paths)
                 if self.cluster is not None:
                     self.cluster.begun(token)
             self._progressed(active)
@@ -362,18 +364,6 @@ class Agent:
             elif active.asked is not None and not slot.host:
                 over = now - active.asked_at > GRACE_S
                 _signal_group(slot.pid, signal.SIGKILL if over else signal.SIGTERM)
-
-    def _show_output(self, active: _Active, slot: wrapper.Slot) -> None:
-        """Give what a worker writes now the attempt's names, so that it can be followed."""
-        os.makedirs(active.order.log_dir, mode=0o700, exist_ok=True)
-        for name, final in (("out", active.paths.stdout), ("err", active.paths.stderr)):
-            with contextlib.suppress(OSError):
-                os.link(self._slots / f"{wrapper.slot_name(slot.pid, slot.host)}.{name}", final)
-        if active.order.token not in {s.token for s in self._busy_slots()}:  # ended in between: these are not its files
-            for final in (active.paths.stdout, active.paths.stderr):
-                with contextlib.suppress(OSError):
-                    if os.stat(final).st_nlink > 1:
-                        os.unlink(final)
 
     def _look_at_job(self, active: _Active) -> None:
         """An attempt in a job of its own: what the scheduler and its output say."""

@@ -15,7 +15,9 @@ Runs inside the worker process, which is warm (libraries stay imported) and live
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -106,6 +108,8 @@ class _Worker:
                 stream.flush()
         for descriptor, final in ((1, paths.stdout), (2, paths.stderr)):
             state = os.fstat(descriptor)
+            if os.path.islink(final):
+                os.unlink(final)  # see `show`
             if not state.st_size and state.st_nlink == 1:
                 continue
             mine = self._streams[descriptor]
@@ -113,7 +117,7 @@ class _Worker:
                 os.unlink(mine)  # the agent has linked it already
             else:
                 os.makedirs(os.path.dirname(final), mode=0o700, exist_ok=True)
-                os.replace(mine, final)
+                _move(mine, final)
             self._fresh(descriptor)
 
     def say(self, slot: Slot) -> None:
@@ -125,6 +129,38 @@ _worker: _Worker | None = None  # one per process by nature
 
 def slot_name(pid: int, host: str) -> str:
     return f"{host.replace('.', '_')}-{pid}" if host else str(pid)
+
+
+def show(slots: Path, slot: Slot, paths: output.Paths) -> None:
+    """Give what a worker writes now the attempt's names, so that it can be followed."""
+    os.makedirs(os.path.dirname(paths.stdout), mode=0o700, exist_ok=True)
+    for name, final in (("out", paths.stdout), ("err", paths.stderr)):
+        mine = slots / f"{slot_name(slot.pid, slot.host)}.{name}"
+        with contextlib.suppress(OSError):
+            try:
+                os.link(mine, final)
+            except OSError as error:
+                if error.errno == errno.EXDEV:  # the runs lie on another file system
+                    os.symlink(mine, final)
+
+
+def hide(paths: output.Paths) -> None:
+    """Undo `show`: the worker was at something else."""
+    for final in (paths.stdout, paths.stderr):
+        with contextlib.suppress(OSError):
+            if os.path.islink(final) or os.stat(final).st_nlink > 1:
+                os.unlink(final)
+
+
+def _move(mine: str, final: str) -> None:
+    """Rename, or copy where the two lie on different file systems."""
+    try:
+        os.replace(mine, final)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(mine, final)
+        os.unlink(mine)
 
 
 def forget_slots(slots: Path) -> None:

@@ -105,7 +105,7 @@ class GridEngineHere:
 
     def _add_hosts(self) -> None:
         """The two tell this machine's `localhost`, where the master is, from themselves by its other address."""
-        net = f"10.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+        net = hosts.own_net()
         self.address, there = f"{net}.1", f"{net}.2"
         master = {f"localhost {socket.gethostname()}": "127.0.0.1", "bw-one": self.address, "bw-two": there}
         others = {"bw-one localhost": self.address, "bw-two": there}

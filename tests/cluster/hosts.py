@@ -6,6 +6,7 @@ Made of Linux namespaces (UTS, mount, network) that a sleeping process holds; pr
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,17 @@ class Host:
     def inside(self, argv: list[str]) -> list[str]:
         return [*self._enter, *argv]
 
+    def cut_off(self) -> None:
+        """Let every packet to and from it vanish, from now on."""
+        for chain in ("INPUT", "OUTPUT"):
+            self._iptables("-A", chain, "-j", "DROP")
+
+    def join(self) -> None:
+        self._iptables("-F")
+
+    def _iptables(self, *words: str) -> None:
+        subprocess.run(self.inside(["iptables", *words]), check=True, capture_output=True, timeout=20)
+
     def close(self) -> None:
         self._holder.kill()
         self._holder.wait()
@@ -54,6 +66,19 @@ def missing() -> str:
         ["unshare", "--mount", "--uts", "--net", "true"], capture_output=True, text=True, check=False, timeout=20
     )
     return f"namespaces cannot be made: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+@contextlib.contextmanager
+def joined(name: str, place: Path) -> Iterator[tuple[Host, str]]:
+    """A host with a network of its own, and the address at which it is reached from this machine. One a process."""
+    net = own_net()
+    here, there = f"{net}.1", f"{net}.2"
+    host = Host(name, table(place / f"hosts-{name}", {"localhost": "127.0.0.1", name: there}), network=True)
+    try:
+        with network(host, f"bw{os.getpid()}", here=here, there=there):
+            yield host, there
+    finally:
+        host.close()
 
 
 @contextlib.contextmanager
@@ -75,6 +100,11 @@ def network(host: Host, link: str, *, here: str, there: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(subprocess.CalledProcessError):
             _ip("link", "del", ends[0])
+
+
+def own_net() -> str:
+    """The first three numbers of addresses that no other process of ours uses."""
+    return f"10.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 
 
 def table(path: Path, names: Mapping[str, str]) -> Path:

@@ -17,6 +17,7 @@ from tests.chaos.storm.audit import audit
 from tests.chaos.storm.plant import Plant
 from tests.chaos.storm.weather import Weather
 from tests.chaos.storm.work import History, Requests
+from tests.cluster import hosts
 from tests.cluster import slurm as trial
 from tests.postgres import Postgres
 
@@ -52,10 +53,11 @@ def main() -> int:
     print(f"seed {options.seed}, {options.runs} runs in {options.minutes:g} min, in {place}", flush=True)
     with (
         small_disk(place / "runs", 256),
-        Postgres(durable=True, address="127.0.0.1") as database,
+        hosts.joined("bw-database", place) as (host, address),
+        Postgres(durable=True, address=address, inside=host.inside) as database,
         trial.running() as cluster,
     ):
-        plant = Plant(place, database, cluster)
+        plant = Plant(place, database, host, cluster)
         try:
             plant.start()
             requests = Requests(plant, options.runs, options.minutes * 60, options.seed)

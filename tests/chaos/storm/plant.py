@@ -18,6 +18,7 @@ from orchestrator.settings import Secret, Settings, ensure_home
 from orchestrator.store import tokens
 from orchestrator.store.database import Database
 from slurm.cluster import Cluster, profile_toml
+from tests.cluster.hosts import Host
 from tests.conftest import end_processes_of
 from tests.http.conftest import Running
 from tests.postgres import Postgres
@@ -43,8 +44,9 @@ class Kept:
 
 
 class Plant:
-    def __init__(self, place: Path, database: Postgres, cluster: Cluster) -> None:
-        self.place, self.database, self.cluster = place, database, cluster
+    def __init__(self, place: Path, database: Postgres, host: Host, cluster: Cluster) -> None:
+        """`host`: the database's."""
+        self.place, self.database, self.host, self.cluster = place, database, host, cluster
         self.work, self.marks, self.runs = place / "work", place / "marks", place / "runs"
         for folder in (self.work, self.marks, self.runs):
             folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -35,19 +36,24 @@ class Weather(threading.Thread):
             ("the database restarts", 2, self._restart_database),
             ("the database is killed", 2, self._kill_database),
             ("the database hangs", 1, self._pause_database),
+            ("the network to the database drops", 2, self._cut_off_database),
             ("the controller stops", 1, self._stop_controller),
             ("a node dies", 1, self._kill_node),
             ("the disk fills", 1, self._fill_disk),
         ]
-        names, weights, acts = zip(*kinds, strict=True)
+        deck: list[tuple[str, Callable[[], None]]] = []
         while not self.stop.wait(self._chance.uniform(*LULL_S)):
-            chosen = self._chance.choices(range(len(names)), weights)[0]
-            self._say(names[chosen])
-            self.count[names[chosen]] = self.count.get(names[chosen], 0) + 1
+            if not deck:
+                deck = [(name, act) for name, weight, act in kinds for _ in range(weight)]
+                self._chance.shuffle(deck)
+            name, act = deck.pop()
+            self._say(name)
             try:
-                acts[chosen]()
-            except (OSError, BeamwayError, AssertionError) as error:
-                self.failed.append(f"{names[chosen]}: {error}")
+                act()
+            except (OSError, BeamwayError, AssertionError, subprocess.SubprocessError) as error:
+                self.failed.append(f"{name}: {error}")
+            else:
+                self.count[name] = self.count.get(name, 0) + 1
 
     def _one(self, kind: str) -> str:
         return self._chance.choice([name for name in self._plant.kept if name.startswith(kind)])
@@ -79,6 +85,13 @@ class Weather(threading.Thread):
             self.stop.wait(self._chance.uniform(2.0, 15.0))
         finally:
             self._plant.database.resume()
+
+    def _cut_off_database(self) -> None:
+        self._plant.host.cut_off()
+        try:
+            self.stop.wait(self._chance.uniform(2.0, PAST_LEASE_S))
+        finally:
+            self._plant.host.join()
 
     def _stop_controller(self) -> None:
         self._plant.cluster.stop_controller()
