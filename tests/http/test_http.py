@@ -92,14 +92,20 @@ def test_what_each_role_may(running: Running) -> None:
 def test_a_hold_is_seen_and_resumed_over_http(running: Running, tmp_path: Path) -> None:
     door = tmp_path / "door"
     retries = {"authentication": {"exitCodes": [77]}}
-    held = workflow(s01={"command": f"test -e {door} || exit 77", "retries": retries})
+    asks = "{ echo Sign in at https://sign.in >&2; exit 77; }"
+    held = workflow(s01={"command": f"test -e {door} || {asks}", "retries": retries})
     with running.client("author") as author:
         run_id = submit(author, held)
         over = time.monotonic() + 60
         while not author.runs(status="held"):
             assert time.monotonic() < over
             time.sleep(0.05)
-        assert "on hold" in author.why(run_id).sentence
+        said = author.why(run_id)
+        assert "on hold" in said.sentence
+        assert said.next.startswith("Sign in at https://sign.in. ")
+        (hold,) = running.ask("GET", f"/runs/{run_id}").json()["holds"]
+        assert (hold["cause"], hold["link"]) == ("authentication", "https://sign.in")
+        assert hold["next_attempt"] > hold["since"]
         door.touch()
         with pytest.raises(Denied):
             author.resume(site="local")
