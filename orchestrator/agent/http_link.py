@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.parse
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import httpx2
@@ -38,8 +39,16 @@ _KEPT: Any = list[tuple[int, protocol.AnyMessage]]
 class Session:
     """One grant of the site, with its two threads. `over` when it is not to be used any more."""
 
-    def __init__(self, address: str, site: str, headers: dict[str, str], first: str, asked_at: float) -> None:
-        """`first`: the answer to a hello. Raises ValueError when it is no grant."""
+    def __init__(
+        self,
+        address: str,
+        site: str,
+        headers: dict[str, str],
+        first: str,
+        asked_at: float,
+        others: Sequence[str] = (),
+    ) -> None:
+        """`first`: the answer to a hello, ValueError when it is no grant; `others`: services on the same store."""
         kept: list[tuple[int, protocol.AnyMessage]] = codec.loads(first, _KEPT)
         granted = kept[0][1] if kept else None
         if not isinstance(granted, protocol.Granted):
@@ -47,6 +56,7 @@ class Session:
         self._base = f"{_agents(address, site)}/{urllib.parse.quote(granted.session)}"
         self._headers, self._lease_s = headers, granted.lease_s
         self.until = asked_at + granted.lease_s  # monotonic: the site is ours so long
+        self._others = [a for a in others if a != address]
         self.over = False
         self.heard: queue.SimpleQueue[protocol.AnyMessage] = queue.SimpleQueue()
         self.said: queue.SimpleQueue[protocol.Message | None] = queue.SimpleQueue()
@@ -74,7 +84,7 @@ class Session:
                 try:
                     answer = http.get(f"{self._base}/messages", params={"after": seen, "wait_s": FETCH_S})
                 except httpx2.HTTPError as error:
-                    if time.monotonic() > self.until:
+                    if time.monotonic() > self.until or self._engine_is_elsewhere():
                         self.end(f"no answer: {error}")
                     time.sleep(AGAIN_S)
                     continue
@@ -90,6 +100,14 @@ class Session:
                 if kept:
                     seen = kept[-1][0]
                     self._take(kept)
+
+    def _engine_is_elsewhere(self) -> bool:
+        """Then this session is over, and nobody waits for the end of its lease."""
+        for address in self._others:
+            with contextlib.suppress(httpx2.HTTPError):
+                if httpx2.get(f"{address}/health/ready", timeout=CONNECT_S).status_code == 200:
+                    return True
+        return False
 
     def _bring(self, _seen: int) -> None:
         with httpx2.Client(headers=self._headers, timeout=httpx2.Timeout(BRING_S, connect=CONNECT_S)) as http:
@@ -154,7 +172,7 @@ class HttpLink(Link):
             self._explain(f"{address} answered {answer.status_code}: {answer.text[:300]}")
             return False
         try:
-            self._session = Session(address, self._site, self._headers, answer.text, asked_at)
+            self._session = Session(address, self._site, self._headers, answer.text, asked_at, others=self._addresses)
         except ValueError as error:  # somebody in between has answered
             self._explain(f"{address} did not grant the site: {error}")
             return False

@@ -62,6 +62,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("bring" if self.path.endswith("/messages") else "hello", body)
 
     def _answer(self, what: str, body: str) -> None:
+        if self.path == "/health/ready":
+            self.say(200 if self.server.ready else 503, "")
+            return
         self.server.asked[what].append(body)
         if self.server.bad[what]:
             self.server.bad[what].popleft()(self)
@@ -90,6 +93,7 @@ class Service(ThreadingHTTPServer):
         self.messages: queue.Queue[tuple[int, protocol.Message]] = queue.Queue()
         self.sessions, self.lease_s = 0, LEASE_S
         self.over = threading.Event()
+        self.ready = True  # it has the engine
 
     def next(self) -> list[tuple[int, protocol.Message]]:
         try:
@@ -250,3 +254,21 @@ def test_a_report_without_an_answer_is_brought_again(
     first, second = asked(service, "bring", 2)
     assert first == second
     assert len(service.asked["hello"]) == 1
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["elsewhere", "nowhere"])
+def test_a_session_ends_at_once_when_another_service_has_the_engine(
+    service: Service, link: HttpLink, there: bool
+) -> None:
+    with Service() as other:
+        other.ready = there
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        link._addresses.append(f"http://127.0.0.1:{other.server_port}")
+        assert link.connect([])
+        service.bad["fetch"].extend([cut] * 1000)  # longer than its lease
+        begun = time.monotonic()
+        assert heard(link, LEASE_S + 2.0) is None
+        assert (time.monotonic() - begun < LEASE_S / 2) is there
+        other.shutdown()
+        thread.join()
