@@ -68,10 +68,11 @@ class Seen(NamedTuple):
     runs: int  # that are over
     part: str
     processes: int
-    pss_mb: float
     rss_mb: float
+    uss_mb: float  # of it what is nobody else's
     files: int
     threads: int
+    cpu_s: float  # since they began
 
 
 class Watch:
@@ -89,9 +90,10 @@ class Watch:
                 self._find()
             for part, some in self._parts.items():
                 memory = [p.memory_full_info() for p in some]
-                pss, rss = sum(m.pss for m in memory) / MB, sum(m.rss for m in memory) / MB
+                rss, uss = sum(m.rss for m in memory) / MB, sum(m.uss for m in memory) / MB
                 files, threads = sum(p.num_fds() for p in some), sum(p.num_threads() for p in some)
-                self.seen.append(Seen(at_s, runs, part, len(some), pss, rss, files, threads))
+                cpu_s = sum(t.user + t.system for t in (p.cpu_times() for p in some))
+                self.seen.append(Seen(at_s, runs, part, len(some), rss, uss, files, threads, cpu_s))
         except psutil.Error:  # one has ended, perhaps before another took its place
             self._parts = {}
             self.losses += 1
@@ -223,7 +225,7 @@ def through(day: Day, runs: int, watch: Watch) -> list[tuple[float, int]]:
 
 
 def _line(seen: Seen) -> str:
-    return f"{seen.part} {seen.pss_mb:.1f} MB {seen.files} files {seen.threads} threads"
+    return f"{seen.part} {seen.rss_mb:.1f} MB {seen.files} files {seen.threads} threads"
 
 
 # --------------------------------------------------------------------------------------------------- what is said
@@ -248,17 +250,26 @@ def report(watch: Watch, course: list[tuple[float, int]]) -> None:
     print(f"times that a process was gone and looked for again: {watch.losses}")
     results = []
     for part in watch.parts:
-        tenth = [statistics.median(s.pss_mb for s in watch.of(part, n / 10, (n + 1) / 10)) for n in range(10)]
+        tenth = [statistics.median(s.rss_mb for s in watch.of(part, n / 10, (n + 1) / 10)) for n in range(10)]
         seen = watch.of(part, 0.1, 1.0)  # all but the warm-up
-        slope, _ = statistics.linear_regression([s.runs for s in seen], [s.pss_mb for s in seen])
+        slope, _ = statistics.linear_regression([s.runs for s in seen], [s.rss_mb for s in seen])
         files, threads = ([getattr(s, name) for s in seen] for name in ("files", "threads"))
         print(f"{part}: MB in each tenth: {' '.join(f'{mb:.1f}' for mb in tenth)}; {slope * 1e5:+.2f} per 100,000 runs")
-        print(f"  {seen[-1].processes} processes; open files {_range(files)}; threads {_range(threads)}")
+        cpu_ms = [_cpu_ms(watch.of(part, n / 10, (n + 1) / 10)) for n in (1, 9)]
+        print(
+            f"  {seen[-1].processes} processes; open files {_range(files)}; threads {_range(threads)}; "
+            f"processor {cpu_ms[0]:.2f} ms a run in the second tenth, {cpu_ms[1]:.2f} in the last"
+        )
         ratio = tenth[-1] / tenth[1]
         results.append((f"day_{part}_memory_mb", f"{tenth[-1]:.1f}", f"{tenth[1]:.1f}", ratio, f"{BAR}"))
     results.append(("day_runs_per_s", f"{tenths[-1]:.0f}", f"{tenths[0]:.0f}", tenths[-1] / tenths[0], "-"))
     for name, ours, rival, ratio, bar in results:
         print(f"RESULT name={name} ours={ours} rival={rival} ratio={ratio:.2f} bar={bar}", flush=True)
+
+
+def _cpu_ms(seen: list[Seen]) -> float:
+    """Processor time a run, which other work on the machine changes less than the rate."""
+    return (seen[-1].cpu_s - seen[0].cpu_s) / (seen[-1].runs - seen[0].runs) * 1e3
 
 
 def _range(seen: list[int]) -> str:
