@@ -83,6 +83,11 @@ class Shell:
             threading.Thread(target=processes.end_group, args=(group,), daemon=True).start()
         return group is not None
 
+    def forget(self, token: str) -> None:
+        """This attempt is over: whoever asked for its end meanwhile came too late."""
+        with self._lock:
+            self._ending.pop(token, None)
+
     def end_all(self) -> None:
         with self._lock:
             groups = [g for g in self._groups.values() if g]
