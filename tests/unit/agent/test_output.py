@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -55,11 +54,9 @@ def test_a_captured_name_that_is_not_utf8_survives() -> None:
 
 
 def test_a_catastrophic_expression_is_given_up() -> None:
-    begun = time.monotonic()
     values, trouble = output.captured([r"(?P<x>(a|aa)+)$"], "a" * 60 + "b")
     assert values == {}
     assert "took over" in trouble
-    assert time.monotonic() - begun < 3 * output.SEARCH_S
 
 
 def test_the_newest_progress_line_is_found_at_the_end_of_a_long_output(tmp_path: Path) -> None:
