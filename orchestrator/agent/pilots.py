@@ -382,7 +382,7 @@ def cause(pilot: Pilot, outcome: Outcome, since: float) -> Outcome:
     block = max(ended, key=lambda b: b.over_at)
     assert block.last is not None
     failure = verdict.CLASSES.get(block.last.state, FailureClass.LOST)
-    if failure in (FailureClass.WALLTIME, FailureClass.MEMORY):
+    if failure in (FailureClass.WALLTIME, FailureClass.MEMORY, FailureClass.OUTSIDE):
         failure = FailureClass.LOST  # of the pilot's job, not of this task's own
     return Outcome(failure, f"its workers are gone: {block.words()}", job=block.job_id, ended_at=time.time())
 

@@ -129,6 +129,7 @@ def test_killed_as_it_cancels_a_block(dies_at: Callable[[str], Product], when: s
     assert crashed(here)
     second = here.wait(here.start({"01-A": here.stage("second")}, mode="pilot"), 180)
     assert second.status is RunStatus.DONE, second.error
-    assert (len(here.began("first")), len(here.began("second"))) == (1, 1)
+    assert len(here.began("first")) == 1
+    assert 1 <= len(here.began("second")) <= sum(attempts(second))  # on the block that was to end, it is lost with it
     here.client.stop_service()
     here.until(lambda: not here.scheduler.mine("bwp-"), 60, "the end of the blocks")

@@ -311,7 +311,7 @@ def test_workers_that_report_in_clear_the_count(world: World) -> None:
     [
         (JobState.NODE, FailureClass.NODE),
         (JobState.PREEMPTED, FailureClass.PREEMPTED),
-        (JobState.CANCELLED, FailureClass.OUTSIDE),
+        (JobState.CANCELLED, FailureClass.LOST),
         (JobState.WALLTIME, FailureClass.LOST),
         (JobState.MEMORY, FailureClass.LOST),
         (JobState.DONE, FailureClass.LOST),
