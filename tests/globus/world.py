@@ -100,6 +100,8 @@ class Task:
     doc: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.lock = threading.Lock()
+        self._held_up = True  # in the queue
         self.doc = {
             "DATA_TYPE": "task",
             "task_id": self.id,
@@ -123,6 +125,7 @@ class Task:
         self.thread.start()
 
     def document(self) -> dict[str, Any]:
+        self._is_held_up()
         return {**self.doc, **self.faults.document}
 
     def _run(self) -> None:
@@ -132,13 +135,12 @@ class Task:
             for source, target, checksum in files:
                 self._move(source, target, checksum)
         except _Over as over:
-            self.doc.update(status="FAILED", nice_status=None, completion_time=now())
-            self.doc["fatal_error"] = {"code": over.code, "description": over.code.replace("_", " ").capitalize()}
+            self._end("FAILED", over.code)
             return
         if cut := self.faults.cut_after_success:
             for _, target, _ in files:
                 os.truncate(target, target.stat().st_size - cut)
-        self.doc.update(status="SUCCEEDED", nice_status=None, completion_time=now())
+        self._end("SUCCEEDED")
 
     def _files(self) -> Iterator[tuple[Path, Path, str]]:
         for item in self.spec["DATA"]:
@@ -218,18 +220,31 @@ class Task:
                 raise _Over("CANCELED")
             if self.spec.get("deadline") and datetime.now(UTC) > datetime.fromisoformat(self.spec["deadline"]):
                 raise _Over("EXPIRED")
-            paused = bool(self.source.paused or self.destination.paused)
-            expired, trouble = self.faults.credential_expired, self.faults.trouble
-            self.doc.update(
-                status="INACTIVE" if expired else "ACTIVE",
-                nice_status="PAUSED_BY_ADMIN" if paused else trouble or self.doc["nice_status"],
-                is_paused=paused,
-            )
-            if not (paused or expired or trouble):
-                if self.doc["nice_status"] in ("Queued", "PAUSED_BY_ADMIN"):
-                    self.doc["nice_status"] = "OK"
+            if not self._is_held_up():
                 return
             time.sleep(RETRY_S)
+
+    def _is_held_up(self) -> bool:
+        """By whatever holds up all tasks just now; its document says so at once."""
+        paused = bool(self.source.paused or self.destination.paused)
+        expired, trouble = self.faults.credential_expired, self.faults.trouble
+        with self.lock:
+            if self.doc["status"] in ("SUCCEEDED", "FAILED"):
+                return False
+            nice = self.doc["nice_status"]
+            if paused or expired or trouble:
+                nice = "PAUSED_BY_ADMIN" if paused else trouble or "CREDENTIALS_EXPIRED"
+            elif self._held_up:
+                nice = "OK"
+            self._held_up = paused or expired or bool(trouble)
+            self.doc.update(status="INACTIVE" if expired else "ACTIVE", nice_status=nice, is_paused=paused)
+            return self._held_up
+
+    def _end(self, status: str, code: str = "") -> None:
+        with self.lock:
+            self.doc.update(status=status, nice_status=None, completion_time=now(), is_paused=False)
+            if code:
+                self.doc["fatal_error"] = {"code": code, "description": code.replace("_", " ").capitalize()}
 
 
 class _Fault(Exception):

@@ -80,6 +80,11 @@ class GlobusTransfer:
             return None  # no note, no question
         return self._go_on(note, begin=False)
 
+    def is_open(self, token: str) -> bool:
+        """Has it been asked for, and has nobody seen its end? Asks nobody."""
+        note = self._notes.read(token)
+        return note is not None and (note.verdict is None or note.verdict.status is TransferStatus.HELD)
+
     def cancel(self, token: str) -> None:
         note = self._notes.read(token)
         if note is None or (note.verdict and note.verdict.status in TRANSFER_ENDED):
