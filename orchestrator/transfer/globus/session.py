@@ -15,7 +15,7 @@ from pathlib import Path
 import globus_sdk
 from globus_sdk.exc import GlobusAPIError, GlobusError, NetworkError
 from globus_sdk.globus_app import ClientApp, GlobusAppConfig
-from globus_sdk.token_storage import TokenStorage, TokenStorageData
+from globus_sdk.token_storage import MemoryTokenStorage, TokenStorage, TokenStorageData
 from globus_sdk.transport import RetryConfig
 
 from orchestrator.errors import BeamwayError, Denied, NotFound, SettingsError, Unavailable
@@ -84,7 +84,8 @@ class Tokens(TokenStorage):
 class Session:
     """What speaks to Globus. The SDK's application is not made for threads, so one asks at a time."""
 
-    def __init__(self, client_id: str, secret: Secret, folder: Path, *, retries: int = RETRIES) -> None:
+    def __init__(self, client_id: str, secret: Secret, folder: Path | None, *, retries: int = RETRIES) -> None:
+        """Without a folder the tokens are forgotten."""
         if not client_id or not secret:
             raise SettingsError(
                 "Globus transfers need a client: 'globus_client' and 'globus_secret' are not both set.",
@@ -110,6 +111,12 @@ class Session:
                 # Not chained: the SDK's errors carry the whole answer with them.
                 raise explained(error, self.identity, collections) from None
 
+    def sign_in(self) -> str:
+        """The name that Globus knows us by, once it has let us in."""
+        with self.asking() as client:
+            client.task_list(limit=1)
+        return self.identity
+
     def close(self) -> None:
         with self._lock:
             if self._client is not None:
@@ -118,8 +125,9 @@ class Session:
 
     def _transfer_client(self) -> globus_sdk.TransferClient:
         if self._client is None:
+            kept = Tokens(self._folder / f"tokens.{self._client_id}") if self._folder else MemoryTokenStorage()
             config = GlobusAppConfig(
-                token_storage=Tokens(self._folder / f"tokens.{self._client_id}"),
+                token_storage=kept,
                 auto_redrive_gares=True,  # a missing data_access consent is one that this client gives itself
             )
             app = ClientApp("beamway", client_id=self._client_id, client_secret=self._secret.reveal(), config=config)

@@ -37,7 +37,7 @@ from orchestrator.transfer.globus.session import RETRIES, Held, Session, task_li
 
 CHECKS = ("checksum", "size")  # both always
 SLOWEST_BYTES_PER_S = 5_000_000  # the deadline counts on no less
-PATIENCE_S = 6 * 3600.0  # for its queue and for what holds it up
+PATIENCE_S = 24 * 3600.0  # for its queue, since a client has three tasks at a time, and for what holds it up
 CLOCKS_DIFFER = timedelta(hours=1)  # ours and that of Globus, at most
 
 
@@ -223,7 +223,7 @@ def _document(note: Note) -> globus_sdk.TransferData:
         verify_checksum=True,
         deadline=note.deadline,
         skip_source_errors=False,
-        fail_on_quota_errors=True,  # a task that waits for room takes one of the few places a client has
+        fail_on_quota_errors=True,  # who has made room sends the rest; a deadline does not wait for that
         notify_on_succeeded=False,
         notify_on_failed=False,
         notify_on_inactive=False,
