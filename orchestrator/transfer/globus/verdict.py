@@ -111,13 +111,13 @@ def _succeeded(note: Note, task: Mapping[str, Any], state: TransferState) -> Tra
     skipped = task.get("files_skipped") or 0
     report = TransferReport(
         destination=note.request.destination,
-        files=len(note.copies),
-        bytes=note.bytes,
+        files=max(len(note.copies), skipped + (task.get("files_transferred") or 0)),
+        bytes=max(note.bytes, state.bytes_done),
         skipped=skipped,
         skipped_bytes=max(0, note.bytes - state.bytes_done) if skipped else 0,
         seconds=_seconds(task),
     )
-    return replace(state, status=TransferStatus.DONE, bytes_done=note.bytes, report=report)
+    return replace(state, status=TransferStatus.DONE, bytes_done=report.bytes, report=report)
 
 
 def _missing(note: Note, task: Mapping[str, Any]) -> str:

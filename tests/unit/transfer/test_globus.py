@@ -11,6 +11,7 @@ from orchestrator.errors import NotFound, SettingsError
 from orchestrator.model import FailureClass
 from orchestrator.settings import Secret
 from orchestrator.transfer.base import TransferRequest, TransferStatus
+from orchestrator.transfer.globus import place
 from orchestrator.transfer.globus.transfer import GlobusTransfer
 from tests.globus import CLIENT, SECRET
 from tests.globus.ends import Ends, polled
@@ -111,6 +112,17 @@ def test_a_deadline_ends_it(ends: Ends) -> None:
     state = ends.polled()
     assert (state.status, state.failure) == (TransferStatus.FAILED, FailureClass.TRANSIENT)
     assert "deadline" in state.reason
+
+
+def test_of_a_tree_of_very_many_folders_only_some_are_looked_into(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "MOST_FOLDERS", 2)
+    for number in range(4):
+        ends.fill(f"scan/{number}/one.h5", 1000)
+    ends.transfer.submit("t.1", ends.request("/scan", "/copy"))
+    report = ends.polled().report
+    assert report is not None
+    assert (report.files, report.bytes) == (4, 4000)
+    assert len([p for _, p in ends.globus.requests if p.endswith(f"{ends.raw.id}/ls")]) == 2
 
 
 # ------------------------------------------------------------------------------------------------- bytes that go wrong
