@@ -36,11 +36,13 @@ def call(order: Order) -> Outcome:
                         transfer.cancel(token)
                 raise
     except Unavailable as error:
-        return Outcome(FailureClass.DOWN, str(error))
+        return Outcome(FailureClass.DOWN, str(error), exit_status=Unavailable.exit_code)
     except BeamwayError as error:
         return Outcome(failure_of(error), str(error))
-    if state.status is not TransferStatus.DONE or state.report is None:
-        return Outcome(state.failure, state.reason, link=state.link)
+    if state.status is TransferStatus.HELD:  # with an exit status: it has run here, and no site is at fault
+        return Outcome(state.failure, state.reason, exit_status=Unavailable.exit_code, link=state.link)
+    if state.report is None:
+        return Outcome(state.failure, state.reason)
     report = state.report
     print(f"moved {report.files} files, {report.bytes} bytes, {report.skipped} of them were there", flush=True)
     product = Product(report.destination, report.bytes, "transferred by Globus, checksums verified")
