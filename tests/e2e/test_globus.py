@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.client import Client
 from orchestrator.model import FailureClass, RunStatus
+from orchestrator.settings import Settings
 from tests.conftest import submit, wait, workflow
 from tests.globus import CLIENT, SECRET
 from tests.globus.ends import Ends
@@ -48,3 +49,18 @@ def test_a_file_is_held_and_arrives_once(ends: Ends, home: Path, client: Client)
     kept = [p for p in home.rglob("*") if p.is_file() and p.name != "settings.toml"]
     assert kept
     assert not [p for p in kept if SECRET.encode() in p.read_bytes()]
+
+
+def test_a_worker_killed_around_the_submission_moves_it_once(
+    ends: Ends, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = ("transfer.note:after", "transfer.submit:before", "transfer.submit:after")
+    monkeypatch.setenv("BEAMWAY_CRASH", ",".join(points))
+    monkeypatch.setenv("BEAMWAY_CRASH_MARK", str(tmp_path / "killed"))
+    with Client(Settings(home=home)) as client:
+        run = wait(client, submit(client, staged(ends)))
+        client.stop_service()
+    assert all((tmp_path / f"killed.{point}").exists() for point in points)
+    assert (run.status, run.tasks[0].attempt) == (RunStatus.DONE, 4)
+    assert ends.arrived()
+    assert len(ends.globus.tasks) == 1
