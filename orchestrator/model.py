@@ -258,7 +258,7 @@ class Outcome(Struct, frozen=True):
     exit_status: int | None = None
     job: str = ""  # id of the batch job that carried it, where there was one
     unsure: bool = False  # DOWN: it may have begun all the same, so the same attempt is looked for before it is begun
-    link: str = ""  # AUTHENTICATION, DOWN: where a person can mend it
+    link: str = ""  # AUTHENTICATION, DOWN: where a person can mend it, when the words of `reason` do not say
     elsewhere: str = ""  # SITE, RESERVATION: the site that the profile's policy names for the next attempt
     captures: dict[str, str] = {}
     findings: tuple[Finding, ...] = ()
@@ -280,7 +280,7 @@ class Hold(Struct, frozen=True):
     reason: str
     since: float
     probes: int = 0  # attempts made while it is on hold
-    link: str = ""
+    link: str = ""  # where a person can mend it
 
 
 class Task(Struct, frozen=True):

@@ -6,6 +6,7 @@ task is tried again by itself, ever more rarely; whoever learns that the cause i
 
 from __future__ import annotations
 
+import re
 import zlib
 
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from orchestrator.model import (
     RUN_GOING,
     FailureClass,
     Hold,
+    Outcome,
     RetryRule,
     Run,
     RunStatus,
@@ -30,6 +32,7 @@ PROBES = {
     FailureClass.AUTHENTICATION: RetryRule(FailureClass.AUTHENTICATION, 0, delay_s=60.0, delay_max_s=3600.0),
     FailureClass.DOWN: RetryRule(FailureClass.DOWN, 0, delay_s=30.0, delay_max_s=900.0),
 }
+ADDRESS = re.compile(r"https?://[!#-;=?-~]+")  # printable ASCII without quotes and angle brackets
 
 
 def delay_s(rule: RetryRule, used: int, seed: str) -> float:
@@ -67,8 +70,16 @@ def held(task: Task, event: TaskEnded, run_id: str) -> Task:
         status=TaskStatus.ON_HOLD,
         due_at=event.at + delay_s(PROBES[outcome.failure], probes, f"{run_id}.{task.number}.{probes}"),
         outcome=outcome,
-        hold=Hold(outcome.failure, outcome.reason, since, probes, outcome.link),
+        hold=Hold(outcome.failure, outcome.reason, since, probes, _where_to_mend(outcome)),
     )
+
+
+def _where_to_mend(outcome: Outcome) -> str:
+    """What is known, or the address in the words of whoever did not let us in."""
+    if outcome.link:
+        return outcome.link
+    found = ADDRESS.search(outcome.reason) if outcome.failure is FailureClass.AUTHENTICATION else None
+    return found[0].rstrip(".,;:)'") if found else ""
 
 
 def unsure(task: Task) -> bool:

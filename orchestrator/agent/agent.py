@@ -50,6 +50,7 @@ class _Active:
         self.started_at = 0.0  # seen to have started
         self.asked: FailureClass | None = None  # it was asked to end, for this reason
         self.asked_at = 0.0
+        self.over = False  # its end is reported, and may not be stored yet
         self.progress: tuple[float, str] | None = None
         self.waits = ""
 
@@ -261,6 +262,8 @@ class Agent:
                 token, outcome = self._arrived.get_nowait()
             except queue.Empty:
                 return
+            if self.cluster is None:
+                self._shell.forget(token)
             active = self._active.get(token)
             if active is None:
                 if token in self._strays:
@@ -273,6 +276,7 @@ class Agent:
             elif order.kind is StageKind.COMMAND and order.expect and outcome.failure is None and not outcome.findings:
                 self._check(order, outcome)
                 continue
+            active.over = True
             self._events.append(protocol.Ended(token, _as_asked(active, outcome)))
 
     def _check(self, order: Order, outcome: Outcome) -> None:
@@ -302,6 +306,7 @@ class Agent:
             self.arrive(order.token, Outcome(FailureClass.LOST, f"its outputs could not be checked: {error}"))
 
     def _end(self, token: str, why: FailureClass) -> None:
+        self._collect()  # it may be over
         active = self._active.get(token)
         if active is None:
             if self.cluster is not None:
@@ -312,6 +317,8 @@ class Agent:
             found = list(processes.with_environment(processes.TOKEN, token))
             processes.end(found)
             self._events.append(protocol.Ended(token, Outcome(FailureClass.CANCELLED, "cancelled")))
+            return
+        if active.over:
             return
         if active.asked is None:
             active.asked, active.asked_at = why, time.monotonic()

@@ -2,12 +2,14 @@
 
 Parsl starts and feeds the workers; success, retries and time-outs are ours. What was seen of it decides the settings:
 no retries (they come at once and are not written down), no strategy thread (a block is wanted when the executor is
-made, not seconds later), no monitoring, no block error handler (the default one makes an executor bad for ever after
-its first lost block), encryption on (other users of the host reach its ports).
+made, not seconds later), no monitoring, warnings only in its logs (a worker would write three lines a task, for ever),
+no block error handler (the default one makes an executor bad for ever after its first lost block), encryption on (other
+users of the host reach its ports).
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
 from parsl.jobs.states import JobStatus
 from parsl.launchers import SimpleLauncher
+from parsl.logconfigs.file import FileLogging
 from parsl.providers import LocalProvider
 
 from orchestrator import codec
@@ -47,7 +50,7 @@ class Executors:
                 run_dir=str(run_dir),
                 strategy="none",
                 retries=0,
-                initialize_logging=False,
+                initialize_logging=FileLogging(level=logging.WARNING),
                 usage_tracking=0,
             )
         )

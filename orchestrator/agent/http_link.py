@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.parse
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import httpx2
@@ -26,6 +27,8 @@ from orchestrator.settings import Settings
 CONNECT_S = 3.0
 HELLO_S = 12.0
 FETCH_S = protocol.AGENT_LEASE_S / 3  # that the service keeps a question for messages open
+SLACK_S = 5.0  # for the answer to come
+BRING_S = 30.0
 AGAIN_S = 0.5
 HELLO_AGAIN_S = 1.0
 
@@ -36,13 +39,24 @@ _KEPT: Any = list[tuple[int, protocol.AnyMessage]]
 class Session:
     """One grant of the site, with its two threads. `over` when it is not to be used any more."""
 
-    def __init__(self, address: str, site: str, headers: dict[str, str], first: str, asked_at: float) -> None:
+    def __init__(
+        self,
+        address: str,
+        site: str,
+        headers: dict[str, str],
+        first: str,
+        asked_at: float,
+        others: Sequence[str] = (),
+    ) -> None:
+        """`first`: the answer to a hello, ValueError when it is no grant; `others`: services on the same store."""
         kept: list[tuple[int, protocol.AnyMessage]] = codec.loads(first, _KEPT)
-        granted = kept[0][1]
-        assert isinstance(granted, protocol.Granted)
+        granted = kept[0][1] if kept else None
+        if not isinstance(granted, protocol.Granted):
+            raise ValueError("no grant")
         self._base = f"{_agents(address, site)}/{urllib.parse.quote(granted.session)}"
         self._headers, self._lease_s = headers, granted.lease_s
         self.until = asked_at + granted.lease_s  # monotonic: the site is ours so long
+        self._others = [a for a in others if a != address]
         self.over = False
         self.heard: queue.SimpleQueue[protocol.AnyMessage] = queue.SimpleQueue()
         self.said: queue.SimpleQueue[protocol.Message | None] = queue.SimpleQueue()
@@ -64,13 +78,13 @@ class Session:
             self._waking.send(b"\0")
 
     def _fetch(self, seen: int) -> None:
-        with httpx2.Client(headers=self._headers, timeout=httpx2.Timeout(FETCH_S + 5.0, connect=CONNECT_S)) as http:
+        with httpx2.Client(headers=self._headers, timeout=httpx2.Timeout(FETCH_S + SLACK_S, connect=CONNECT_S)) as http:
             while not self.over:
                 asked_at = time.monotonic()
                 try:
                     answer = http.get(f"{self._base}/messages", params={"after": seen, "wait_s": FETCH_S})
                 except httpx2.HTTPError as error:
-                    if time.monotonic() > self.until:
+                    if time.monotonic() > self.until or self._engine_is_elsewhere():
                         self.end(f"no answer: {error}")
                     time.sleep(AGAIN_S)
                     continue
@@ -87,8 +101,16 @@ class Session:
                     seen = kept[-1][0]
                     self._take(kept)
 
+    def _engine_is_elsewhere(self) -> bool:
+        """Then this session is over, and nobody waits for the end of its lease."""
+        for address in self._others:
+            with contextlib.suppress(httpx2.HTTPError):
+                if httpx2.get(f"{address}/health/ready", timeout=CONNECT_S).status_code == 200:
+                    return True
+        return False
+
     def _bring(self, _seen: int) -> None:
-        with httpx2.Client(headers=self._headers, timeout=httpx2.Timeout(30.0, connect=CONNECT_S)) as http:
+        with httpx2.Client(headers=self._headers, timeout=httpx2.Timeout(BRING_S, connect=CONNECT_S)) as http:
             while not self.over:
                 first = self.said.get()
                 said = [first]
@@ -149,7 +171,11 @@ class HttpLink(Link):
         if answer.status_code != 201:
             self._explain(f"{address} answered {answer.status_code}: {answer.text[:300]}")
             return False
-        self._session = Session(address, self._site, self._headers, answer.text, asked_at)
+        try:
+            self._session = Session(address, self._site, self._headers, answer.text, asked_at, others=self._addresses)
+        except ValueError as error:  # somebody in between has answered
+            self._explain(f"{address} did not grant the site: {error}")
+            return False
         self.socket = self._session.woken
         self._said = ""
         return True
@@ -172,7 +198,7 @@ class HttpLink(Link):
         with contextlib.suppress(queue.Empty):
             while True:
                 messages.append(self._session.heard.get_nowait())
-        if self._session.over:
+        if self._session.over or not self.valid:  # what was heard before the lease ran out may be another's by now
             self.close()
             return None
         return [m for m in messages if not isinstance(m, protocol.Granted)]

@@ -23,7 +23,7 @@ from parsl.executors.high_throughput.interchange import PKL_SHUTDOWN_CODE, Inter
 from parsl.serialize import serialize
 
 HELLO, AGAIN, ALIVE = "hello", "again", "alive"  # what an agent asks, in the context of what looks like a task
-KEPT_BYTES = 32_000_000  # of the last results
+KEPT_BYTES, KEPT_MOST = 32_000_000, 4096  # of the last results; a service has an eighth of them under way at most
 FLUSH_S = 0.5  # for the last messages to leave
 
 
@@ -42,14 +42,28 @@ class _Kept:
         self._socket.send(message)
 
 
+class Last:
+    """The last results, by number."""
+
+    def __init__(self) -> None:
+        self.results: OrderedDict[int, tuple[Task, bytes]] = OrderedDict()
+        self._bytes = 0
+
+    def add(self, number: int, task: Task, result: bytes) -> None:
+        self.results[number] = (task, result)
+        self._bytes += len(result)
+        while self._bytes > KEPT_BYTES or len(self.results) > KEPT_MOST:
+            _, (_, oldest) = self.results.popitem(last=False)
+            self._bytes -= len(oldest)
+
+
 class Lasting(Interchange):
     def __init__(self, *, state: Path, lease_s: float, **config: Any) -> None:
         super().__init__(**config)
         self._state, self._lease_s = state, lease_s
         self._heard_at = time.monotonic()
         self._held: dict[int, Task] = {}
-        self._ended: OrderedDict[int, tuple[Task, bytes]] = OrderedDict()
-        self._ended_bytes = 0
+        self._ended = Last()
         self._results = self.results_outgoing
         self.results_outgoing: Any = _Kept(self._results, self._keep)
 
@@ -67,7 +81,7 @@ class Lasting(Interchange):
             answer = {"type": "result", "task_id": number, "result": serialize(self._hello())}
             self._results.send(pickle.dumps(answer))
         elif asked == AGAIN:
-            for _, result in self._ended.values():
+            for _, result in self._ended.results.values():
                 self._results.send(result)
         elif asked is None:
             self._held[number] = (context["token"], context["mark"])
@@ -78,18 +92,13 @@ class Lasting(Interchange):
         for *_, message in self.pending_task_queue:
             self._held.pop(message["task_id"], None)
         self.pending_task_queue.clear()
-        return dict(self._held), {number: task for number, (task, _) in self._ended.items()}
+        return dict(self._held), {number: task for number, (task, _) in self._ended.results.items()}
 
     def _keep(self, result: bytes) -> None:
         number = pickle.loads(result)["task_id"]
         task = self._held.pop(number, None)
-        if task is None:
-            return
-        self._ended[number] = (task, result)
-        self._ended_bytes += len(result)
-        while self._ended_bytes > KEPT_BYTES:
-            _, (_, oldest) = self._ended.popitem(last=False)
-            self._ended_bytes -= len(oldest)
+        if task is not None:
+            self._ended.add(number, task, result)
 
     def _end(self) -> None:
         self._state.unlink(missing_ok=True)  # a block that is still queued ends as soon as it starts

@@ -82,7 +82,8 @@ def cut(path: str, cap_bytes: int) -> None:
 def read(path: str) -> str:
     """The text of an output; bytes that are not UTF-8 survive as surrogates."""
     try:
-        return Path(path).read_bytes().decode("utf-8", "surrogateescape")
+        with open(path, "rb") as file:  # pathlib would intern the names, and Python 3.12 keeps such strings for ever
+            return file.read().decode("utf-8", "surrogateescape")
     except OSError:
         return ""
 

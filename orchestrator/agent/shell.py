@@ -27,6 +27,7 @@ _AROUND = (
     'set -C; { command : >"$4"; } 2>/dev/null || exit 73; set +C; '  # the claim
     '"$1" -c "$2"; s=$?; printf "%s" "$s" >"$3.part" && mv -f "$3.part" "$3"; exit "$s"'
 )
+EXPLAINED = frozenset({FailureClass.USER, FailureClass.AUTHENTICATION})  # by the last line of stderr
 LEFT = "; processes of another account could not be ended and may still run"
 _POLL_S = 0.1
 
@@ -81,6 +82,11 @@ class Shell:
         if group:
             threading.Thread(target=processes.end_group, args=(group,), daemon=True).start()
         return group is not None
+
+    def forget(self, token: str) -> None:
+        """This attempt is over: whoever asked for its end meanwhile came too late."""
+        with self._lock:
+            self._ending.pop(token, None)
 
     def end_all(self) -> None:
         with self._lock:
@@ -176,7 +182,7 @@ class Shell:
         text = output.read(paths.stdout)
         captures, trouble = output.captured(order.captures, text) if status == 0 else ({}, "")
         failure, why = judge(order, status, asked, reason or trouble)
-        if failure is FailureClass.USER and not trouble:
+        if failure in EXPLAINED and not trouble:
             why = f"{why}{last_words(paths.stderr)}"
         output.cut(paths.stdout, self._cap)
         output.cut(paths.stderr, self._cap)
@@ -230,7 +236,7 @@ def judge(
 
 
 def last_words(path: str) -> str:
-    """`: <last line of stderr>`, the sentence a person needs most."""
+    """`: <last line of stderr>`, the sentence a person needs most; where to sign in, it may be."""
     line = output.last_line(path)
     return f": {line}" if line else ""
 

@@ -374,7 +374,7 @@ def with_output(order: Order, outcome: Outcome, started_at: float, cap_bytes: in
         captures, trouble = output.captured(order.captures, output.read(paths.stdout))
         if trouble:
             failure, reason = FailureClass.USER, trouble
-    if order.kind is StageKind.COMMAND and failure is FailureClass.USER:
+    if order.kind is StageKind.COMMAND and failure in shell.EXPLAINED:
         reason = f"{reason}{shell.last_words(paths.stderr)}"
     stdout, stderr = output.path_if_any(paths.stdout), output.path_if_any(paths.stderr)
     for path in filter(None, (stdout, stderr)):

@@ -5,20 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli import session
 from orchestrator.cli.session import json_option, run_argument
-from orchestrator.errors import NotFound, Unavailable, nearest, printable
+from orchestrator.errors import NotFound, nearest, printable
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
     from orchestrator.model import Run, Task
 
 POLL_S = 0.2
+POLL_FAR_S = 1.0
 
 
 @click.command()
@@ -41,10 +41,9 @@ def logs(run_id: str, which: str | None, follow: bool, stderr: bool, as_json: bo
         else:
             out = sys.stdout.buffer
             for task in tasks:
-                path = _paths(client, run, task)[stderr]
                 if len(tasks) > 1:
                     out.write(f"{_title(task)}\n".encode())
-                _copy(path, 0, out)
+                out.writelines(_pieces(client, run, task, stderr=stderr))
             out.flush()
 
 
@@ -64,16 +63,11 @@ def _chosen(run: Run, which: str | None) -> list[Task]:
     )
 
 
-def _paths(client: Client, run: Run, task: Task) -> tuple[Path, Path]:
-    """stdout and stderr of the task's newest attempt. While it runs they are where its agent writes them."""
-    directory = client.settings.runs_directory
-    if client.settings.url and not directory.is_dir():
-        raise Unavailable(
-            f"The logs lie where the service and its agents keep them, and {directory} is not there.",
-            "Look on a host that sees them; the setting `runs` (BEAMWAY_RUNS) names their directory.",
-        )
-    stem = directory / run.id / "logs" / f"{task.number}.{task.attempt}"
-    return Path(f"{stem}.out"), Path(f"{stem}.err")
+def _pieces(client: Client, run: Run, task: Task, *, stderr: bool, after: int = 0) -> Iterator[bytes]:
+    """What the task's newest attempt has written until now, after so many bytes."""
+    while piece := client.written(run.id, task.number, task.attempt, stderr=stderr, after=after):
+        yield piece
+        after += len(piece)
 
 
 def _title(task: Task) -> str:
@@ -83,7 +77,7 @@ def _title(task: Task) -> str:
 
 
 def _record(client: Client, run: Run, task: Task) -> dict[str, object]:
-    out, err = _paths(client, run, task)
+    out, err = (b"".join(_pieces(client, run, task, stderr=s)).decode("utf-8", "replace") for s in (False, True))
     return {
         "number": task.number,
         "stage": task.stage,
@@ -91,51 +85,33 @@ def _record(client: Client, run: Run, task: Task) -> dict[str, object]:
         "attempt": task.attempt,
         "status": task.status.value,
         "command": task.command,
-        "stdout": _text(out),
-        "stderr": _text(err),
+        "stdout": out,
+        "stderr": err,
     }
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def _copy(path: Path, offset: int, out: BinaryIO) -> int:
-    """Write what the file holds after `offset`; the new offset. A file that is not there holds nothing."""
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            while block := file.read(1 << 16):
-                out.write(block)
-                offset += len(block)
-    except FileNotFoundError:
-        return offset
-    return offset
 
 
 def _follow(client: Client, run: Run, which: str | None, stderr: bool) -> None:
     """Write whatever comes, in the order it is seen, with a title where the task changes."""
+    from orchestrator.model import TASK_ENDED, TaskStatus
+
     out = sys.stdout.buffer
-    offsets: dict[Path, int] = {}
-    titled: Path | None = None
+    seen: dict[tuple[int, int], int] = {}  # (number, attempt) -> bytes
+    over: set[tuple[int, int]] = set()
+    titled: tuple[int, int] | None = None
     for now in _until_over(client, run):
         tasks = _chosen(now, which)
         for task in tasks:
-            path = _paths(client, now, task)[stderr]
-            before = offsets.get(path, 0)
-            try:
-                grown = path.stat().st_size > before
-            except OSError:
+            key = task.number, task.attempt
+            if key in over or task.status is TaskStatus.PENDING:
                 continue
-            if not grown:
-                continue
-            if path != titled and len(tasks) > 1:
-                out.write(f"{_title(task)}\n".encode())
-            titled = path
-            offsets[path] = _copy(path, before, out)
+            for piece in _pieces(client, now, task, stderr=stderr, after=seen.get(key, 0)):
+                if key != titled and len(tasks) > 1:
+                    out.write(f"{_title(task)}\n".encode())
+                titled = key
+                out.write(piece)
+                seen[key] = seen.get(key, 0) + len(piece)
+            if task.status in TASK_ENDED:
+                over.add(key)
         out.flush()
 
 
@@ -146,5 +122,5 @@ def _until_over(client: Client, run: Run) -> Iterator[Run]:
         yield run
         if run.status in RUN_ENDED:
             return
-        time.sleep(POLL_S)
+        time.sleep(POLL_FAR_S if client.settings.url else POLL_S)
         run = client.run(run.id)

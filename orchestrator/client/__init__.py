@@ -182,6 +182,10 @@ class Client:
         """The newest first, of those that are all this; the `place` of the last is the `before` of the next page."""
         return self._backend.runs(Wanted(status, workflow, experiment, file, since, until, before), limit)
 
+    def written(self, run_id: str, number: int, attempt: int, *, stderr: bool = False, after: int = 0) -> bytes:
+        """The next piece of what this attempt of a task has written; empty when there is no more yet."""
+        return self._backend.written(run_id, number, attempt, stderr=stderr, after=after)
+
     def events(self, run_id: str, after: int = 0) -> list[EventRow]:
         return self._backend.events(run_id, after)
 

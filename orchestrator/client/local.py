@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator import locks, protocol
+from orchestrator import locks, protocol, written
 from orchestrator.errors import Conflict, Unavailable, of_exit_code
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
 from orchestrator.settings import Settings, ensure_home
@@ -173,6 +173,9 @@ class Local:
 
     def runs(self, wanted: Wanted, limit: int) -> list[Summary]:
         return search.listing(self._database, wanted, limit=limit)
+
+    def written(self, run_id: str, number: int, attempt: int, *, stderr: bool, after: int) -> bytes:
+        return written.piece(self._settings.runs_directory, run_id, number, attempt, stderr=stderr, after=after)
 
     def events(self, run_id: str, after: int) -> list[EventRow]:
         return store.events_after(self._database, run_id, after)

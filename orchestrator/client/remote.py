@@ -161,6 +161,10 @@ class Remote:
             asked["before"] = "{!r},{}".format(*wanted.before)
         return [_summary(line) for line in json.loads(self._get("/runs", {**asked, "limit": limit}))["runs"]]
 
+    def written(self, run_id: str, number: int, attempt: int, *, stderr: bool, after: int) -> bytes:
+        wanted = {"attempt": attempt, "stderr": stderr, "after": after}
+        return self._answer("GET", f"/runs/{quote(run_id)}/tasks/{number}/output", params=wanted).content
+
     def events(self, run_id: str, after: int) -> list[EventRow]:
         found = json.loads(self._get(f"/runs/{quote(run_id)}/events", {"after": after}))
         return [EventRow(**{**event, "at": _epoch(event["at"])}) for event in found]
@@ -208,26 +212,29 @@ class Remote:
     def _post(self, path: str, body: Any) -> str:
         return self._request("POST", path, content=codec.dumps(body), headers={"content-type": "application/json"})
 
-    def _request(self, method: str, path: str, *, patience_s: float = PATIENCE_S, **more: Any) -> str:
-        """The body of the answer. Every request may be repeated: what begins something carries its id."""
+    def _request(self, method: str, path: str, **more: Any) -> str:
+        return self._answer(method, path, **more).text
+
+    def _answer(self, method: str, path: str, *, patience_s: float = PATIENCE_S, **more: Any) -> httpx2.Response:
+        """What it answers. Every request may be repeated: what begins something carries its id."""
         over = time.monotonic() + patience_s
         while True:
             trouble = self._once(method, path, more)
-            if isinstance(trouble, str):
+            if isinstance(trouble, httpx2.Response):
                 return trouble
             self._addresses.append(self._addresses.pop(0))
             if time.monotonic() > over:
                 raise trouble
             time.sleep(AGAIN_S)
 
-    def _once(self, method: str, path: str, more: Mapping[str, Any]) -> str | Unavailable:
+    def _once(self, method: str, path: str, more: Mapping[str, Any]) -> httpx2.Response | Unavailable:
         address = self._addresses[0]
         try:
             answer = self._http.request(method, f"{address}{protocol.API}{path}", **more)
         except httpx2.HTTPError as error:
             return Unavailable(f"The service at {address} does not answer: {error}.", "Is it up? `beamway status`")
         if answer.status_code < 300:
-            return answer.text
+            return answer
         kind, sentence, hint = _refusal(answer)
         if kind is Unavailable or answer.status_code in (502, 504):
             return Unavailable(sentence, hint)

@@ -31,7 +31,7 @@ def order(run: Run, task: Task, plan: StagePlan, runs: Path, *, adopt: bool) -> 
         resources=_grown(plan.resources, task),
         placing=_placing(run, task, plan),
         experiment=run.variables.get("experimentName", ""),
-        log_dir=str(runs / run.id / "logs"),
+        log_dir=f"{runs}/{run.id}/logs",  # pathlib would intern the id, and Python 3.12 keeps such strings for ever
         adopt=adopt,
     )
 

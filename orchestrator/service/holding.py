@@ -19,7 +19,6 @@ from orchestrator.store import leases
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
 
-NAME = "engine"
 LEASE_S = 8.0  # a silent engine is followed by another after so long
 RENEW_S = 2.0
 FOREVER_S = 1e9
@@ -61,15 +60,15 @@ def take(database: Database, home: Path, address: str) -> Holding | None:
     """The engine, when it is to be had. `address`: where this service answers, for the others to tell."""
     own = database.url == Settings(home=home).database_url
     lease_s = FOREVER_S if own else LEASE_S
-    if own and (left := leases.read(database, NAME)):
+    if own and (left := leases.read(database, leases.ENGINE)):
         # The database lies in the home whose lock we have: this is of before the home was moved or restored from a
         # backup, or this machine got its name.
         leases.release(database, left)
-    lease = leases.acquire(database, NAME, f"{socket.gethostname()}:{home}", lease_s=lease_s, doc=address)
+    lease = leases.acquire(database, leases.ENGINE, f"{socket.gethostname()}:{home}", lease_s=lease_s, doc=address)
     return None if lease is None else Holding(database, lease, lease_s)
 
 
 def holder(database: Database) -> Lease | None:
     """Who has the engine, as the store says; None when nobody has."""
-    found = leases.read(database, NAME)
+    found = leases.read(database, leases.ENGINE)
     return found if found is not None and found.left_s > 0 else None

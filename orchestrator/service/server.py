@@ -381,17 +381,18 @@ class Server:
         if isinstance(peer, RemoteAgent) and peer.over:
             return  # it has lost its site: whoever has it now finds out what became of its attempts
         for event in report.events:
+            run_id, number, attempt = split_token(event.token)
             if isinstance(event, protocol.Progress):
-                self._progress[event.token] = (event.fraction, event.text)
+                if self._engine.active(run_id):  # else nobody would ever take it away again
+                    self._progress[event.token] = (event.fraction, event.text)
                 continue
             if isinstance(event, protocol.Waits):
-                if event.text:
+                if event.text and self._engine.active(run_id):
                     self._waits[event.token] = (event.since, event.text)
                 else:
                     self._waits.pop(event.token, None)
                 continue
             self._waits.pop(event.token, None)
-            run_id, number, attempt = split_token(event.token)
             if isinstance(event, protocol.Started):
                 if peer.site is not None:
                     peer.site.breaker.began()

@@ -24,6 +24,7 @@ from orchestrator.store import schema
 from orchestrator.store.database import Database
 from orchestrator.store.texts import storable
 
+ENGINE = "engine"  # of the one service that moves runs on
 _t = schema.leases
 # In each transaction of the engine: as plain text a fifth of what it costs to be built.
 _HELD = {
@@ -96,6 +97,14 @@ def prove(connection: Connection, lease: Lease) -> None:
             f"The lease {lease.name!r} with fence {lease.fence} is no longer of {lease.holder!r}: another has it.",
             "Nothing was written; the one that took over goes on with the work.",
         )
+
+
+def hold_up(connection: Connection, name: str) -> None:
+    """Let nobody who proves this lease write until this transaction ends; waits for a write of theirs that has begun.
+
+    For a write beside the holder's whose events are to have numbers in the order in which they are seen.
+    """
+    connection.execute(select(_t.c.fence).where(_t.c.name == name).with_for_update())
 
 
 def _same(lease: Lease) -> ColumnElement[bool]:

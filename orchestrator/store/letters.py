@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from orchestrator import codec
 from orchestrator.errors import NotFound
 from orchestrator.model import FailureClass, Run, RunStatus, StageStatus, TaskStatus
-from orchestrator.store import schema
+from orchestrator.store import leases, schema
 from orchestrator.store.database import Database
 from orchestrator.store.texts import storable
 
@@ -131,6 +131,7 @@ def fix(database: Database, run_id: str, arguments: dict[str, str]) -> Letter:
 def dismiss(database: Database, run_id: str, *, who: str, now: float) -> None:
     """Take it off the list; the run stays failed. Raises NotFound."""
     with database.write() as connection:
+        leases.hold_up(connection, leases.ENGINE)  # an event of an earlier number that is seen later would be missed
         _get(connection, run_id)
         connection.execute(delete(schema.dead_letters).where(schema.dead_letters.c.run_id == run_id))
         said = {"run_id": run_id, "at": now, "kind": "dismissed", "text": storable(f"by {who}")}

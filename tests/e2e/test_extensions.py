@@ -157,6 +157,14 @@ def test_a_short_silent_command_leaves_no_files(shared_client: Client) -> None:
         time.sleep(0.02)
 
 
+def test_workers_write_no_line_a_task(shared_client: Client) -> None:
+    run = wait(shared_client, submit(shared_client, workflow(s1={"function": f"{MAKE}:measure"})))
+    assert run.status is RunStatus.DONE
+    logs = list((shared_client.settings.home / "agents" / "local" / "parsl").rglob("worker_*.log"))
+    assert logs
+    assert not any("task" in log.read_text() for log in logs)
+
+
 def test_a_child_run_per_file(shared_client: Client, tmp_path: Path) -> None:
     child = tmp_path / "child.py"
     child.write_text(

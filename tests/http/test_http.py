@@ -16,9 +16,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from orchestrator import written
 from orchestrator.client import Client
 from orchestrator.definition import loader
-from orchestrator.errors import Conflict, Denied, NotFound, UserError
+from orchestrator.errors import Conflict, Denied, NotFound, Unavailable, UserError
 from orchestrator.model import Placing, RunStatus
 from tests.conftest import submit, wait, workflow
 from tests.http.conftest import Running
@@ -91,14 +92,20 @@ def test_what_each_role_may(running: Running) -> None:
 def test_a_hold_is_seen_and_resumed_over_http(running: Running, tmp_path: Path) -> None:
     door = tmp_path / "door"
     retries = {"authentication": {"exitCodes": [77]}}
-    held = workflow(s01={"command": f"test -e {door} || exit 77", "retries": retries})
+    asks = "{ echo Sign in at https://sign.in >&2; exit 77; }"
+    held = workflow(s01={"command": f"test -e {door} || {asks}", "retries": retries})
     with running.client("author") as author:
         run_id = submit(author, held)
         over = time.monotonic() + 60
         while not author.runs(status="held"):
             assert time.monotonic() < over
             time.sleep(0.05)
-        assert "on hold" in author.why(run_id).sentence
+        said = author.why(run_id)
+        assert "on hold" in said.sentence
+        assert said.next.startswith("Sign in at https://sign.in. ")
+        (hold,) = running.ask("GET", f"/runs/{run_id}").json()["holds"]
+        assert (hold["cause"], hold["link"]) == ("authentication", "https://sign.in")
+        assert hold["next_attempt"] > hold["since"]
         door.touch()
         with pytest.raises(Denied):
             author.resume(site="local")
@@ -272,14 +279,22 @@ def test_a_name_that_is_none_is_not_to_be_asked_again(running: Running) -> None:
     assert running.ask("GET", "/sites/nowhere").status_code in (400, 404)
 
 
-def test_logs_that_are_not_to_be_seen_from_here_are_not_said_to_be_empty(running: Running, tmp_path: Path) -> None:
+def test_logs_are_read_from_elsewhere(running: Running, tmp_path: Path) -> None:
     with running.client() as client:
-        run_id = submit(client, workflow(s01={"command": "echo heard"}))
+        run_id = submit(client, workflow(s01={"command": "seq 200000; echo trouble >&2"}, s02={"command": "true"}))
         assert wait(client, run_id).status is RunStatus.DONE
+        assert client.written(run_id, 0, 1, after=5) != b""
+        assert client.written(run_id, 0, 1, after=10**7) == client.written(run_id, 1, 1) == b""
+        with pytest.raises(NotFound, match="has no task 7"):
+            client.written(run_id, 7, 1)
     there = {"BEAMWAY_HOME": str(tmp_path), "BEAMWAY_URL": running.url, "BEAMWAY_TOKEN": running.tokens["viewer"]}
-    words = [sys.executable, "-m", "orchestrator.cli", "logs", run_id]
-    far = subprocess.run(words, env={**os.environ, **there}, capture_output=True, text=True, check=False)
-    assert (far.returncode, far.stdout) == (75, "")
-    assert "BEAMWAY_RUNS" in far.stderr
-    near = {**os.environ, **there, "BEAMWAY_RUNS": str(running.home / "runs")}
-    assert "heard" in subprocess.run(words, env=near, capture_output=True, text=True, check=True).stdout
+    for more, heard in (["01"], "".join(f"{n}\n" for n in range(1, 200_001))), (["01", "--stderr"], "trouble\n"):
+        for follow in ([], ["--follow"]):
+            words = [sys.executable, "-m", "orchestrator.cli", "logs", run_id, *more, *follow]
+            said = subprocess.run(words, env={**os.environ, **there}, capture_output=True, text=True, check=True)
+            assert said.stdout == heard
+
+
+def test_logs_that_the_service_cannot_see_are_not_said_to_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="which is not there"):
+        written.piece(tmp_path / "absent", "run", 0, 1, stderr=False, after=0)

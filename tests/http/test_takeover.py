@@ -29,7 +29,7 @@ class Pair:
     """Services `a` (which has the engine first) and `b`, and agents that know both."""
 
     def __init__(self, tmp: Path, database: str) -> None:
-        self.tmp, self.marks = tmp, tmp / "marks"
+        self.tmp, self.marks, self.database = tmp, tmp / "marks", database
         self.marks.mkdir()
         self.begun = 0
         runs = str(tmp / "runs")

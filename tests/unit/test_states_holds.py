@@ -14,6 +14,7 @@ from orchestrator.model import (
     HOLDING,
     TASK_ENDED,
     FailureClass,
+    Outcome,
     Placing,
     RetryRule,
     RunStatus,
@@ -42,6 +43,24 @@ def test_a_hold_uses_no_budget_and_the_run_goes_on_by_itself(failure: FailureCla
     assert max(waits) < 1.2 * 3600, "and never gives up"
     world.end(0)
     assert (world.run.status, world.run.tasks[0].hold) == (RunStatus.DONE, None)
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason", "link"),
+    [
+        (AUTHENTICATION, "consent is needed: https://sign.in/to?a=1&b=2.", "https://sign.in/to?a=1&b=2"),
+        (AUTHENTICATION, "sign in (at http://sign.in/) first", "http://sign.in/"),
+        (AUTHENTICATION, "see 'https://sign.in'\x1b[31m", "https://sign.in"),
+        (AUTHENTICATION, "your ticket has expired", ""),
+        (DOWN, "https://api.site does not answer", ""),
+    ],
+)
+def test_who_does_not_let_us_in_says_where_to_sign_in(failure: FailureClass, reason: str, link: str) -> None:
+    world = begun(stage("a"))
+    world.feed(e.TaskEnded(1.0, 0, 1, Outcome(failure, reason)))
+    hold = world.run.tasks[0].hold
+    assert hold is not None
+    assert (hold.reason, hold.link) == (reason, link)
 
 
 def test_resuming_tries_at_once_what_is_on_hold_there() -> None:

@@ -8,14 +8,14 @@ import uuid
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 
-from orchestrator import codec, protocol, records, wire
+from orchestrator import codec, protocol, records, wire, written
 from orchestrator.definition import loader
 from orchestrator.engine import facts
 from orchestrator.engine.opening import submission
 from orchestrator.engine.why import Facts, why
-from orchestrator.errors import ArgumentError, Conflict, Unavailable, UserError, nearest
+from orchestrator.errors import ArgumentError, Conflict, NotFound, Unavailable, UserError, nearest
 from orchestrator.model import Plan, Run, RunStatus
 from orchestrator.service import permission
 from orchestrator.service.http import shapes
@@ -154,6 +154,24 @@ def document(run_id: str, here: Here) -> Response:
 def full_id(run_id: str, here: Here) -> str:
     """The full id for the beginning of one, or for `last`."""
     return search.find(here.database, run_id)
+
+
+@router.get("/runs/{run_id}/tasks/{number}/output", dependencies=[Reads], response_class=Response)
+def output(
+    run_id: str,
+    number: Annotated[int, Path(ge=0)],
+    here: Here,
+    attempt: Annotated[int, Query(ge=0, description="0: the newest.")] = 0,
+    stderr: Annotated[bool, Query(description="What it wrote to stderr, instead of stdout.")] = False,
+    after: Annotated[int, Query(ge=0, description="Bytes that are known already.")] = 0,
+) -> Response:
+    """The next piece of what a task has written, as bytes; empty when there is no more yet."""
+    found = _find(here, run_id)
+    if number not in found.tasks:
+        raise NotFound(f"Run {found.id} has no task {number}; it has {len(found.tasks)}.")
+    which = attempt or found.tasks[number].attempt
+    body = written.piece(here.settings.runs_directory, found.id, number, which, stderr=stderr, after=after)
+    return Response(body, media_type="application/octet-stream")
 
 
 @router.get("/runs/{run_id}/live", dependencies=[Reads], include_in_schema=False)

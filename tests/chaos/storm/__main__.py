@@ -13,11 +13,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from orchestrator.store.database import Database
 from slurm.cluster import daemons
+from tests.chaos.callers import History
 from tests.chaos.storm.audit import audit, blind
 from tests.chaos.storm.plant import Plant
 from tests.chaos.storm.weather import Weather
-from tests.chaos.storm.work import History, Requests
+from tests.chaos.storm.work import Requests
 from tests.cluster import hosts
 from tests.cluster import slurm as trial
 from tests.postgres import Postgres
@@ -70,28 +72,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plant = Plant(place, database, host, cluster)
         try:
             plant.start()
-            requests = Requests(plant, options.runs, options.minutes * 60, options.seed)
-            history, weather = History(plant, requests), Weather(plant, options.seed, say)
-            for thread in (requests, history, weather):
-                thread.start()
+            history = History(lambda: plant.client("viewer"), pause_s=0.25)
+            requests = Requests(plant, history, options.runs, options.minutes * 60, options.seed)
+            weather = Weather(plant, options.seed, say)
+            for each in (requests, history, weather):
+                each.start()
             requests.join()
             weather.stop.set()
             weather.join(60.0)
             say(f"the storm is over: {len(requests.acknowledged)} requests were acknowledged")
             left = settle(plant, requests.acknowledged)
-            history.stop.set()
-            history.join(30.0)
+            with Database(plant.url) as store:
+                wrong = history.stop(store)
         finally:
             plant.close()
         time.sleep(3.0)
-        wrong = [*history.wrong, *[f"{i} was not over after {SETTLE_S:g} s" for i in left]]
+        wrong += [f"{i} was not over after {SETTLE_S:g} s" for i in left]
         wrong += audit(plant, requests.asked, requests.acknowledged)
         wrong += [] if wrong else blind(plant, requests.asked, requests.acknowledged)
     for name, count in sorted(weather.count.items()):
         print(f"  {count:3} x {name}")
     for trouble in weather.failed:
         print(f"  not done: {trouble}")
-    print(f"{history.looks} looks at acknowledged runs")
+    print(f"{len(history.ops)} operations noted by clients")
     for sentence in wrong[:100]:
         print(f"WRONG {sentence}")
     print(f"{len(requests.acknowledged)} runs, {sum(weather.count.values())} disturbances, {len(wrong)} wrong")

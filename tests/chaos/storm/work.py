@@ -11,11 +11,10 @@ from typing import Any
 
 from orchestrator.definition import loader
 from orchestrator.errors import BeamwayError
-from orchestrator.model import RUN_ENDED, RunStatus
+from tests.chaos.callers import History
 from tests.chaos.storm.plant import Plant
 
 PATIENCE = {"retries": {"lost worker": {"most": 50, "delay": 0.2, "longest": 2}, "node failure": 50}}
-RANK = {RunStatus.PENDING: 0, RunStatus.RUNNING: 1, RunStatus.HELD: 1, RunStatus.ABORTING: 1}
 
 
 def definition(plant: Plant, run_id: str, kind: str, chance: random.Random) -> dict[str, Any]:
@@ -50,9 +49,9 @@ def definition(plant: Plant, run_id: str, kind: str, chance: random.Random) -> d
 class Requests(threading.Thread):
     """A client that asks for runs, one after another, and notes which requests were acknowledged."""
 
-    def __init__(self, plant: Plant, count: int, seconds: float, seed: int) -> None:
+    def __init__(self, plant: Plant, history: History, count: int, seconds: float, seed: int) -> None:
         super().__init__(daemon=True)
-        self._plant, self._count, self._seconds = plant, count, seconds
+        self._plant, self._history, self._count, self._seconds = plant, history, count, seconds
         self._chance = random.Random(seed)
         self.asked: list[str] = []
         self.acknowledged: list[str] = []
@@ -71,46 +70,14 @@ class Requests(threading.Thread):
                 while True:
                     try:
                         plan = client.plan(loader.load(made), {}, directory=str(self._plant.work))
-                        client.submit(plan, run_id=run_id)
+                        with self._history.submitting(run_id):
+                            client.submit(plan, run_id=run_id)
                         break
                     except BeamwayError:
                         time.sleep(0.5)  # asked again under the same id
                 self.acknowledged.append(run_id)
                 time.sleep(max(0.0, begun + self._seconds * (number + 1) / self._count - time.monotonic()))
         self.over = True
-
-
-class History(threading.Thread):
-    """A reader that sees no acknowledged run disappear, and no state go back."""
-
-    def __init__(self, plant: Plant, requests: Requests) -> None:
-        super().__init__(daemon=True)
-        self._plant, self._requests = plant, requests
-        self._chance = random.Random(0)
-        self.wrong: list[str] = []
-        self.looks = 0
-        self.stop = threading.Event()
-
-    def run(self) -> None:
-        seen: dict[str, RunStatus] = {}
-        with self._plant.client("viewer") as client:
-            while not self.stop.wait(0.05):
-                known = list(self._requests.acknowledged)
-                if not known:
-                    continue
-                run_id = self._chance.choice(known)
-                try:
-                    status = client.run(run_id).status
-                except BeamwayError as error:
-                    if "no run" in error.sentence:
-                        self.wrong.append(f"{run_id} was acknowledged and is not there")
-                    continue
-                self.looks += 1
-                before = seen.get(run_id)
-                back = before is not None and RANK.get(status, 2) < RANK.get(before, 2)
-                if back or (before in RUN_ENDED and status is not before):
-                    self.wrong.append(f"{run_id} was {before} and is {status}")
-                seen[run_id] = status
 
 
 def marks(folder: Path) -> dict[str, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ from orchestrator import protocol
 from orchestrator.agent import output
 from orchestrator.agent.agent import Agent
 from orchestrator.agent.link import SocketLink
+from orchestrator.agent.shell import Shell
 from orchestrator.jobs import Job, JobState
 from orchestrator.model import FailureClass, Order, Outcome, StageKind
 
@@ -154,6 +157,27 @@ def test_what_it_waits_for_is_told_when_it_changes_and_not_once_it_runs(
     agent.told("r.0.1", 1.0, "late")
     agent._send_events()
     assert said == ["Priority", "Resources"]
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_command_that_is_cancelled_after_its_end_has_ended_once_and_leaves_nothing(
+    agent: Agent, tmp_path: Path, told: bool
+) -> None:
+    """`told`: its end is reported already."""
+
+    class Pool:
+        def submit(self, _label: str, function: Any, *arguments: Any) -> Future[Any]:
+            done: Future[Any] = Future()
+            done.set_result(function(*arguments))
+            return done
+
+    agent.cluster = None
+    agent._shell, agent._pool = Shell(dict(os.environ), log_cap_bytes=1000), cast("Any", Pool())
+    agent._begin(replace(order(tmp_path), kind=StageKind.COMMAND, command="true", working_dir=str(tmp_path)))
+    before = ends(agent) if told else []
+    agent._end("r.0.1", FailureClass.CANCELLED)
+    assert before + ends(agent) == [("r.0.1", None)]
+    assert agent._shell._ending == {}
 
 
 def test_work_that_ended_well_before_it_could_be_ended_is_well(agent: Agent, tmp_path: Path) -> None:

@@ -59,8 +59,10 @@ def test_transient_codes(shell: Shell, tmp_path: Path, status: int, codes: tuple
 
 def test_an_exit_code_that_means_sign_in_first(shell: Shell, tmp_path: Path) -> None:
     assert shell.run(order(tmp_path, "exit 77")).failure is FailureClass.USER
-    outcome = shell.run(order(tmp_path, "exit 77", authentication_codes=(77,), token="run.0.2"))
+    asks = "echo sign in at https://sign.in >&2; exit 77"
+    outcome = shell.run(order(tmp_path, asks, token="run.0.2", authentication_codes=(77,)))
     assert (outcome.failure, outcome.exit_status) == (FailureClass.AUTHENTICATION, 77)
+    assert outcome.reason == "exit status 77 (not let in): sign in at https://sign.in"
 
 
 def test_the_environment_is_clean_so_that_unset_names_are_empty(tmp_path: Path) -> None:

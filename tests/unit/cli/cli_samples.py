@@ -13,7 +13,7 @@ import click
 from immutables import Map
 from msgspec.structs import asdict, replace
 
-from orchestrator import protocol
+from orchestrator import protocol, written
 from orchestrator.engine import facts
 from orchestrator.engine.why import Why, why
 from orchestrator.errors import Conflict, NotFound
@@ -153,6 +153,9 @@ class FakeClient:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def written(self, run_id: str, number: int, attempt: int, *, stderr: bool = False, after: int = 0) -> bytes:
+        return written.piece(self.settings.runs_directory, run_id, number, attempt, stderr=stderr, after=after)
 
     def workflow_directories(self) -> list[Path]:
         return [self.settings.home / "workflows"]

@@ -241,6 +241,41 @@ def test_a_hold_is_in_the_store_and_a_new_engine_resumes_it(database: Database, 
     assert store.load(database, "r").status is RunStatus.RUNNING
 
 
+def test_who_was_not_let_in_tries_again_by_itself_after_a_restart(database: Database, tmp_path: Path) -> None:
+    """Nobody asks for it: the door is tried ever more rarely, and a run goes on when it is open."""
+    engine = engine_on(database, tmp_path)
+    engine.submit(run_of("r", s1={"command": "true"}))
+    engine.turn()
+    expired = Outcome(FailureClass.AUTHENTICATION, "ticket expired, https://sign.in")
+    end(engine, "r.0.1", expired)
+    engine.turn()
+    for attempt in (2, 3):
+        again = engine_on(database, tmp_path)
+        again.recover()
+        again.turn()
+        held = store.load(database, "r")
+        hold = held.tasks[0].hold
+        assert hold is not None
+        assert (held.status, hold.link, hold.since, hold.probes) == (
+            RunStatus.HELD,
+            "https://sign.in",
+            100.0,
+            attempt - 2,
+        )
+        due = again.next_due
+        assert due is not None
+        again.due(due - 1.0)
+        assert again.turn().launches == []
+        again.due(due)
+        ((_, order),) = again.turn().launches
+        assert order.token == f"r.0.{attempt}"
+        assert not order.adopt
+        end(again, order.token, expired if attempt == 2 else None)
+        again.turn()
+    done = store.load(database, "r")
+    assert (done.status, done.tasks[0].used) == (RunStatus.DONE, {})
+
+
 def test_what_is_not_on_hold_cannot_be_resumed(database: Database, tmp_path: Path) -> None:
     engine = engine_on(database, tmp_path)
     engine.submit(run_of("r", s1={"command": "true"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,14 @@ def order(
 def test_its_token_is_run_task_and_attempt() -> None:
     made = order()
     assert (made.token, made.log_dir, made.experiment) == ("r.3.2", "/home/runs/r/logs", "e1")
+
+
+def test_the_name_of_a_run_is_not_interned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.12 would have it in memory for ever."""
+    interned: set[str] = set()
+    monkeypatch.setattr(sys, "intern", lambda text: interned.add(text) or text)
+    order()
+    assert "r" not in interned
 
 
 def test_what_the_stage_asks_for_goes_with_it() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from immutables import Map
 from msgspec.structs import replace
+from sqlalchemy import insert
 
 from orchestrator.errors import NotFound
 from orchestrator.model import (
@@ -20,7 +23,7 @@ from orchestrator.model import (
     Task,
     TaskStatus,
 )
-from orchestrator.store import letters
+from orchestrator.store import leases, letters, schema
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 
@@ -107,3 +110,20 @@ def test_dismissal_is_in_the_history_of_the_run(database: Database) -> None:
     assert store.load(database, "r").status is RunStatus.FAILED
     with pytest.raises(NotFound):
         letters.dismiss(database, "r", who="ann", now=13.0)
+
+
+def test_a_dismissal_is_not_seen_before_what_has_an_earlier_number(database: Database) -> None:
+    """Who follows the events asks for those after the last one seen: one that came later with less would be lost."""
+    save(database, failed())
+    lease = leases.acquire(database, "engine", "e", lease_s=60.0)
+    assert lease is not None
+    with database.write() as connection:
+        leases.prove(connection, lease)
+        engines = {"run_id": "r", "at": 11.0, "kind": "retry asked", "stage": "", "attempt": 0, "text": ""}
+        connection.execute(insert(schema.events).values(**engines, number=-1))
+        thread = threading.Thread(target=letters.dismiss, args=(database, "r"), kwargs={"who": "ann", "now": 12.0})
+        thread.start()
+        thread.join(0.3)
+        seen = store.newest_event(database)
+    thread.join(10.0)
+    assert [e.kind for e in store.events_after(database, "r", seen)] == ["retry asked", "dismissed"]
