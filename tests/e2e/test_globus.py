@@ -54,7 +54,7 @@ def test_a_file_is_held_and_arrives_once(ends: Ends, home: Path, client: Client)
 def test_a_worker_killed_around_the_submission_moves_it_once(
     ends: Ends, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    points = ("transfer.note:after", "transfer.submit:before", "transfer.submit:after")
+    points = ("globus.note:after", "globus.submit:before", "globus.submit:after")
     monkeypatch.setenv("BEAMWAY_CRASH", ",".join(points))
     monkeypatch.setenv("BEAMWAY_CRASH_MARK", str(tmp_path / "killed"))
     with Client(Settings(home=home)) as client:

@@ -94,7 +94,7 @@ def write_private(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        with effect("transfer.note"):
+        with effect("globus.note"):
             os.replace(part, path)
         disk.sync_folder(str(path.parent))
     finally:

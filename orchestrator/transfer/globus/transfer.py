@@ -126,7 +126,7 @@ class GlobusTransfer:
     def _begin(self, note: Note) -> Note:
         if not note.submission:
             note = self._surveyed(note)
-        with self._session.asking(note.source, note.destination) as client, effect("transfer.submit"):
+        with self._session.asking(note.source, note.destination) as client, effect("globus.submit"):
             task = client.submit_transfer(_document(note))["task_id"]
         return self._notes.keep(replace(note, task=task))
 
@@ -200,7 +200,7 @@ class GlobusTransfer:
                 raise TransferError(sentence)
 
     def _end_task(self, note: Note) -> None:
-        with self._session.asking(note.source, note.destination) as client, effect("transfer.cancel"):
+        with self._session.asking(note.source, note.destination) as client, effect("globus.cancel"):
             client.cancel_task(note.task)
 
     def _conclude(self, note: Note, state: TransferState) -> TransferState:

@@ -266,7 +266,7 @@ def carried_out(ends: Ends, crash: str, cancels: str = "") -> int:
 
 
 @pytest.mark.parametrize(
-    "point", [f"{name}:{when}" for name in ("transfer.note", "transfer.submit") for when in ("before", "after")]
+    "point", [f"{name}:{when}" for name in ("globus.note", "globus.submit") for when in ("before", "after")]
 )
 def test_killed_at_each_point_it_is_moved_once(ends: Ends, point: str) -> None:
     assert carried_out(ends, point) == -signal.SIGKILL
@@ -277,7 +277,7 @@ def test_killed_at_each_point_it_is_moved_once(ends: Ends, point: str) -> None:
 
 def test_killed_at_every_point_of_one_transfer(ends: Ends) -> None:
     points = ",".join(
-        f"{name}:{when}" for name in EFFECTS if name.startswith("transfer.") for when in ("before", "after")
+        f"{name}:{when}" for name in EFFECTS if name.startswith("globus.") for when in ("before", "after")
     )
     ends.globus.faults.trouble = "CONNECTION_RESET"  # it goes on for as long as it is not cancelled
     ends_with = [carried_out(ends, points, "cancel") for _ in range(7)]
