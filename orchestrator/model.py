@@ -78,7 +78,9 @@ class FailureClass(StrEnum):
     MEMORY = "out of memory"  # its job used more memory than it had
     RESERVATION = "reservation"  # the reservation it counted on is gone or full; the site's policy says what is next
     SITE = "site"  # the scheduler refuses such jobs, or no worker comes up there
-    DOWN = "site down"  # its scheduler gives no answer: the task is on hold, no budget is used
+    DOWN = (
+        "site down"  # its scheduler, or what moves its files, is of no use now: the task is on hold, no budget is used
+    )
     AUTHENTICATION = "authentication"  # who we are is not accepted there any more: the task is on hold as well
     OUTSIDE = "cancelled outside"  # somebody ended its job with the scheduler's own command
     TIMEOUT = "timeout"  # ran longer than its `timeout`
@@ -256,6 +258,7 @@ class Outcome(Struct, frozen=True):
     exit_status: int | None = None
     job: str = ""  # id of the batch job that carried it, where there was one
     unsure: bool = False  # DOWN: it may have begun all the same, so the same attempt is looked for before it is begun
+    link: str = ""  # AUTHENTICATION, DOWN: where a person can mend it, when the words of `reason` do not say
     elsewhere: str = ""  # SITE, RESERVATION: the site that the profile's policy names for the next attempt
     captures: dict[str, str] = {}
     findings: tuple[Finding, ...] = ()
@@ -277,7 +280,7 @@ class Hold(Struct, frozen=True):
     reason: str
     since: float
     probes: int = 0  # attempts made while it is on hold
-    link: str = ""  # AUTHENTICATION: where a person can mend it
+    link: str = ""  # where a person can mend it
 
 
 class Task(Struct, frozen=True):

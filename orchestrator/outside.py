@@ -31,6 +31,9 @@ EFFECTS: dict[str, str] = {
     "job.cancel": "the end of a batch job: asked again as long as the scheduler has it",
     "block.submit": "a pilot's job: found by its prefix, ended when no agent takes it over within its lease",
     "block.cancel": "the end of a pilot's job: the same",
+    "globus.note": "what Globus is to be asked: written again by whoever goes on with it",
+    "globus.submit": "a Globus task: asked again with its submission id, which is on the disk, or found by its label",
+    "globus.cancel": "the end of a Globus task: asked again as long as it goes on",
     "file.publish": "a file under its final name: by rename of what has been verified",
 }
 POINTS = tuple(f"{name}:{when}" for name in EFFECTS for when in ("before", "after"))

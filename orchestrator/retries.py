@@ -70,12 +70,14 @@ def held(task: Task, event: TaskEnded, run_id: str) -> Task:
         status=TaskStatus.ON_HOLD,
         due_at=event.at + delay_s(PROBES[outcome.failure], probes, f"{run_id}.{task.number}.{probes}"),
         outcome=outcome,
-        hold=Hold(outcome.failure, outcome.reason, since, probes, _where_to_sign_in(outcome)),
+        hold=Hold(outcome.failure, outcome.reason, since, probes, _where_to_mend(outcome)),
     )
 
 
-def _where_to_sign_in(outcome: Outcome) -> str:
-    """The address in the words of whoever did not let us in."""
+def _where_to_mend(outcome: Outcome) -> str:
+    """What is known, or the address in the words of whoever did not let us in."""
+    if outcome.link:
+        return outcome.link
     found = ADDRESS.search(outcome.reason) if outcome.failure is FailureClass.AUTHENTICATION else None
     return found[0].rstrip(".,;:)'") if found else ""
 

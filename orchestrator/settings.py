@@ -13,7 +13,11 @@ from typing import Any
 
 from orchestrator.errors import SettingsError, nearest
 
-SECRETS = ("BEAMWAY_TOKEN", "BEAMWAY_DATABASE")  # of the environment: no command or worker gets these
+SECRETS = (
+    "BEAMWAY_TOKEN",
+    "BEAMWAY_DATABASE",
+    "BEAMWAY_GLOBUS_SECRET",
+)  # of the environment: no command or worker gets these
 
 
 class Secret:
@@ -48,6 +52,9 @@ class Settings:
     url: str = ""  # of the service to ask, or several between commas; empty: the service of this home
     token: Secret = field(default_factory=Secret)  # what this client or agent is known by there
 
+    globus_client: str = ""  # id of the confidential client that moves files between Globus collections
+    globus_secret: Secret = field(default_factory=Secret)
+
     @property
     def workflow_directories(self) -> list[Path]:
         """Where definitions are looked for by name: the settings' directories, the home's, the standard ones."""
@@ -68,6 +75,11 @@ class Settings:
     @property
     def runs_directory(self) -> Path:
         return Path(self.runs).expanduser().absolute() if self.runs else self.home / "runs"
+
+    @property
+    def globus_directory(self) -> Path:
+        """Where notes and tokens of Globus transfers are kept."""
+        return self.home / "globus"
 
     @property
     def database_url(self) -> str:
@@ -110,6 +122,8 @@ _KINDS: dict[str, type] = {
     "runs": str,
     "url": str,
     "token": Secret,
+    "globus_client": str,
+    "globus_secret": Secret,
 }
 
 

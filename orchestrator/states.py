@@ -148,8 +148,10 @@ class _Change(Change):
         self.commands.append(Wake(held.number, held.due_at))
         stage = self.run.stages[task.stage]
         self.put_stage(replace(stage, on_hold=stage.on_hold + 1))
-        if event.outcome.failure is FailureClass.DOWN and not event.outcome.unsure:
-            self.move(task, event.outcome)
+        outcome = event.outcome
+        # What has run there and found something else down would find the same from anywhere.
+        if outcome.failure is FailureClass.DOWN and not outcome.unsure and outcome.exit_status is None:
+            self.move(task, outcome)
 
     def end_unsure(self, task: Task, at: float) -> None:
         """It is over only when nothing of its attempt is found. That is asked for a moment later: whoever has just

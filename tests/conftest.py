@@ -14,7 +14,10 @@ from hypothesis import HealthCheck, settings
 
 from orchestrator.client import Client
 from orchestrator.model import Run
-from orchestrator.settings import Settings
+from orchestrator.settings import Secret, Settings
+from orchestrator.transfer.globus.transfer import GlobusTransfer
+from tests.globus import CLIENT, SECRET, Globus
+from tests.globus.ends import Ends
 from tests.postgres import Postgres
 from tests.postgres import missing as postgres_missing
 
@@ -125,3 +128,20 @@ def end_processes_of(home: Path) -> None:
                 process.kill()
         except (OSError, psutil.Error):
             continue
+
+
+@pytest.fixture
+def globus() -> Iterator[Globus]:
+    """The stand-in for Globus, for the real SDK."""
+    with Globus() as running:
+        yield running
+
+
+@pytest.fixture
+def ends(globus: Globus, tmp_path: Path) -> Iterator[Ends]:
+    raw, archive = globus.collection(tmp_path / "raw"), globus.collection(tmp_path / "archive")
+    folder = tmp_path / "globus"
+    made = Ends(globus, raw, archive, folder, GlobusTransfer(CLIENT, Secret(SECRET), folder, retries=1))
+    made.fill("a.h5")
+    yield made
+    made.transfer.close()

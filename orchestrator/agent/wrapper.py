@@ -339,6 +339,10 @@ def _call_transfer(order: Order) -> Outcome:
     begun = time.time()
     given, destination = order.arguments["from"], order.arguments["to"]
     sources = [given] if isinstance(given, str) else given
+    if any(end.startswith("globus://") for end in (destination, *sources)):
+        from orchestrator.agent import globus_stage
+
+        return globus_stage.call(order)
     if not isinstance(given, str):
         destination = os.path.join(destination, "")  # several go into a folder
     products: list[Product] = []

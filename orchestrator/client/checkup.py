@@ -6,6 +6,7 @@ look at. What one check finds broken hides no other.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -59,6 +60,7 @@ def checks(home: Path) -> Iterator[Check]:
         ("engine", here.engine, ""),
         ("agents", here.agents, ""),
         ("sites", here.sites, ""),
+        ("globus", here.globus, ""),
     ]
     try:
         for name, look, remedy in looks:
@@ -122,7 +124,9 @@ class Checkup:
             raise NotDone("there is no settings.toml")
         content = path.read_text(encoding="utf-8", errors="replace")
         words = [line.partition("=") for line in content.splitlines()]
-        secret = any(name.strip() == "token" or ("://" in value and "@" in value) for name, _, value in words)
+        secret = any(
+            name.strip() in ("token", "globus_secret") or ("://" in value and "@" in value) for name, _, value in words
+        )
         if secret and _open_to_others(path):
             raise Wrong("settings.toml holds a secret and others can read it", f"chmod 600 {path}")
         return "nobody else reads them" if secret else "settings.toml holds none"
@@ -325,6 +329,17 @@ class Checkup:
         if wrong:
             raise Wrong(" ".join(wrong), "Mend the profile; `beamway site check NAME` compares it with the site.")
         return f"{len(names)} profiles can be read"
+
+    def globus(self) -> str:
+        if not self._settings.globus_client and not self._settings.globus_secret:
+            raise NotDone("no client of Globus is set")
+        from orchestrator.transfer.globus.session import Held, Session
+
+        with contextlib.closing(Session(self._settings.globus_client, self._settings.globus_secret, None)) as session:
+            try:
+                return f"signed in as {session.sign_in()}"
+            except Held as held:
+                raise Wrong(held.sentence, f"{held.hint} {held.link}".strip()) from None
 
 
 def _write_beside(database: Path) -> None:

@@ -218,12 +218,16 @@ def _on_hold(run: Run, plan: StagePlan, left: list[Task], facts: Facts) -> Why |
     task, hold = min(held, key=lambda h: h[1].since)
     site = _site(task, facts)
     known = " is down" if hold.cause is FailureClass.DOWN else " does not let us in"
+    because = f"because site {site!r}{known} ({hold.reason.rstrip('.')})"
+    ran = task.outcome is not None and task.outcome.exit_status is not None
+    if ran and plan.kind is StageKind.TRANSFER:  # the fault is at one of its ends
+        because = f"({hold.reason.rstrip('.')})"
     due_s = max(0.0, min(t.due_at for t, _ in held) - facts.now)
     sentence = (
-        f"Stage {plan.name!r}, {_count(len(held), 'task')}, on hold because site {site!r}{known} "
-        f"({hold.reason.rstrip('.')}); it is tried again by itself in {due_s:.0f} s."
+        f"Stage {plan.name!r}, {_count(len(held), 'task')}, on hold {because}; "
+        f"it is tried again by itself in {due_s:.0f} s."
     )
-    first = f"Sign in at {hold.link}. " if hold.link else ""
+    first = f"{'Look' if plan.kind is StageKind.TRANSFER else 'Sign in'} at {hold.link}. " if hold.link else ""
     more = f"{first}`beamway resume {run.id}` tries at once."
     return Why(sentence, hold.since, _contact(site, facts), more)
 

@@ -89,11 +89,9 @@ class Breaker:
 
 def _fails(outcome: Outcome) -> bool:
     """Was it the site? A job that was taken and could not do anything counts; a request that was refused may have been
-    wrong in itself, and a program that was not let in somewhere has run here."""
+    wrong in itself, and what was not let in somewhere, or found something else down, has run here."""
     match outcome.failure:
-        case FailureClass.DOWN:
-            return True
-        case FailureClass.AUTHENTICATION:
+        case FailureClass.DOWN | FailureClass.AUTHENTICATION:
             return outcome.exit_status is None
         case FailureClass.SITE:
             return bool(outcome.job)

@@ -94,10 +94,11 @@ class TransferState(Struct, frozen=True):
     status: TransferStatus
     bytes_done: int = 0
     bytes_total: int = 0
-    reason: str = ""  # one sentence when held or failed
+    reason: str = ""  # one sentence when held or failed, or in trouble that may pass
     link: str = ""  # where a person clears a hold
     failure: FailureClass | None = None
     report: TransferReport | None = None
+    rate: float = 0.0  # bytes per second so far, where the back end says it
 
 
 class Transfer(Protocol):

@@ -27,6 +27,8 @@ EFFECTS = {
     "killpg": "os",
     "kill": "os",
     "submit_once": "",
+    "submit_transfer": "",
+    "cancel_task": "",
     "cancel": "_scheduler",
     "save": "_writer",
     "release": "leases",
@@ -45,7 +47,7 @@ FINE = {
     "agent/ranks.py:main": "within call.run: what a rank says to the first one",
     "agent/wrapper.py:_call_command": "within call.run: a command in a worker ends with it",
     "agent/wrapper.py:_look_for_mark": "a worker ends itself",
-    "agent/wrapper.py:hand_over": "the output of an attempt gets its names",
+    "agent/wrapper.py:_move": "the output of an attempt gets its names",
     "service/holding.py:take": "a lease of nobody who lives: asked again at the next start",
     "service/holding.py:give_back": "one that is not given back runs out",
 }

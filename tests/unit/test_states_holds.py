@@ -147,6 +147,15 @@ def test_a_stage_without_a_fixed_site_leaves_one_that_is_down() -> None:
     assert (world.run.tasks[0].site, world.launched[-1]) == ("near", (0, 2))
 
 
+def test_what_finds_something_else_down_stays_with_its_site() -> None:
+    world = begun(stage("a", placing=Placing(site="auto")))
+    world.feed(e.StagePlaced(1.0, "a", "far"))
+    world.end(0, DOWN, exit_status=75)
+    assert world.placed == [e.Place("a")]
+    due(world)
+    assert (world.run.tasks[0].site, world.launched[-1]) == ("far", (0, 2))
+
+
 def test_an_attempt_that_may_have_begun_stays_with_its_site() -> None:
     world = begun(stage("a", placing=Placing(site="auto")))
     world.feed(e.StagePlaced(1.0, "a", "far"))

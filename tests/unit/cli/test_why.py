@@ -104,6 +104,16 @@ def test_a_hold_says_whom_to_call_and_where_to_sign_in() -> None:
     assert answer.next == f"Sign in at https://sign.in. `beamway resume {ID}` tries at once."
 
 
+def test_a_transfer_on_hold_blames_no_site() -> None:
+    run = held(link="https://a.task")
+    outcome = Outcome(FailureClass.DOWN, "nobody answers", exit_status=75)
+    task = replace(run.tasks[0], outcome=outcome)
+    run = with_tasks(task, planned=StagePlan("01-A", StageKind.TRANSFER))
+    answer = why(run, FACTS)
+    assert "on hold (nobody answers);" in answer.sentence
+    assert answer.next.startswith("Look at https://a.task. ")
+
+
 def test_an_attempt_that_tries_whether_a_hold_is_over_says_so() -> None:
     hold = held().tasks[0].hold
     answer = why(with_tasks(pending(hold=hold)), FACTS)

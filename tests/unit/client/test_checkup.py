@@ -21,6 +21,7 @@ from orchestrator.sitecheck.record import Wrong
 from orchestrator.store import tokens
 from orchestrator.store.database import HEAD, Database
 from tests.conftest import free_port, workflow
+from tests.globus import CLIENT, SECRET, Globus
 
 
 @pytest.fixture
@@ -225,3 +226,20 @@ def test_a_postgresql_that_is_away(place: Path, monkeypatch: pytest.MonkeyPatch)
         found = wrong(place)
     assert set(found) == {"database"}
     assert "hush" not in found["database"].seen
+
+
+def test_the_client_of_globus_signs_in_and_nothing_is_kept(place: Path, globus: Globus) -> None:
+    assert looked(place)["globus"].result is Result.SKIPPED
+    path = place / "settings.toml"
+    path.write_text(f'globus_client = "{CLIENT}"\nglobus_secret = "{SECRET}"\n')
+    assert "secrets" in wrong(place)  # others can read it
+    path.chmod(0o600)
+    before = tree(place)
+    found = looked(place)
+    assert (found["globus"].result, found["secrets"].result) == (Result.PASSED, Result.PASSED)
+    assert f"{CLIENT}@clients.auth.globus.org" in found["globus"].seen
+    globus.faults.sign_in_refused = True
+    found = wrong(place)
+    assert "settings/developers" in found["globus"].remedy
+    assert SECRET not in str(found)
+    assert tree(place) == before

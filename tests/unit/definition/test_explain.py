@@ -156,6 +156,16 @@ def test_bytes_to_move_come_from_the_folder_of_the_stage(tmp_path: Path) -> None
     assert f"reads    {tmp_path}/not-yet (size unknown)" in text
 
 
+def test_an_address_is_no_path_of_the_stage(tmp_path: Path) -> None:
+    """What lies in a collection is not looked for on this disk."""
+    address = "globus://5e1f7bd9-0a1c-4b7e-9a53-2d1c6b0f9e11"
+    d = load({"1": {"transfer": {"from": f"{address}$filePath", "to": f"{address}/b/"}}})
+    scan = tmp_path / "a.h5"
+    scan.write_bytes(b"x")
+    text = explain.render(plan.compile_plan(d, {"filePath": str(scan)}, directory=str(tmp_path)))
+    assert f"reads    {address}{scan} (size unknown)" in text
+
+
 def test_retries_by_class_and_captures() -> None:
     retries = {"transient": {"most": 2, "delay": 5, "exitCodes": [137]}, "timeout": 1}
     p = compiled({"1": {"command": "x", "retries": retries, "outputVariableRegexList": ["(?P<n>.)(?P<m>.)"]}})

@@ -80,6 +80,7 @@ def test_a_success_between_starts_the_count_anew(world: World) -> None:
         Outcome(FailureClass.USER, "exit status 1", exit_status=1),
         Outcome(FailureClass.SITE, "Invalid qos."),  # refused: perhaps its own fault
         Outcome(FailureClass.AUTHENTICATION, "exit status 77", exit_status=77),  # it ran here
+        Outcome(FailureClass.DOWN, "the collection is paused", exit_status=75),  # the same
         Outcome(FailureClass.CANCELLED, "cancelled"),
         Outcome(FailureClass.LOST, "the worker was lost"),
     ],

@@ -1,0 +1,66 @@
+"""Stages between Globus collections in the whole product, through the real SDK."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.client import Client
+from orchestrator.model import FailureClass, RunStatus
+from orchestrator.settings import Settings
+from tests.conftest import submit, wait, workflow
+from tests.globus import CLIENT, SECRET
+from tests.globus.ends import Ends
+
+
+def staged(ends: Ends, to: str = "in/a.h5") -> dict[str, Any]:
+    addresses = {"from": f"globus://{ends.raw.id}/a.h5", "to": f"globus://{ends.archive.id}/{to}"}
+    return workflow(s1={"transfer": addresses}, s2={"command": "true"})
+
+
+@pytest.fixture
+def home(home: Path, ends: Ends) -> Path:
+    """One that knows the client of Globus, and is gone before Globus is."""
+    home.mkdir(mode=0o700)
+    (home / "settings.toml").write_text(f'globus_client = "{CLIENT}"\nglobus_secret = "{SECRET}"\n')
+    return home
+
+
+def test_a_file_is_held_and_arrives_once(ends: Ends, home: Path, client: Client) -> None:
+    ends.archive.paused = "new disks until noon"
+    run_id = submit(client, staged(ends))
+    deadline = time.monotonic() + 60
+    while (run := client.run(run_id)).status is not RunStatus.HELD:
+        assert time.monotonic() < deadline, run
+        time.sleep(0.05)
+    hold = run.tasks[0].hold
+    assert hold is not None
+    (task,) = ends.globus.tasks
+    assert (hold.cause, hold.link) == (FailureClass.DOWN, f"https://app.globus.org/activity/{task}/overview")
+    assert "new disks until noon" in hold.reason
+    ends.archive.paused = ""
+    assert client.resume(run_id) == (run_id,)
+    assert wait(client, run_id).status is RunStatus.DONE
+    assert ends.arrived()
+    assert list(ends.globus.tasks) == [task]
+    kept = [p for p in home.rglob("*") if p.is_file() and p.name != "settings.toml"]
+    assert kept
+    assert not [p for p in kept if SECRET.encode() in p.read_bytes()]
+
+
+def test_a_worker_killed_around_the_submission_moves_it_once(
+    ends: Ends, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = ("globus.note:after", "globus.submit:before", "globus.submit:after")
+    monkeypatch.setenv("BEAMWAY_CRASH", ",".join(points))
+    monkeypatch.setenv("BEAMWAY_CRASH_MARK", str(tmp_path / "killed"))
+    with Client(Settings(home=home)) as client:
+        run = wait(client, submit(client, staged(ends)))
+        client.stop_service()
+    assert all((tmp_path / f"killed.{point}").exists() for point in points)
+    assert (run.status, run.tasks[0].attempt) == (RunStatus.DONE, 4)
+    assert ends.arrived()
+    assert len(ends.globus.tasks) == 1
