@@ -6,12 +6,13 @@ has the state in front of the time, so that a rare state is found at once; a sea
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal_column, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, and_, desc, func, literal_column, or_, select, union_all
 
 from orchestrator import codec
 from orchestrator.errors import NotFound
@@ -22,7 +23,9 @@ from orchestrator.store.runs import Request
 from orchestrator.store.texts import key, storable
 
 IDS_AT_ONCE = 500
-MANY = 3000  # files
+PARTS_MOST = 1024
+FEW, MANY = 1000, 3000
+DEARER = 10  # a run whose request is read, in words that are gone through
 
 Place = tuple[float, str]  # `created_at` and id of a run: where a page ended, for the next
 
@@ -64,30 +67,29 @@ class Wanted(Struct, frozen=True):
 def listing(database: Database, wanted: Wanted | None = None, *, limit: int = 50) -> list[Summary]:
     """The newest runs first; `place` of the last is the `before` of the next page."""
     wanted = wanted or Wanted()
+    columns = [_r[name] for name in Summary.__struct_fields__]
     with database.read() as connection:
         if database.postgresql:  # a plan made for any parameters can be a bad one for these
             connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
-        ids = list(_by_file(connection, wanted, limit)) if wanted.file else _newest(connection, wanted, limit)
-        columns = [_r[name] for name in Summary.__struct_fields__]
-        rows = (
-            r for some in _batches(ids) for r in connection.execute(select(*columns).where(_r.id.in_(some))).mappings()
-        )
+        queries: Iterable[Any] = [_newest(wanted, limit, *columns)]
+        if wanted.file:
+            ids = list(_by_file(connection, wanted, limit))
+            queries = (select(*columns).where(_r.id.in_(some)) for some in _batches(ids))
+        rows = (row for query in queries for row in connection.execute(query).mappings())
         found = [Summary(**{**row, "status": RunStatus(row["status"])}) for row in rows]
     return sorted(found, key=lambda line: line.place, reverse=True)
 
 
-def _newest(connection: Connection, wanted: Wanted, limit: int) -> Sequence[str]:
-    states = [wanted.status] if wanted.status else list(RunStatus)
+def _newest(wanted: Wanted, limit: int, *columns: ColumnElement[Any]) -> Any:
+    """Their query; of a search for any state both databases merge what comes along the index for each, and stop."""
     times = list(_times(wanted, _r.created_at, _r.id))
-    every: Any = [_first(select(_r.id, _r.created_at).where(*_what(wanted, s), *times), _r, limit) for s in states]
-    if len(every) > 1:
-        together = union_all(*(select(part.subquery()) for part in every)).subquery()
-        every = [_first(select(together), together.c, limit)]
-    return [row.id for row in connection.execute(every[0])]
+    every = [select(*columns).where(*_what(wanted, state), *times) for state in _states(wanted)]
+    query = union_all(*every) if len(every) > 1 else every[0]
+    return query.order_by(desc("created_at"), desc("id")).limit(limit)
 
 
-def _first(query: Select[Any], columns: Any, limit: int) -> Select[Any]:
-    return query.order_by(columns.created_at.desc(), columns.id.desc()).limit(limit)
+def _states(wanted: Wanted) -> list[str]:
+    return [wanted.status] if wanted.status else [state.value for state in RunStatus]
 
 
 def _what(wanted: Wanted, state: str) -> list[ColumnElement[bool]]:
@@ -116,41 +118,91 @@ def _times(wanted: Wanted, at: Any, run_id: Any) -> Iterator[ColumnElement[bool]
 
 
 def _by_file(connection: Connection, wanted: Wanted, limit: int) -> Iterator[str]:
-    """The newest of these runs: first the parts that have such a file, then as many of them as it takes."""
-    low, high = files.beginning(wanted.file)
-    named = and_(_f.word >= low, _f.word < high)
-    others = _what(wanted, wanted.status)
-    parts = _parts(connection, wanted, named)
-    if others and _many(connection, parts, named):
-        yield from _by_request(connection, wanted, limit)
-        return
+    """The newest of these runs: from the newest part of the table back, in more parts at once the fewer there are."""
+    narrowed = _narrowed(connection, wanted) if _asks_more(wanted) else wanted
+    first, last = _parts(connection, narrowed) if narrowed else (0, -1)
     at_once = 1
-    while parts and limit > 0:
-        now, parts = parts[:at_once], parts[at_once:]
-        at_once *= 2
-        query = select(_f.run_id, _f.created_at).distinct().where(_f.part.in_(now), named)
-        query = query.where(*_times(wanted, _f.created_at, _f.run_id))
-        if others:
-            query = query.join(schema.runs, _r.id == _f.run_id).where(*others)
-        found = connection.execute(query.order_by(_f.created_at.desc(), _f.run_id.desc()).limit(limit)).all()
+    while narrowed and first <= last and limit > 0:
+        parts = range(max(first, last + 1 - at_once), last + 1)
+        found = _in_parts(connection, narrowed, parts, limit)
+        yield from found
         limit -= len(found)
-        yield from (row[0] for row in found)
+        last -= at_once
+        at_once = min(4 * at_once, PARTS_MOST)
 
 
-def _many(connection: Connection, parts: Sequence[int], named: ColumnElement[bool]) -> bool:
-    """Are there so many such files that looking at the run of each would take long?"""
-    some = select(_f.run_id).where(_f.part.in_(parts), named).limit(MANY).subquery()
-    return connection.execute(select(func.count()).select_from(some)).scalar() == MANY
+def _asks_more(wanted: Wanted) -> bool:
+    return bool(wanted.status or wanted.workflow or wanted.experiment)
+
+
+def _narrowed(connection: Connection, wanted: Wanted) -> Wanted | None:
+    """With the times of the oldest and the newest run that is all else that is wanted; none where there is no run.
+
+    So a search in an experiment or for what runs now does not look into the parts of other times.
+    """
+    ends = []
+    for state in _states(wanted):
+        such = [*_what(wanted, state), *_times(wanted, _r.created_at, _r.id)]
+        both = (select(end(_r.created_at)).where(*such).scalar_subquery() for end in (func.min, func.max))
+        ends.append(select(*both))
+    rows = [row for row in connection.execute(union_all(*ends)) if row[0] is not None]
+    if not rows:
+        return None
+    oldest, newest = min(row[0] for row in rows), max(row[1] for row in rows)
+    return replace(wanted, since=oldest, until=math.nextafter(newest, math.inf))
+
+
+def _parts(connection: Connection, wanted: Wanted) -> tuple[int, int]:
+    """The first and the last part of the table that can hold such a file."""
+    ends = (select(end(_f.part)).scalar_subquery() for end in (func.min, func.max))
+    first, last = connection.execute(select(*ends)).one()
+    if first is None:
+        return 0, -1
+    before = [at for at in (wanted.until, wanted.before[0] if wanted.before else 0.0) if at]
+    return max([first, *([files.part(wanted.since)] if wanted.since else [])]), min([last, *map(files.part, before)])
+
+
+def _in_parts(connection: Connection, wanted: Wanted, parts: range, limit: int) -> list[str]:
+    low, high = files.beginning(wanted.file)
+    words = select(_f.run_id, _f.created_at).where(_f.part.in_(parts), _f.word >= low, _f.word < high)
+    since, until = files.times(parts)
+    wanted = replace(wanted, since=max(since, wanted.since), until=min(until, wanted.until or until))
+    if _asks_more(wanted) and _fewer_runs(connection, wanted, words):
+        return list(_by_request(connection, wanted, limit))
+    words = words.distinct().where(*_times(wanted, _f.created_at, _f.run_id))
+    if _asks_more(wanted):
+        words = words.where(_is_such(wanted))
+    words = words.order_by(_f.created_at.desc(), _f.run_id.desc()).limit(limit)
+    return [row.run_id for row in connection.execute(words)]
+
+
+def _is_such(wanted: Wanted) -> ColumnElement[bool]:
+    """Is the run of this file all else that is wanted?
+
+    It is looked for at its time, never by its id: what was asked at one time lies together, ids are all over the disk.
+    """
+    run_id = _r.id.concat(literal_column("''"))  # written so, no index on ids serves
+    same = and_(_r.created_at == _f.created_at, run_id == _f.run_id)
+    return select(_r.id).where(_r.status.in_(_states(wanted)), *_what(wanted, ""), same).exists()
+
+
+def _fewer_runs(connection: Connection, wanted: Wanted, words: Select[Any]) -> bool:
+    """Is asking each run that is all else that is wanted for its files less work than going through the words?"""
+    if _count(connection, words, FEW) < FEW:
+        return False
+    runs = _count(connection, _newest(wanted, MANY, _r.id, _r.created_at), MANY)
+    return runs < MANY and _count(connection, words, runs * DEARER + 1) > runs * DEARER
+
+
+def _count(connection: Connection, query: Select[Any], most: int) -> int:
+    return connection.execute(select(func.count()).select_from(query.limit(most).subquery())).scalar() or 0
 
 
 def _by_request(connection: Connection, wanted: Wanted, limit: int) -> Iterator[str]:
     """The other way round: the runs that are all else that is wanted, and of each what files it was given."""
     low, high = files.beginning(wanted.file)
-    wanted, at_once = replace(wanted, file=""), 4 * limit
-    while ids := _newest(connection, wanted, at_once):
-        query = select(_r.id, _r.created_at, _r.request)
-        rows = [row for some in _batches(ids) for row in connection.execute(query.where(_r.id.in_(some)))]
-        rows.sort(key=lambda row: (row.created_at, row.id), reverse=True)
+    at_once = 4 * limit
+    while rows := connection.execute(_newest(wanted, at_once, _r.id, _r.created_at, _r.request)).all():
         for row in rows:
             asked = codec.loads(row.request, Request)
             paths = files.paths(asked.files, asked.variables, asked.directory)
@@ -160,29 +212,6 @@ def _by_request(connection: Connection, wanted: Wanted, limit: int) -> Iterator[
                 if limit == 0:
                     return
         wanted = replace(wanted, before=(rows[-1].created_at, rows[-1].id))
-
-
-def _parts(connection: Connection, wanted: Wanted, named: ColumnElement[bool]) -> list[int]:
-    """The parts of the table with such a file, the newest first.
-
-    From each part that there is to the one before, with one look in each: asked in a shorter way, PostgreSQL may read
-    everything.
-    """
-    bounds = _bounds(wanted)
-    parts = select(select(func.max(_f.part)).where(*bounds).scalar_subquery().label("part")).cte(
-        "parts", recursive=True
-    )
-    before = select(func.max(_f.part)).where(_f.part < parts.c.part, *bounds).scalar_subquery()
-    parts = parts.union_all(select(before).where(parts.c.part.is_not(None)))
-    look = select(_f.word).where(_f.part == parts.c.part, named).order_by(_f.word).limit(1).scalar_subquery()
-    query = select(parts.c.part).where(parts.c.part.is_not(None), look.is_not(None)).order_by(parts.c.part.desc())
-    return list(connection.execute(query).scalars())
-
-
-def _bounds(wanted: Wanted) -> list[ColumnElement[bool]]:
-    ends = [at for at in (wanted.until, wanted.before[0] if wanted.before else 0.0) if at]
-    found = [_f.part <= files.part(min(ends))] if ends else []
-    return [*found, _f.part >= files.part(wanted.since)] if wanted.since else found
 
 
 # ------------------------------------------------------------------------------------------------------------ by id
@@ -218,8 +247,9 @@ def find(database: Database, prefix: str) -> str:
     with database.read() as connection:
         low = storable(prefix)
         query = select(_r.id).where(_r.id >= low, _r.id < low + "\U0010ffff").order_by(_r.id).limit(2)
-        last = prefix == "last"
-        found = _newest(connection, Wanted(), 1) if last else list(connection.execute(query).scalars())
+        if prefix == "last":
+            query = _newest(Wanted(), 1, _r.id, _r.created_at)
+        found = list(connection.execute(query).scalars())
     if len(found) == 1 or (found and found[0] == prefix):
         return str(found[0])
     if found:
