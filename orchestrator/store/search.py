@@ -71,7 +71,7 @@ def listing(database: Database, wanted: Wanted | None = None, *, limit: int = 50
     with database.read() as connection:
         if database.postgresql:  # a plan made for any parameters can be a bad one for these
             connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
-        queries: Iterable[Any] = [_newest(wanted, limit, *columns)]
+        queries: Iterable[Any] = [_newest(connection, wanted, limit, *columns)]
         if wanted.file:
             ids = list(_by_file(connection, wanted, limit))
             queries = (select(*columns).where(_r.id.in_(some)) for some in _batches(ids))
@@ -80,11 +80,20 @@ def listing(database: Database, wanted: Wanted | None = None, *, limit: int = 50
     return sorted(found, key=lambda line: line.place, reverse=True)
 
 
-def _newest(wanted: Wanted, limit: int, *columns: ColumnElement[Any]) -> Any:
+def _newest(connection: Connection, wanted: Wanted, limit: int, *columns: ColumnElement[Any]) -> Any:
     """Their query; of a search for any state both databases merge what comes along the index for each, and stop."""
     times = list(_times(wanted, _r.created_at, _r.id))
-    every = [select(*columns).where(*_what(wanted, state), *times) for state in _states(wanted)]
-    query = union_all(*every) if len(every) > 1 else every[0]
+    every: list[Any] = [select(*columns).where(*_what(wanted, state), *times) for state in _states(wanted)]
+    if len(every) > 1 and _postgresql(connection):  # it merges what is ordered and bounded by itself
+        every = [select(_first(query, limit).subquery()) for query in every]
+    return _first(union_all(*every) if len(every) > 1 else every[0], limit)
+
+
+def _postgresql(connection: Connection) -> bool:
+    return connection.dialect.name == "postgresql"
+
+
+def _first(query: Any, limit: int) -> Any:
     return query.order_by(desc("created_at"), desc("id")).limit(limit)
 
 
@@ -107,10 +116,10 @@ def _what(wanted: Wanted, state: str) -> list[ColumnElement[bool]]:
 def _times(wanted: Wanted, at: Any, run_id: Any) -> Iterator[ColumnElement[bool]]:
     if wanted.since:
         yield at >= wanted.since
-    if wanted.until:
+    when, last = wanted.before or (math.inf, "")
+    if wanted.until and wanted.until <= when:  # one bound alone: of two SQLite goes by the first
         yield at < wanted.until
-    if wanted.before is not None:
-        when, last = wanted.before
+    elif wanted.before:
         yield and_(at <= when, or_(at < when, run_id < last))  # said so that an index on the time alone serves
 
 
@@ -164,33 +173,36 @@ def _parts(connection: Connection, wanted: Wanted) -> tuple[int, int]:
 
 def _in_parts(connection: Connection, wanted: Wanted, parts: range, limit: int) -> list[str]:
     low, high = files.beginning(wanted.file)
-    words = select(_f.run_id, _f.created_at).where(_f.part.in_(parts), _f.word >= low, _f.word < high)
+    words = select(_f.created_at, _f.run_id).where(_f.part.in_(parts), _f.word >= low, _f.word < high)
     since, until = files.times(parts)
     wanted = replace(wanted, since=max(since, wanted.since), until=min(until, wanted.until or until))
     if _asks_more(wanted) and _fewer_runs(connection, wanted, words):
         return list(_by_request(connection, wanted, limit))
     words = words.distinct().where(*_times(wanted, _f.created_at, _f.run_id))
     if _asks_more(wanted):
-        words = words.where(_is_such(wanted))
+        words = words.where(_is_such(connection, wanted))
     words = words.order_by(_f.created_at.desc(), _f.run_id.desc()).limit(limit)
     return [row.run_id for row in connection.execute(words)]
 
 
-def _is_such(wanted: Wanted) -> ColumnElement[bool]:
+def _is_such(connection: Connection, wanted: Wanted) -> ColumnElement[bool]:
     """Is the run of this file all else that is wanted?
 
     It is looked for at its time, never by its id: what was asked at one time lies together, ids are all over the disk.
     """
     run_id = _r.id.concat(literal_column("''"))  # written so, no index on ids serves
     same = and_(_r.created_at == _f.created_at, run_id == _f.run_id)
-    return select(_r.id).where(_r.status.in_(_states(wanted)), *_what(wanted, ""), same).exists()
+    such = [_r.status.in_(_states(wanted)), *_what(wanted, "")]
+    if _postgresql(connection):  # it may gather all such runs first; SQLite would go by these times, not by the one
+        such += _times(wanted, _r.created_at, _r.id)
+    return select(_r.id).where(*such, same).exists()
 
 
 def _fewer_runs(connection: Connection, wanted: Wanted, words: Select[Any]) -> bool:
     """Is asking each run that is all else that is wanted for its files less work than going through the words?"""
     if _count(connection, words, FEW) < FEW:
         return False
-    runs = _count(connection, _newest(wanted, MANY, _r.id, _r.created_at), MANY)
+    runs = _count(connection, _newest(connection, wanted, MANY, _r.id, _r.created_at), MANY)
     return runs < MANY and _count(connection, words, runs * DEARER + 1) > runs * DEARER
 
 
@@ -202,7 +214,7 @@ def _by_request(connection: Connection, wanted: Wanted, limit: int) -> Iterator[
     """The other way round: the runs that are all else that is wanted, and of each what files it was given."""
     low, high = files.beginning(wanted.file)
     at_once = 4 * limit
-    while rows := connection.execute(_newest(wanted, at_once, _r.id, _r.created_at, _r.request)).all():
+    while rows := connection.execute(_newest(connection, wanted, at_once, _r.id, _r.created_at, _r.request)).all():
         for row in rows:
             asked = codec.loads(row.request, Request)
             paths = files.paths(asked.files, asked.variables, asked.directory)
@@ -248,7 +260,7 @@ def find(database: Database, prefix: str) -> str:
         low = storable(prefix)
         query = select(_r.id).where(_r.id >= low, _r.id < low + "\U0010ffff").order_by(_r.id).limit(2)
         if prefix == "last":
-            query = _newest(Wanted(), 1, _r.id, _r.created_at)
+            query = _newest(connection, Wanted(), 1, _r.id, _r.created_at)
         found = list(connection.execute(query).scalars())
     if len(found) == 1 or (found and found[0] == prefix):
         return str(found[0])
