@@ -1,7 +1,8 @@
 """Runs found: by id, and listed by what they are. A search reads about as much as it answers, whatever the store holds.
 
 It does so along an index, in the order of the answer, and asks in a way that makes both databases take it. Each index
-has the state in front of the time, so that a rare state is found at once; a search for any state asks once for each.
+has the state in front of the time, so that a rare state is found at once; a search for any state asks once for each. It
+has the id behind it, so that all but the answer itself is read in indexes, whose neighbours are neighbours in time.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from orchestrator.store.runs import Request
 from orchestrator.store.texts import key, storable
 
 IDS_AT_ONCE = 500
-PARTS_MOST = 1024
-FEW, MANY = 1000, 3000
-DEARER = 10  # a run whose request is read, in words that are gone through
+PARTS_MOST = 1024  # at once
+FEW = 1000  # words: going through them is no work
+MANY = 3000  # runs: more are not counted
+DEARER = 10  # how much more work it is to read a run's request than to go through a word
 
 Place = tuple[float, str]  # `created_at` and id of a run: where a page ended, for the next
 
@@ -106,10 +108,7 @@ def _what(wanted: Wanted, state: str) -> list[ColumnElement[bool]]:
     if wanted.workflow:
         found.append(_r.workflow == key(wanted.workflow))
     if wanted.experiment:
-        found += [
-            _r.experiment == key(wanted.experiment),
-            _r.experiment != literal_column("''"),
-        ]  # as the index says it
+        found += [_r.experiment == key(wanted.experiment), _r.experiment != literal_column("''")]  # as its index says
     return found
 
 
@@ -127,7 +126,7 @@ def _times(wanted: Wanted, at: Any, run_id: Any) -> Iterator[ColumnElement[bool]
 
 
 def _by_file(connection: Connection, wanted: Wanted, limit: int) -> Iterator[str]:
-    """The newest of these runs: from the newest part of the table back, in more parts at once the fewer there are."""
+    """The newest of these runs: from the newest part of the table back, in more at once the fewer are found."""
     narrowed = _narrowed(connection, wanted) if _asks_more(wanted) else wanted
     first, last = _parts(connection, narrowed) if narrowed else (0, -1)
     at_once = 1
