@@ -13,7 +13,19 @@ from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, Select, and_, desc, func, literal_column, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    desc,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
 
 from orchestrator import codec
 from orchestrator.errors import NotFound
@@ -25,7 +37,7 @@ from orchestrator.store.texts import key, storable
 
 IDS_AT_ONCE = 500
 PARTS_MOST = 1024  # at once
-FEW = 1000  # words: going through them is no work
+FEW = 5000  # words
 MANY = 3000  # runs: more are not counted
 DEARER = 10  # how much more work it is to read a run's request than to go through a word
 
@@ -73,7 +85,7 @@ def listing(database: Database, wanted: Wanted | None = None, *, limit: int = 50
     with database.read() as connection:
         if database.postgresql:  # a plan made for any parameters can be a bad one for these
             connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
-        queries: Iterable[Any] = [_newest(connection, wanted, limit, *columns)]
+        queries: Iterable[Any] = [_newest(connection, wanted, _states(wanted), limit, *columns)]
         if wanted.file:
             ids = list(_by_file(connection, wanted, limit))
             queries = (select(*columns).where(_r.id.in_(some)) for some in _batches(ids))
@@ -82,10 +94,12 @@ def listing(database: Database, wanted: Wanted | None = None, *, limit: int = 50
     return sorted(found, key=lambda line: line.place, reverse=True)
 
 
-def _newest(connection: Connection, wanted: Wanted, limit: int, *columns: ColumnElement[Any]) -> Any:
-    """Their query; of a search for any state both databases merge what comes along the index for each, and stop."""
+def _newest(
+    connection: Connection, wanted: Wanted, states: Sequence[str], limit: int, *columns: ColumnElement[Any]
+) -> Any:
+    """Their query. Of a search for several states both databases merge what comes along the index of each, and stop."""
     times = list(_times(wanted, _r.created_at, _r.id))
-    every: list[Any] = [select(*columns).where(*_what(wanted, state), *times) for state in _states(wanted)]
+    every: list[Any] = [select(*columns).where(*_what(wanted, state), *times) for state in states]
     if len(every) > 1 and _postgresql(connection):  # it merges what is ordered and bounded by itself
         every = [select(_first(query, limit).subquery()) for query in every]
     return _first(union_all(*every) if len(every) > 1 else every[0], limit)
@@ -127,24 +141,24 @@ def _times(wanted: Wanted, at: Any, run_id: Any) -> Iterator[ColumnElement[bool]
 
 def _by_file(connection: Connection, wanted: Wanted, limit: int) -> Iterator[str]:
     """The newest of these runs: from the newest part of the table back, in more at once the fewer are found."""
-    narrowed = _narrowed(connection, wanted) if _asks_more(wanted) else wanted
-    first, last = _parts(connection, narrowed) if narrowed else (0, -1)
+    states: Sequence[str] = ()  # nothing else is wanted
+    if wanted.status or wanted.workflow or wanted.experiment:
+        wanted, states = _narrowed(connection, wanted)
+        if not states:
+            return
+    first, last = _parts(connection, wanted)
     at_once = 1
-    while narrowed and first <= last and limit > 0:
+    while first <= last and limit > 0:
         parts = range(max(first, last + 1 - at_once), last + 1)
-        found = _in_parts(connection, narrowed, parts, limit)
+        found = _in_parts(connection, wanted, states, parts, limit)
         yield from found
         limit -= len(found)
         last -= at_once
         at_once = min(4 * at_once, PARTS_MOST)
 
 
-def _asks_more(wanted: Wanted) -> bool:
-    return bool(wanted.status or wanted.workflow or wanted.experiment)
-
-
-def _narrowed(connection: Connection, wanted: Wanted) -> Wanted | None:
-    """With the times of the oldest and the newest run that is all else that is wanted; none where there is no run.
+def _narrowed(connection: Connection, wanted: Wanted) -> tuple[Wanted, Sequence[str]]:
+    """With the times of the oldest and the newest run that is all else that is wanted; and what states there are.
 
     So a search in an experiment or for what runs now does not look into the parts of other times.
     """
@@ -152,12 +166,20 @@ def _narrowed(connection: Connection, wanted: Wanted) -> Wanted | None:
     for state in _states(wanted):
         such = [*_what(wanted, state), *_times(wanted, _r.created_at, _r.id)]
         both = (select(end(_r.created_at)).where(*such).scalar_subquery() for end in (func.min, func.max))
-        ends.append(select(*both))
-    rows = [row for row in connection.execute(union_all(*ends)) if row[0] is not None]
+        ends.append(select(literal(state), *both))
+    rows = [row for row in connection.execute(union_all(*ends)) if row[1] is not None]
     if not rows:
-        return None
-    oldest, newest = min(row[0] for row in rows), max(row[1] for row in rows)
-    return replace(wanted, since=oldest, until=math.nextafter(newest, math.inf))
+        return wanted, ()
+    oldest, newest = min(row[1] for row in rows), max(row[2] for row in rows)
+    return _between(wanted, oldest, _after(newest)), [row[0] for row in rows]
+
+
+def _between(wanted: Wanted, since: float, until: float) -> Wanted:
+    return replace(wanted, since=max(since, wanted.since), until=min(until, wanted.until or until))
+
+
+def _after(at: float) -> float:
+    return math.nextafter(at, math.inf)
 
 
 def _parts(connection: Connection, wanted: Wanted) -> tuple[int, int]:
@@ -170,50 +192,52 @@ def _parts(connection: Connection, wanted: Wanted) -> tuple[int, int]:
     return max([first, *([files.part(wanted.since)] if wanted.since else [])]), min([last, *map(files.part, before)])
 
 
-def _in_parts(connection: Connection, wanted: Wanted, parts: range, limit: int) -> list[str]:
+def _in_parts(connection: Connection, wanted: Wanted, states: Sequence[str], parts: range, limit: int) -> list[str]:
     low, high = files.beginning(wanted.file)
     words = select(_f.created_at, _f.run_id).where(_f.part.in_(parts), _f.word >= low, _f.word < high)
-    since, until = files.times(parts)
-    wanted = replace(wanted, since=max(since, wanted.since), until=min(until, wanted.until or until))
-    if _asks_more(wanted) and _fewer_runs(connection, wanted, words):
-        return list(_by_request(connection, wanted, limit))
+    if states:
+        some = words.limit(FEW).subquery()
+        ends = func.min(some.c.created_at), func.max(some.c.created_at)
+        count, oldest, newest = connection.execute(select(func.count(), *ends)).one()
+        if not count:
+            return []
+        wanted = _between(wanted, *((oldest, _after(newest)) if count < FEW else files.times(parts)))
+        if _fewer_runs(connection, wanted, states, words):
+            return list(_by_request(connection, wanted, states, limit))
+        words = words.where(_is_such(connection, wanted, states))
     words = words.distinct().where(*_times(wanted, _f.created_at, _f.run_id))
-    if _asks_more(wanted):
-        words = words.where(_is_such(connection, wanted))
     words = words.order_by(_f.created_at.desc(), _f.run_id.desc()).limit(limit)
     return [row.run_id for row in connection.execute(words)]
 
 
-def _is_such(connection: Connection, wanted: Wanted) -> ColumnElement[bool]:
+def _is_such(connection: Connection, wanted: Wanted, states: Sequence[str]) -> ColumnElement[bool]:
     """Is the run of this file all else that is wanted?
 
     It is looked for at its time, never by its id: what was asked at one time lies together, ids are all over the disk.
     """
     run_id = _r.id.concat(literal_column("''"))  # written so, no index on ids serves
     same = and_(_r.created_at == _f.created_at, run_id == _f.run_id)
-    such = [_r.status.in_(_states(wanted)), *_what(wanted, "")]
+    such = [_r.status.in_(states), *_what(wanted, "")]
     if _postgresql(connection):  # it may gather all such runs first; SQLite would go by these times, not by the one
         such += _times(wanted, _r.created_at, _r.id)
     return select(_r.id).where(*such, same).exists()
 
 
-def _fewer_runs(connection: Connection, wanted: Wanted, words: Select[Any]) -> bool:
+def _fewer_runs(connection: Connection, wanted: Wanted, states: Sequence[str], words: Select[Any]) -> bool:
     """Is asking each run that is all else that is wanted for its files less work than going through the words?"""
-    if _count(connection, words, FEW) < FEW:
-        return False
-    runs = _count(connection, _newest(connection, wanted, MANY, _r.id, _r.created_at), MANY)
-    return runs < MANY and _count(connection, words, runs * DEARER + 1) > runs * DEARER
+    runs = _count(connection, _newest(connection, wanted, states, MANY, _r.id, _r.created_at))
+    return runs < MANY and _count(connection, words.limit(runs * DEARER + 1)) > runs * DEARER
 
 
-def _count(connection: Connection, query: Select[Any], most: int) -> int:
-    return connection.execute(select(func.count()).select_from(query.limit(most).subquery())).scalar() or 0
+def _count(connection: Connection, query: Select[Any]) -> int:
+    return connection.execute(select(func.count()).select_from(query.subquery())).scalar() or 0
 
 
-def _by_request(connection: Connection, wanted: Wanted, limit: int) -> Iterator[str]:
+def _by_request(connection: Connection, wanted: Wanted, states: Sequence[str], limit: int) -> Iterator[str]:
     """The other way round: the runs that are all else that is wanted, and of each what files it was given."""
     low, high = files.beginning(wanted.file)
-    at_once = 4 * limit
-    while rows := connection.execute(_newest(connection, wanted, at_once, _r.id, _r.created_at, _r.request)).all():
+    columns, at_once = (_r.id, _r.created_at, _r.request), 4 * limit
+    while rows := connection.execute(_newest(connection, wanted, states, at_once, *columns)).all():
         for row in rows:
             asked = codec.loads(row.request, Request)
             paths = files.paths(asked.files, asked.variables, asked.directory)
@@ -259,7 +283,7 @@ def find(database: Database, prefix: str) -> str:
         low = storable(prefix)
         query = select(_r.id).where(_r.id >= low, _r.id < low + "\U0010ffff").order_by(_r.id).limit(2)
         if prefix == "last":
-            query = _newest(connection, Wanted(), 1, _r.id, _r.created_at)
+            query = _newest(connection, Wanted(), _states(Wanted()), 1, _r.id, _r.created_at)
         found = list(connection.execute(query).scalars())
     if len(found) == 1 or (found and found[0] == prefix):
         return str(found[0])
