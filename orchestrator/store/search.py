@@ -188,11 +188,17 @@ def _parts(connection: Connection, wanted: Wanted) -> tuple[int, int]:
     first, last = connection.execute(select(*ends)).one()
     if first is None:
         return 0, -1
-    before = [at for at in (wanted.until, wanted.before[0] if wanted.before else 0.0) if at]
-    return max([first, *([files.part(wanted.since)] if wanted.since else [])]), min([last, *map(files.part, before)])
+    if wanted.since:
+        first = max(first, files.part(wanted.since))
+    before = [wanted.until, wanted.before[0] if wanted.before else 0.0]
+    return first, min([last, *(files.part(at) for at in before if at)])
 
 
 def _in_parts(connection: Connection, wanted: Wanted, states: Sequence[str], parts: range, limit: int) -> list[str]:
+    """The newest of these runs that have their words in these parts of the table, the less work of two ways.
+
+    The times of few such files narrow the runs, as those of the runs have narrowed the parts.
+    """
     low, high = files.beginning(wanted.file)
     words = select(_f.created_at, _f.run_id).where(_f.part.in_(parts), _f.word >= low, _f.word < high)
     if states:

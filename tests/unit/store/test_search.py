@@ -160,10 +160,11 @@ def filled(database: Database) -> Database:
         before=st.none() | st.sampled_from([(r.created_at, r.id) for r in MADE]),
     ),
     limit=st.sampled_from([1, 5, 200]),
+    few=st.sampled_from([1, 5000]),
     dearer=st.sampled_from([0, 1, 1000]),
 )
 def test_a_search_finds_what_a_filter_over_all_runs_finds(
-    filled: Database, wanted: Wanted, limit: int, dearer: int
+    filled: Database, wanted: Wanted, limit: int, few: int, dearer: int
 ) -> None:
     def fits(run: Run) -> bool:
         return (
@@ -178,7 +179,7 @@ def test_a_search_finds_what_a_filter_over_all_runs_finds(
 
     expected = sorted(filter(fits, MADE), key=lambda r: (r.created_at, r.id), reverse=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "FEW", 1)  # so that both ways to search for files and something else are gone
+        patch.setattr(search, "FEW", few)  # so that all ways to search for files and something else are gone
         patch.setattr(search, "DEARER", dearer)
         assert [r.id for r in search.listing(filled, wanted, limit=limit)] == [r.id for r in expected[:limit]]
 
@@ -205,7 +206,6 @@ OTHERS = [
 def test_no_search_reads_a_whole_table(
     filled: Database, wanted: Wanted, dearer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "FEW", 1)
     monkeypatch.setattr(search, "DEARER", dearer)
     plans = plans_of(filled, wanted)
     assert plans
@@ -227,7 +227,6 @@ def test_whether_a_run_with_the_file_is_what_is_wanted_is_read_in_an_index_at_it
     filled: Database, wanted: Wanted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never by its id, nor in the run itself: those are all over the disk. Only what is answered is read there."""
-    monkeypatch.setattr(search, "FEW", 1)
     monkeypatch.setattr(search, "DEARER", 1000)
     *searched, _answer = plans_of(filled, wanted)
     for plan in searched:
