@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from immutables import Map
+from msgspec.structs import replace
 from sqlalchemy import event
 
 from orchestrator.errors import NotFound
@@ -299,6 +300,14 @@ def test_what_a_search_reads_does_not_grow_with_the_store(database: Database) ->
         looks = len(older) // 100 if wanted in wide else 1
         twice = 2 * before[i]  # as another plan may be taken; there are five times as many runs
         assert after[i] <= twice + looks * look, (wanted, before[i], after[i])
+
+
+def test_a_later_page_reads_no_more_than_the_first(database: Database) -> None:
+    save(database, *map(made_of, range(600)))
+    until, later = made_of(599).created_at, made_of(100)
+    for wanted in (Wanted(until=until), Wanted("done", until=until), Wanted(file="scan", workflow="w1", until=until)):
+        first = work(database, wanted)
+        assert work(database, replace(wanted, before=(later.created_at, later.id))) <= 2 * first, wanted
 
 
 def made_of(i: int) -> Run:
