@@ -27,6 +27,11 @@ def part(at: float) -> int:
     return int(at // PART_S)
 
 
+def times(parts: range) -> tuple[float, float]:
+    """The times of these parts, which follow one another: from the first on, and before the second."""
+    return parts.start * PART_S, parts.stop * PART_S
+
+
 def rows(run_id: str, created_at: float, named: Sequence[str]) -> list[dict[str, Any]]:
     """What to store of the files of a new run."""
     words = {word for path in named[:FILES_MOST] for word in words_of(path)}

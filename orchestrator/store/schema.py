@@ -57,12 +57,12 @@ runs = Table(
     Column("plan", String(64), nullable=False),
     Column("request", Text, nullable=False),  # what was asked: arguments, files, directory, user, host
     Column("doc", Text, nullable=False),  # what was learned: captured variables, resolved files, counters
-    # All with the state in front of the time: `search` says why.
-    Index("ix_runs_status_created_at", "status", "created_at"),
-    Index("ix_runs_workflow_status_created_at", "workflow", "status", "created_at"),
+    # All with the state in front of the time, and what a search asks for in each: `search` says why.
+    Index("ix_runs_status_created_at_id", "status", "created_at", "id"),
+    Index("ix_runs_workflow_status_created_at_id", "workflow", "status", "created_at", "id"),
     Index(
-        "ix_runs_experiment_status_created_at",
-        *("experiment", "status", "created_at", "workflow"),
+        "ix_runs_experiment_status_created_at_id",
+        *("experiment", "status", "created_at", "id", "workflow"),
         sqlite_where=text("experiment <> ''"),
         postgresql_where=text("experiment <> ''"),
     ),

@@ -1,17 +1,31 @@
 """Runs found: by id, and listed by what they are. A search reads about as much as it answers, whatever the store holds.
 
 It does so along an index, in the order of the answer, and asks in a way that makes both databases take it. Each index
-has the state in front of the time, so that a rare state is found at once; a search for any state asks once for each.
+has the state in front of the time, so that a rare state is found at once; a search for any state asks once for each. It
+has the id behind it, so that all but the answer itself is read in indexes, whose neighbours are neighbours in time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal_column, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    desc,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
 
 from orchestrator import codec
 from orchestrator.errors import NotFound
@@ -22,7 +36,10 @@ from orchestrator.store.runs import Request
 from orchestrator.store.texts import key, storable
 
 IDS_AT_ONCE = 500
-MANY = 3000  # files
+PARTS_MOST = 1024  # at once
+FEW = 5000  # words
+MANY = 3000  # runs: more are not counted
+DEARER = 10  # how much more work it is to read a run's request than to go through a word
 
 Place = tuple[float, str]  # `created_at` and id of a run: where a page ended, for the next
 
@@ -64,30 +81,40 @@ class Wanted(Struct, frozen=True):
 def listing(database: Database, wanted: Wanted | None = None, *, limit: int = 50) -> list[Summary]:
     """The newest runs first; `place` of the last is the `before` of the next page."""
     wanted = wanted or Wanted()
+    columns = [_r[name] for name in Summary.__struct_fields__]
     with database.read() as connection:
         if database.postgresql:  # a plan made for any parameters can be a bad one for these
             connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
-        ids = list(_by_file(connection, wanted, limit)) if wanted.file else _newest(connection, wanted, limit)
-        columns = [_r[name] for name in Summary.__struct_fields__]
-        rows = (
-            r for some in _batches(ids) for r in connection.execute(select(*columns).where(_r.id.in_(some))).mappings()
-        )
+        queries: Iterable[Any] = [_newest(connection, wanted, _states(wanted), limit, *columns)]
+        if wanted.file:
+            ids = list(_by_file(connection, wanted, limit))
+            queries = (select(*columns).where(_r.id.in_(some)) for some in _batches(ids))
+        rows = (row for query in queries for row in connection.execute(query).mappings())
         found = [Summary(**{**row, "status": RunStatus(row["status"])}) for row in rows]
     return sorted(found, key=lambda line: line.place, reverse=True)
 
 
-def _newest(connection: Connection, wanted: Wanted, limit: int) -> Sequence[str]:
-    states = [wanted.status] if wanted.status else list(RunStatus)
+def _newest(
+    connection: Connection, wanted: Wanted, states: Sequence[str], limit: int, *columns: ColumnElement[Any]
+) -> Any:
+    """Their query. Of a search for several states both databases merge what comes along the index of each, and stop."""
     times = list(_times(wanted, _r.created_at, _r.id))
-    every: Any = [_first(select(_r.id, _r.created_at).where(*_what(wanted, s), *times), _r, limit) for s in states]
-    if len(every) > 1:
-        together = union_all(*(select(part.subquery()) for part in every)).subquery()
-        every = [_first(select(together), together.c, limit)]
-    return [row.id for row in connection.execute(every[0])]
+    every: list[Any] = [select(*columns).where(*_what(wanted, state), *times) for state in states]
+    if len(every) > 1 and _postgresql(connection):  # it merges what is ordered and bounded by itself
+        every = [select(_first(query, limit).subquery()) for query in every]
+    return _first(union_all(*every) if len(every) > 1 else every[0], limit)
 
 
-def _first(query: Select[Any], columns: Any, limit: int) -> Select[Any]:
-    return query.order_by(columns.created_at.desc(), columns.id.desc()).limit(limit)
+def _postgresql(connection: Connection) -> bool:
+    return connection.dialect.name == "postgresql"
+
+
+def _first(query: Any, limit: int) -> Any:
+    return query.order_by(desc("created_at"), desc("id")).limit(limit)
+
+
+def _states(wanted: Wanted) -> list[str]:
+    return [wanted.status] if wanted.status else [state.value for state in RunStatus]
 
 
 def _what(wanted: Wanted, state: str) -> list[ColumnElement[bool]]:
@@ -95,20 +122,17 @@ def _what(wanted: Wanted, state: str) -> list[ColumnElement[bool]]:
     if wanted.workflow:
         found.append(_r.workflow == key(wanted.workflow))
     if wanted.experiment:
-        found += [
-            _r.experiment == key(wanted.experiment),
-            _r.experiment != literal_column("''"),
-        ]  # as the index says it
+        found += [_r.experiment == key(wanted.experiment), _r.experiment != literal_column("''")]  # as its index says
     return found
 
 
 def _times(wanted: Wanted, at: Any, run_id: Any) -> Iterator[ColumnElement[bool]]:
     if wanted.since:
         yield at >= wanted.since
-    if wanted.until:
+    when, last = wanted.before or (math.inf, "")
+    if wanted.until and wanted.until <= when:  # one bound alone: of two SQLite goes by the first
         yield at < wanted.until
-    if wanted.before is not None:
-        when, last = wanted.before
+    elif wanted.before:
         yield and_(at <= when, or_(at < when, run_id < last))  # said so that an index on the time alone serves
 
 
@@ -116,41 +140,110 @@ def _times(wanted: Wanted, at: Any, run_id: Any) -> Iterator[ColumnElement[bool]
 
 
 def _by_file(connection: Connection, wanted: Wanted, limit: int) -> Iterator[str]:
-    """The newest of these runs: first the parts that have such a file, then as many of them as it takes."""
-    low, high = files.beginning(wanted.file)
-    named = and_(_f.word >= low, _f.word < high)
-    others = _what(wanted, wanted.status)
-    parts = _parts(connection, wanted, named)
-    if others and _many(connection, parts, named):
-        yield from _by_request(connection, wanted, limit)
-        return
+    """The newest of these runs: from the newest part of the table back, in more at once the fewer are found."""
+    states: Sequence[str] = ()  # nothing else is wanted
+    if wanted.status or wanted.workflow or wanted.experiment:
+        wanted, states = _narrowed(connection, wanted)
+        if not states:
+            return
+    first, last = _parts(connection, wanted)
     at_once = 1
-    while parts and limit > 0:
-        now, parts = parts[:at_once], parts[at_once:]
-        at_once *= 2
-        query = select(_f.run_id, _f.created_at).distinct().where(_f.part.in_(now), named)
-        query = query.where(*_times(wanted, _f.created_at, _f.run_id))
-        if others:
-            query = query.join(schema.runs, _r.id == _f.run_id).where(*others)
-        found = connection.execute(query.order_by(_f.created_at.desc(), _f.run_id.desc()).limit(limit)).all()
+    while first <= last and limit > 0:
+        parts = range(max(first, last + 1 - at_once), last + 1)
+        found = _in_parts(connection, wanted, states, parts, limit)
+        yield from found
         limit -= len(found)
-        yield from (row[0] for row in found)
+        last -= at_once
+        at_once = min(4 * at_once, PARTS_MOST)
 
 
-def _many(connection: Connection, parts: Sequence[int], named: ColumnElement[bool]) -> bool:
-    """Are there so many such files that looking at the run of each would take long?"""
-    some = select(_f.run_id).where(_f.part.in_(parts), named).limit(MANY).subquery()
-    return connection.execute(select(func.count()).select_from(some)).scalar() == MANY
+def _narrowed(connection: Connection, wanted: Wanted) -> tuple[Wanted, Sequence[str]]:
+    """With the times of the oldest and the newest run that is all else that is wanted; and what states there are.
+
+    So a search in an experiment or for what runs now does not look into the parts of other times.
+    """
+    ends = []
+    for state in _states(wanted):
+        such = [*_what(wanted, state), *_times(wanted, _r.created_at, _r.id)]
+        both = (select(end(_r.created_at)).where(*such).scalar_subquery() for end in (func.min, func.max))
+        ends.append(select(literal(state), *both))
+    rows = [row for row in connection.execute(union_all(*ends)) if row[1] is not None]
+    if not rows:
+        return wanted, ()
+    oldest, newest = min(row[1] for row in rows), max(row[2] for row in rows)
+    return _between(wanted, oldest, _after(newest)), [row[0] for row in rows]
 
 
-def _by_request(connection: Connection, wanted: Wanted, limit: int) -> Iterator[str]:
+def _between(wanted: Wanted, since: float, until: float) -> Wanted:
+    return replace(wanted, since=max(since, wanted.since), until=min(until, wanted.until or until))
+
+
+def _after(at: float) -> float:
+    return math.nextafter(at, math.inf)
+
+
+def _parts(connection: Connection, wanted: Wanted) -> tuple[int, int]:
+    """The first and the last part of the table that can hold such a file."""
+    ends = (select(end(_f.part)).scalar_subquery() for end in (func.min, func.max))
+    first, last = connection.execute(select(*ends)).one()
+    if first is None:
+        return 0, -1
+    if wanted.since:
+        first = max(first, files.part(wanted.since))
+    before = [wanted.until, wanted.before[0] if wanted.before else 0.0]
+    return first, min([last, *(files.part(at) for at in before if at)])
+
+
+def _in_parts(connection: Connection, wanted: Wanted, states: Sequence[str], parts: range, limit: int) -> list[str]:
+    """The newest of these runs that have their words in these parts of the table, the less work of two ways.
+
+    The times of few such files narrow the runs, as those of the runs have narrowed the parts.
+    """
+    low, high = files.beginning(wanted.file)
+    words = select(_f.created_at, _f.run_id).where(_f.part.in_(parts), _f.word >= low, _f.word < high)
+    if states:
+        some = words.limit(FEW).subquery()
+        ends = func.min(some.c.created_at), func.max(some.c.created_at)
+        count, oldest, newest = connection.execute(select(func.count(), *ends)).one()
+        if not count:
+            return []
+        wanted = _between(wanted, *((oldest, _after(newest)) if count < FEW else files.times(parts)))
+        if _fewer_runs(connection, wanted, states, words):
+            return list(_by_request(connection, wanted, states, limit))
+        words = words.where(_is_such(connection, wanted, states))
+    words = words.distinct().where(*_times(wanted, _f.created_at, _f.run_id))
+    words = words.order_by(_f.created_at.desc(), _f.run_id.desc()).limit(limit)
+    return [row.run_id for row in connection.execute(words)]
+
+
+def _is_such(connection: Connection, wanted: Wanted, states: Sequence[str]) -> ColumnElement[bool]:
+    """Is the run of this file all else that is wanted?
+
+    It is looked for at its time, never by its id: what was asked at one time lies together, ids are all over the disk.
+    """
+    run_id = _r.id.concat(literal_column("''"))  # written so, no index on ids serves
+    same = and_(_r.created_at == _f.created_at, run_id == _f.run_id)
+    such = [_r.status.in_(states), *_what(wanted, "")]
+    if _postgresql(connection):  # it may gather all such runs first; SQLite would go by these times, not by the one
+        such += _times(wanted, _r.created_at, _r.id)
+    return select(_r.id).where(*such, same).exists()
+
+
+def _fewer_runs(connection: Connection, wanted: Wanted, states: Sequence[str], words: Select[Any]) -> bool:
+    """Is asking each run that is all else that is wanted for its files less work than going through the words?"""
+    runs = _count(connection, _newest(connection, wanted, states, MANY, _r.id, _r.created_at))
+    return runs < MANY and _count(connection, words.limit(runs * DEARER + 1)) > runs * DEARER
+
+
+def _count(connection: Connection, query: Select[Any]) -> int:
+    return connection.execute(select(func.count()).select_from(query.subquery())).scalar() or 0
+
+
+def _by_request(connection: Connection, wanted: Wanted, states: Sequence[str], limit: int) -> Iterator[str]:
     """The other way round: the runs that are all else that is wanted, and of each what files it was given."""
     low, high = files.beginning(wanted.file)
-    wanted, at_once = replace(wanted, file=""), 4 * limit
-    while ids := _newest(connection, wanted, at_once):
-        query = select(_r.id, _r.created_at, _r.request)
-        rows = [row for some in _batches(ids) for row in connection.execute(query.where(_r.id.in_(some)))]
-        rows.sort(key=lambda row: (row.created_at, row.id), reverse=True)
+    columns, at_once = (_r.id, _r.created_at, _r.request), 4 * limit
+    while rows := connection.execute(_newest(connection, wanted, states, at_once, *columns)).all():
         for row in rows:
             asked = codec.loads(row.request, Request)
             paths = files.paths(asked.files, asked.variables, asked.directory)
@@ -160,29 +253,6 @@ def _by_request(connection: Connection, wanted: Wanted, limit: int) -> Iterator[
                 if limit == 0:
                     return
         wanted = replace(wanted, before=(rows[-1].created_at, rows[-1].id))
-
-
-def _parts(connection: Connection, wanted: Wanted, named: ColumnElement[bool]) -> list[int]:
-    """The parts of the table with such a file, the newest first.
-
-    From each part that there is to the one before, with one look in each: asked in a shorter way, PostgreSQL may read
-    everything.
-    """
-    bounds = _bounds(wanted)
-    parts = select(select(func.max(_f.part)).where(*bounds).scalar_subquery().label("part")).cte(
-        "parts", recursive=True
-    )
-    before = select(func.max(_f.part)).where(_f.part < parts.c.part, *bounds).scalar_subquery()
-    parts = parts.union_all(select(before).where(parts.c.part.is_not(None)))
-    look = select(_f.word).where(_f.part == parts.c.part, named).order_by(_f.word).limit(1).scalar_subquery()
-    query = select(parts.c.part).where(parts.c.part.is_not(None), look.is_not(None)).order_by(parts.c.part.desc())
-    return list(connection.execute(query).scalars())
-
-
-def _bounds(wanted: Wanted) -> list[ColumnElement[bool]]:
-    ends = [at for at in (wanted.until, wanted.before[0] if wanted.before else 0.0) if at]
-    found = [_f.part <= files.part(min(ends))] if ends else []
-    return [*found, _f.part >= files.part(wanted.since)] if wanted.since else found
 
 
 # ------------------------------------------------------------------------------------------------------------ by id
@@ -218,8 +288,9 @@ def find(database: Database, prefix: str) -> str:
     with database.read() as connection:
         low = storable(prefix)
         query = select(_r.id).where(_r.id >= low, _r.id < low + "\U0010ffff").order_by(_r.id).limit(2)
-        last = prefix == "last"
-        found = _newest(connection, Wanted(), 1) if last else list(connection.execute(query).scalars())
+        if prefix == "last":
+            query = _newest(connection, Wanted(), _states(Wanted()), 1, _r.id, _r.created_at)
+        found = list(connection.execute(query).scalars())
     if len(found) == 1 or (found and found[0] == prefix):
         return str(found[0])
     if found:

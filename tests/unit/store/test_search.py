@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from immutables import Map
+from msgspec.structs import replace
 from sqlalchemy import event
 
 from orchestrator.errors import NotFound
@@ -159,10 +161,11 @@ def filled(database: Database) -> Database:
         before=st.none() | st.sampled_from([(r.created_at, r.id) for r in MADE]),
     ),
     limit=st.sampled_from([1, 5, 200]),
-    many=st.sampled_from([1, 20, 1000]),
+    few=st.sampled_from([1, 5000]),
+    dearer=st.sampled_from([0, 1, 1000]),
 )
 def test_a_search_finds_what_a_filter_over_all_runs_finds(
-    filled: Database, wanted: Wanted, limit: int, many: int
+    filled: Database, wanted: Wanted, limit: int, few: int, dearer: int
 ) -> None:
     def fits(run: Run) -> bool:
         return (
@@ -177,40 +180,177 @@ def test_a_search_finds_what_a_filter_over_all_runs_finds(
 
     expected = sorted(filter(fits, MADE), key=lambda r: (r.created_at, r.id), reverse=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "MANY", many)  # so that both ways to search for files and something else are gone
+        patch.setattr(search, "FEW", few)  # so that all ways to search for files and something else are gone
+        patch.setattr(search, "DEARER", dearer)
         assert [r.id for r in search.listing(filled, wanted, limit=limit)] == [r.id for r in expected[:limit]]
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        Wanted(),
-        Wanted(since=1.0, until=9e9, before=(5.0, "x")),
-        *(Wanted(status=status, before=(5.0, "x")) for status in ("done", "running")),
-        *(Wanted(status=status, workflow="u") for status in ("", "done")),
-        *(Wanted(status=status, experiment="e", workflow="u") for status in ("", "done")),
-        Wanted(file="scan"),
-        Wanted(file="scan", status="done", since=1.0),
-    ],
-    ids=repr,
-)
-@pytest.mark.parametrize("many", [1, 1000])
+BY_FILE = [
+    Wanted(file="scan"),
+    Wanted(file="scan", status="done", since=1.0),
+    Wanted(file="/d/", status="failed", before=(5 * PART, "x")),
+    Wanted(file="scan", workflow="u"),
+    Wanted(file="scan", experiment="e"),
+    Wanted(file="scan", experiment="e", workflow="u", until=9e9),
+]
+OTHERS = [
+    Wanted(),
+    Wanted(since=1.0, until=9e9, before=(5.0, "x")),
+    *(Wanted(status=status, before=(5.0, "x")) for status in ("done", "running")),
+    *(Wanted(status=status, workflow="u") for status in ("", "done")),
+    *(Wanted(status=status, experiment="e", workflow="u", since=1.0) for status in ("", "done")),
+]
+
+
+@pytest.mark.parametrize("wanted", [*OTHERS, *BY_FILE], ids=repr)
+@pytest.mark.parametrize("dearer", [0, 1000])
 def test_no_search_reads_a_whole_table(
-    filled: Database, wanted: Wanted, many: int, monkeypatch: pytest.MonkeyPatch
+    filled: Database, wanted: Wanted, dearer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "MANY", many)
-    asked: list[tuple[str, Any]] = []
-    with filled.read() as connection:
-        event.listen(connection.engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
-    search.listing(filled, wanted, limit=3)
-    plans = []
-    with filled.read() as connection:
-        if filled.postgresql:
-            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # a small table is read whole otherwise
-        for text, parameters in [(t, p) for t, p in asked if not t.startswith("SET")]:
-            explain = "EXPLAIN" if filled.postgresql else "EXPLAIN QUERY PLAN"
-            plans.append(str(connection.exec_driver_sql(f"{explain} {text}", parameters).all()))
+    monkeypatch.setattr(search, "DEARER", dearer)
+    plans = plans_of(filled, wanted)
     assert plans
     for plan in plans:
         assert "Seq Scan" not in plan, plan
         assert "SCAN run" not in plan, plan
+
+
+@pytest.mark.parametrize("wanted", OTHERS, ids=repr)
+def test_the_answer_comes_in_the_order_of_an_index(filled: Database, wanted: Wanted) -> None:
+    """Nothing is gathered and sorted: it could be everything."""
+    (plan,) = plans_of(filled, wanted)
+    assert "Sort  (" not in plan
+    assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.parametrize("wanted", BY_FILE, ids=repr)
+def test_whether_a_run_with_the_file_is_what_is_wanted_is_read_in_an_index_at_its_time(
+    filled: Database, wanted: Wanted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never by its id, nor in the run itself: those are all over the disk. Only what is answered is read there."""
+    monkeypatch.setattr(search, "DEARER", 1000)
+    *searched, _answer = plans_of(filled, wanted)
+    for plan in searched:
+        assert "pk_runs" not in plan
+        assert "autoindex_runs" not in plan
+        assert "Index Scan" not in plan
+        assert "Heap Scan" not in plan
+        assert not re.search(r"SEARCH runs USING INDEX|SEARCH runs USING COVERING(?!.*created_at|.*AS)", plan), plan
+    if wanted.status or wanted.workflow or wanted.experiment:
+        assert re.search(r"COVERING INDEX ix_runs_.*created_at=\?|Index Only Scan.* ix_runs_", searched[-1])
+
+
+def plans_of(database: Database, wanted: Wanted) -> list[str]:
+    """How the database goes about each query of the search."""
+    explain = "EXPLAIN" if database.postgresql else "EXPLAIN QUERY PLAN"
+    queries = queries_of(database, wanted)
+    with database.read() as connection:
+        if database.postgresql:
+            for way in ("seqscan", "bitmapscan"):  # which suit a small table
+                connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
+        rows = [connection.exec_driver_sql(f"{explain} {text}", given).all() for text, given in queries]
+    return ["\n".join(str(row[-1]) for row in some) for some in rows]
+
+
+def queries_of(database: Database, wanted: Wanted, limit: int = 3) -> list[tuple[str, Any]]:
+    asked: list[tuple[str, Any]] = []
+
+    def note(*given: Any) -> None:
+        asked.append((given[2], given[3]))
+
+    with database.read() as connection:
+        engine = connection.engine
+    event.listen(engine, "before_cursor_execute", note)
+    search.listing(database, wanted, limit=limit)
+    event.remove(engine, "before_cursor_execute", note)
+    return [(text, given) for text, given in asked if text.startswith(("SELECT", "WITH"))]
+
+
+def test_what_a_search_reads_does_not_grow_with_the_store(database: Database) -> None:
+    newest, older = range(2400, 3000), range(2400)
+    last = made_of(newest[-1])
+    page = made_of(2900)
+    narrow = [
+        Wanted(),
+        Wanted(before=(page.created_at, page.id)),
+        *(Wanted(status=status) for status in ("failed", "done", "pending")),
+        Wanted(workflow="w1"),
+        Wanted(experiment="e29"),
+        Wanted("failed", experiment="e28"),
+        Wanted("failed", since=page.created_at),
+        Wanted(since=page.created_at, until=last.created_at, before=(last.created_at, last.id)),
+        Wanted(file="scan"),
+        *(Wanted(status, file="scan") for status in ("done", "failed", "pending")),
+        Wanted(file="bone", experiment="e29"),
+        Wanted("done", file="/data/e28", experiment="e28"),
+        Wanted("done", file="/data/e29", since=page.created_at),
+    ]
+    wide = [  # each part has to be looked into
+        Wanted(file="/data/e29"),
+        Wanted("aborted", file="/data/e29/"),
+        Wanted(file=last.files[0], workflow="w1"),
+        Wanted("failed", file="none"),
+    ]
+    save(database, *map(made_of, newest))
+    before = [work(database, wanted) for wanted in [*narrow, *wide]]
+    save(database, *map(made_of, older))
+    after = [work(database, wanted) for wanted in [*narrow, *wide]]
+    look = 3 if database.postgresql else 60  # at each part that is new, in all queries together
+    for i, wanted in enumerate([*narrow, *wide]):
+        looks = len(older) // 100 if wanted in wide else 1
+        twice = 2 * before[i]  # as another plan may be taken; there are five times as many runs
+        assert after[i] <= twice + looks * look, (wanted, before[i], after[i])
+
+
+def test_a_later_page_reads_no_more_than_the_first(database: Database) -> None:
+    save(database, *map(made_of, range(600)))
+    until, later = made_of(599).created_at, made_of(100)
+    for wanted in (Wanted(until=until), Wanted("done", until=until), Wanted(file="scan", workflow="w1", until=until)):
+        first = work(database, wanted)
+        assert work(database, replace(wanted, before=(later.created_at, later.id))) <= 2 * first, wanted
+
+
+def made_of(i: int) -> Run:
+    """A hundred runs a part and an experiment, of all kinds."""
+    state = RunStatus.ABORTED if i % 50 == 7 else RunStatus.FAILED if i % 10 == 3 else RunStatus.DONE
+    named = f"/data/e{i // 100}/{('bone', 'leaf')[i // 7 % 2]}_scan_{i:05}.h5"
+    more = {"workflow": f"w{i % 3}", "experiment": f"e{i // 100}", "status": state}
+    return run_of(f"{i * 7919 % 10007:05}", 1e9 + i * PART / 100, named=(named,), **more)
+
+
+def work(database: Database, wanted: Wanted) -> int:
+    """How much the search goes through: the rows of PostgreSQL, the steps of SQLite."""
+    queries = queries_of(database, wanted, limit=10)
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with database.read() as connection:
+        if not database.postgresql:
+            sqlite: Any = connection.connection.dbapi_connection
+            sqlite.set_progress_handler(step, 1)
+            for text, given in queries:
+                connection.exec_driver_sql(text, given).all()
+            sqlite.set_progress_handler(None, 0)
+            return steps
+        engine = connection.engine
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")  # as autovacuum does in time
+    with database.read() as connection:
+        for way in ("seqscan", "bitmapscan"):  # which suit a small table
+            connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
+        for text, given in queries:
+            explained = connection.exec_driver_sql(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text}", given
+            ).scalar_one()
+            steps += rows_of(explained[0]["Plan"])
+    return steps
+
+
+def rows_of(plan: dict[str, Any]) -> int:
+    below = sum(map(rows_of, plan.get("Plans", [])))
+    rows = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) + 1
+    return below + (int(rows * plan["Actual Loops"]) if "Scan" in plan["Node Type"] else 0)
