@@ -227,6 +227,19 @@ def due(database: Database, experiment: str, *, limit: int) -> list[Arrival]:
         return [_arrival(row) for row in connection.execute(query.order_by(_t.c.id).limit(limit)).mappings()]
 
 
+def due_experiments(database: Database) -> list[str]:
+    """The experiments that have something due, in the order of their names; each is one look into the index."""
+    found: list[str] = []
+    with database.read() as connection:
+        while True:
+            further = [_t.c.experiment > found[-1]] if found else []
+            query = select(func.min(_t.c.experiment)).where(_t.c.state == ArrivalState.DUE.value, *further)
+            name = connection.execute(query).scalar()
+            if name is None:
+                return sorted(found)
+            found.append(name)
+
+
 def ls(
     database: Database,
     *,
