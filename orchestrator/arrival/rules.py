@@ -85,7 +85,7 @@ READY = {
     "layout": str,
 }
 PARTS = {"pattern": str, "first": int, "count": int, "count_from": str, "links": str, "manifest": str}
-WORDS = {"name", "stem", "scan", "path"}
+WORDS = {"name", "stem"}  # that every name has; others are those of `match`
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _WANT: dict[Any, str] = {
     str: "a text",
@@ -160,13 +160,14 @@ def _rule(table: Mapping[str, Any], file: str, number: int) -> Rule:
         if bad := next((n for n, v in given.get(key, {}).items() if not isinstance(v, str | int | float)), ""):
             raise SettingsError(f"{where}, key '{key}.{bad}': it must be a text or a number.")
         given[key] = {name: _text(value) for name, value in given.get(key, {}).items()}
+    named = [places(pattern) for pattern in given.get("match", ())]
+    words = WORDS | (set.intersection(*named) if named else set())
     for name, value in given["arguments"].items():
-        if unknown := places(value) - WORDS - {w for p in given.get("match", ()) for w in places(p)}:
-            hint = "There are {name}, {stem}, {path}, and the {words} of 'match'."
-            raise SettingsError(f"{where}, key 'arguments.{name}': nobody knows {{{min(unknown)}}}.", hint)
+        _check_words(value, words | {"path"}, f"{where}, key 'arguments.{name}'")
     when = tuple(_condition(path, wanted, where) for path, wanted in given.pop("when", {}).items())
-    parts = _parts(given.pop("parts"), where) if "parts" in given else None
+    parts = _parts(given.pop("parts"), where, words) if "parts" in given else None
     need = _need(given.pop("ready", {}), where, parts is not None)
+    _check_words(need.sentinel, words, f"{where}, key 'ready.sentinel'")
     return Rule(**({"name": f"rule-{number}"} | given), when=when, parts=parts, need=need)
 
 
@@ -183,16 +184,16 @@ def _need(table: Mapping[str, Any], where: str, parts: bool) -> Need:
     for key in ("settle_s", "patience_s"):
         if given.get(key, 0.0) < 0:
             raise SettingsError(f"{where}, key 'ready.{key}': it must not be below 0.")
-    if unknown := places(given.get("sentinel", "")) - {"name", "stem", "scan"}:
-        raise SettingsError(f"{where}, key 'ready.sentinel': nobody knows {{{min(unknown)}}}.")
     return msgspec.convert(given | {"parts": parts}, Need)
 
 
-def _parts(table: Mapping[str, Any], where: str) -> Parts:
+def _parts(table: Mapping[str, Any], where: str, words: set[str]) -> Parts:
     given = _read(table, PARTS, f"{where}, 'parts'")
     if not given.get("pattern"):
         raise SettingsError(f"{where}, 'parts': 'pattern' is not said.", 'For example "{scan}_{index:05}.tif".')
-    _check_pattern(given["pattern"], f"{where}, key 'parts.pattern'")
+    for key in ("pattern", "manifest"):
+        _check_pattern(given.get(key, ""), f"{where}, key 'parts.{key}'")
+        _check_words(given.get(key, ""), words | {"index"}, f"{where}, key 'parts.{key}'")
     said = [key for key in ("count", "count_from", "links", "manifest") if given.get(key)]
     if len(said) != 1:
         hint = "Say one of 'count', 'count_from', 'links' and 'manifest'."
@@ -260,6 +261,14 @@ def _workflow_arguments(text: str, where: str) -> dict[str, str]:
 
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_words(text: str, known: set[str], where: str) -> None:
+    if unknown := places(text) - known:
+        raise SettingsError(
+            f"{where}: nobody knows {{{min(unknown)}}}.",
+            f"Here are {', '.join(f'{{{word}}}' for word in sorted(known))}; others may be made in 'match'.",
+        )
 
 
 def _check_pattern(pattern: str, where: str) -> None:
