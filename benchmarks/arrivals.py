@@ -61,8 +61,15 @@ def plain_scan(place: str) -> int:
     return count
 
 
-def submit(arrival: Arrival) -> str:
-    return arrival.run_key[:32]
+class Service:
+    """Begins nothing, and counts how much."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    def submit(self, arrival: Arrival) -> str:
+        self.begun += 1
+        return arrival.run_key[:32]
 
 
 def timed(what: str, do: Callable[[], object], count: int) -> None:
@@ -80,21 +87,18 @@ def until(watcher: Watcher, over: Callable[[], bool]) -> None:
 
 
 def measure(url: str, tree: Path, count: int) -> None:
+    service = Service()
     with Database(url) as database:
         database.upgrade()
-        with Watcher(database, submit) as watcher:
+        with Watcher(database, service.submit) as watcher:
             made = watcher.add("benchmark", RULES.format(directory=tree))
-            timed("found, decided and run begun", lambda: until(watcher, lambda: store_has(database, count)), count)
+            timed("found, decided and run begun", lambda: until(watcher, lambda: service.begun >= count), count)
+            assert store.counts(database) == {store.ArrivalState.RUN: count}
             scans = made.scans
             timed("a scan that finds nothing new", lambda: until(watcher, lambda: made.scans > scans + 1), 2 * count)
-        with Watcher(database, submit) as watcher:
+        with Watcher(database, service.submit) as watcher:
             timed("start of another watcher", watcher.resume, count)
             assert len(watcher.trees["benchmark"].known) == count
-
-
-def store_has(database: Database, count: int) -> bool:
-    states = store.counts(database)
-    return states[store.ArrivalState.RUN] == count
 
 
 def main() -> None:

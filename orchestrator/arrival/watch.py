@@ -27,7 +27,7 @@ from orchestrator.store.arrivals import Arrival, Watch
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
 
-QUOTA = 20  # runs of an experiment that one turn begins
+QUOTA, QUOTA_S = 500, 0.1  # runs of an experiment that one turn begins, and for how long
 AGAIN_S, AGAIN_MOST_S = 0.5, 30.0
 MOST_REST_S = 1.0
 
@@ -184,9 +184,13 @@ class Watcher:
         for experiment in later + experiments[: len(experiments) - len(later)]:
             due = store.due(self._database, experiment, limit=QUOTA)
             begun: list[tuple[int, str]] = []
+            end = self._clock() + QUOTA_S
             try:
                 for arrival in due:
                     begun += self._begin_run(arrival)
+                    if self._clock() >= end:
+                        more = True
+                        break
             except (Unavailable, Denied) as error:
                 self._silence_s = min(AGAIN_MOST_S, max(AGAIN_S, 2 * self._silence_s))
                 self._silent_until = self._clock() + self._silence_s
