@@ -107,6 +107,16 @@ def test_released_by_hand(database: Database) -> None:
     assert len({a.run_key for a in store.due(database, "e", limit=9)}) == 3
 
 
+def test_the_experiments_that_have_something_due(database: Database) -> None:
+    assert store.due_experiments(database) == []
+    names = ["b", "a", "É" * 400, "Z", "a b"]
+    store.decide(database, [due(f"{n}", 1, n, 1, 1, watch=e[:9], experiment=e) for e in names for n in range(3)])
+    store.decide(database, [due("x", 1, 9, 9, 9, experiment="ignored", state=ArrivalState.IGNORED)])
+    found = store.due_experiments(database)
+    assert len(found) == len(names)
+    assert sorted(len(store.due(database, e, limit=9)) for e in found) == [3] * 5
+
+
 def test_one_that_lost_its_lease_writes_nothing(database: Database) -> None:
     old = leases.acquire(database, "engine", "a", lease_s=100.0)
     assert old is not None
