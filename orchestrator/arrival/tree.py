@@ -7,6 +7,7 @@ kept in memory only, and no more than `MOST_WAITING` files of it: whatever is fo
 from __future__ import annotations
 
 import heapq
+import itertools
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -26,6 +27,7 @@ from orchestrator.errors import InputError, SettingsError
 from orchestrator.store.arrivals import Arrival, ArrivalState, Watch, digest_of, keyed
 
 MOST_WAITING = 50_000
+HINTED = 5  # batches of a folder that a hint names; the next scan finds the rest
 STEP_S = 0.25  # after so long a step ends, so that other trees have theirs
 DECISIONS = 2000  # that one step hands over, about
 PAUSE_S = 1.0  # between scans, and three times what the last one took
@@ -80,13 +82,20 @@ class Tree:
         self._listed = 0
         self._decided: list[Arrival] = []
         self._scan: Iterator[Batch] | None = None
-        self._begun_s, self._next_scan = 0.0, 0.0
+        self._begun_s, self._next_scan, self._first = 0.0, 0.0, clock()
         self._troubles: dict[str, str] = {}
         self.folders: list[tuple[int, str]] = []  # of the last scan those that changed last; see `hints`
         self._folders: list[tuple[int, str]] = []
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
+        """How many files are not decided yet, as far as they are kept in mind."""
         return len(self._waiting)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been watched for as long as asked; counted anew by whoever goes on with it."""
+        return bool(self.file.for_hours) and self._clock() >= self._first + 3600 * self.file.for_hours
 
     @property
     def next_s(self) -> float:
@@ -169,7 +178,7 @@ class Tree:
         if found is not None:
             self._take(Batch([found]))
         else:
-            for batch in self.root.scan(name):
+            for batch in itertools.islice(self.root.scan(name), HINTED):
                 self._take(batch)
 
     def _meet(self, found: Found, place: bytes) -> None:
@@ -223,9 +232,9 @@ class Tree:
         still_s = self._clock() - waiting.since
         try:
             reason, wait_s = self._decide(waiting, place, still_s)
-        except InputError:  # it went away or changed in this moment: looked at anew at once
+        except (InputError, OSError) as error:  # it went away in this moment, or it may not be read
             waiting.sum = None
-            return AGAIN_S
+            reason, wait_s = error.sentence if isinstance(error, InputError) else str(error), 0.0
         if not reason:
             return None
         some, _ = trigger.claims(self.file.rules, found.name)

@@ -172,6 +172,9 @@ class Watcher:
         self._unwritten[name] = []
         if (watch := tree.baseline()) is not None:
             store.put_watch(self._database, watch, fence=self._fence)
+        if tree.over:
+            self.stop(name)
+            return False
         return bool(decided) or tree.next_s <= 0.0
 
     def _begin_runs(self) -> bool:
@@ -205,6 +208,13 @@ class Watcher:
         return more
 
     def _begin_run(self, arrival: Arrival) -> list[tuple[int, str]]:
+        tree = self.trees.get(arrival.watch)
+        if tree is not None:
+            there = tree.root.look(arrival.name)
+            if there is None or there.fingerprint != arrival.fingerprint:
+                gone = "it was changed, renamed or removed before its run began"
+                store.refused(self._database, arrival, gone, fence=self._fence)
+                return []
         try:
             return [(arrival.id, self._submit(arrival))]
         except (Unavailable, Denied):

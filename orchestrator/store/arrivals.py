@@ -68,6 +68,7 @@ class Arrival(Struct, frozen=True):
     checksum: str = ""
     run_key: str = ""
     content_key: str = ""
+    same_as: str = ""
     run_id: str = ""
     seen_at: float = 0.0
     decided_at: float = 0.0
@@ -102,14 +103,16 @@ def decide(database: Database, arrivals: Sequence[Arrival], *, fence: Lease | No
         if fence is not None:
             leases.prove(connection, fence)
         taken = _taken(connection, [k for a in arrivals for k in _keys(a)])
+        decided = _decided(connection, arrivals)
         rows, states = [], Counter[ArrivalState]()
         for arrival in arrivals:
+            if (arrival.watch, arrival.place) in decided:
+                continue
+            decided.add((arrival.watch, arrival.place))
             first = next((taken[k] for k in _keys(arrival) if k in taken), None)
             if first is not None:
-                if first[:2] == (arrival.watch, arrival.place):
-                    continue  # decided already
-                arrival = _duplicate(arrival, *first[2:])
-            taken |= dict.fromkeys(_keys(arrival), (arrival.watch, arrival.place, arrival.name, arrival.fingerprint))
+                arrival = _duplicate(arrival, first)
+            taken |= dict.fromkeys(_keys(arrival), arrival)
             rows.append(_row(arrival))
             states[arrival.state] += 1
         dialect_insert: Any = postgresql_insert if database.postgresql else sqlite_insert
@@ -134,14 +137,26 @@ def started(database: Database, runs: Sequence[tuple[int, str]], *, fence: Lease
 
 
 def refused(database: Database, arrival: Arrival, reason: str, *, fence: Lease | None = None) -> None:
-    """Its run cannot be begun as asked: it waits for somebody to release it, and its keys are free."""
+    """Its run cannot be begun as asked: it waits for somebody to release it, and its keys are free.
+
+    The first of its duplicates has its place: a file that was renamed before its run began is there under that name.
+    """
     with database.write() as connection:
         if fence is not None:
             leases.prove(connection, fence)
         this = (_t.c.id == arrival.id) & (_t.c.state == ArrivalState.DUE.value)
-        free = {"run_key": None, "content_key": None}
-        said = {"state": ArrivalState.INCOMPLETE.value, "reason": storable(reason)}
-        connection.execute(update(_t).where(this).values(**said, **free))
+        free = {"state": ArrivalState.INCOMPLETE.value, "run_key": None, "content_key": None}
+        if not connection.execute(update(_t).where(this).values(reason=storable(reason), **free)).rowcount:
+            return
+        same = (_t.c.same_as == arrival.run_key) & (_t.c.state == ArrivalState.DUPLICATE.value)
+        row = connection.execute(select(_t).where(same).order_by(_t.c.id).limit(1)).mappings().first()
+        if row is None:
+            return
+        heir = keyed(replace(_arrival(row), state=ArrivalState.DUE, reason="", same_as=""))
+        if not _taken(connection, _keys(heir)):
+            connection.execute(update(_t).where(_t.c.id == heir.id).values(**_row(heir)))
+            others = (_t.c.same_as == arrival.run_key) & (_t.c.id != heir.id)
+            connection.execute(update(_t).where(others).values(same_as=heir.run_key))
 
 
 def release(
@@ -165,7 +180,11 @@ def release(
         if arrival.state in (ArrivalState.DUE, ArrivalState.RUN):
             raise Conflict(f"The arrival {number} runs already ({arrival.run_id or 'about to begin'}).")
         arrival = replace(
-            arrival, workflow=workflow or arrival.workflow, arguments=arguments or arrival.arguments, checksum=""
+            arrival,
+            workflow=workflow or arrival.workflow,
+            arguments=arguments or arrival.arguments,
+            checksum="",
+            same_as="",
         )
         if not arrival.workflow:
             raise Conflict(f"No rule has chosen a workflow for arrival {number}.", "Name the workflow to run.")
@@ -281,22 +300,35 @@ def _keys(arrival: Arrival) -> list[str]:
     return [k for k in (arrival.run_key, arrival.content_key) if k]
 
 
-def _taken(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[str, bytes, str, tuple[int, int, int, int]]]:
+def _taken(connection: Connection, keys: Sequence[str]) -> dict[str, Arrival]:
     """Which of the keys somebody has, and who."""
-    found: dict[str, tuple[str, bytes, str, tuple[int, int, int, int]]] = {}
+    found: dict[str, Arrival] = {}
     for start in range(0, len(keys), KEYS_AT_ONCE):
         some = keys[start : start + KEYS_AT_ONCE]
         having = select(_t).where(or_(_t.c.run_key.in_(some), _t.c.content_key.in_(some)))
         for row in connection.execute(having).mappings():
-            who = (row["watch"], bytes(row["place"]), os.fsdecode(bytes(row["name"])), _read(row["fingerprint"]))
-            found |= {k: who for k in (row["run_key"], row["content_key"]) if k}
+            who = _arrival(row)
+            found |= dict.fromkeys([k for k in (row["run_key"], row["content_key"]) if k], who)
     return found
 
 
-def _duplicate(arrival: Arrival, name: str, fingerprint: tuple[int, int, int, int]) -> Arrival:
-    same = "file" if fingerprint == arrival.fingerprint else "content"
-    reason = f"the same {same} as {name!r}, which runs with this workflow already"
-    return replace(arrival, state=ArrivalState.DUPLICATE, reason=reason, run_key="", content_key="")
+def _decided(connection: Connection, arrivals: Sequence[Arrival]) -> set[tuple[str, bytes]]:
+    """Which of these were decided for good."""
+    found: set[tuple[str, bytes]] = set()
+    watches = {a.watch for a in arrivals}
+    for start in range(0, len(arrivals), KEYS_AT_ONCE):
+        places = [a.place for a in arrivals[start : start + KEYS_AT_ONCE]]
+        final = _t.c.state != ArrivalState.INCOMPLETE.value
+        query = select(_t.c.watch, _t.c.place).where(_t.c.watch.in_(watches), _t.c.place.in_(places), final)
+        found |= {(watch, bytes(place)) for watch, place in connection.execute(query)}
+    return found
+
+
+def _duplicate(arrival: Arrival, first: Arrival) -> Arrival:
+    same = "file" if first.fingerprint == arrival.fingerprint else "content"
+    reason = f"the same {same} as {first.name!r}, which runs with this workflow already"
+    as_such = {"state": ArrivalState.DUPLICATE, "reason": reason, "run_key": "", "content_key": ""}
+    return replace(arrival, **as_such, same_as=first.run_key)
 
 
 def _written(fingerprint: tuple[int, int, int, int]) -> str:
@@ -322,6 +354,7 @@ def _row(arrival: Arrival) -> dict[str, Any]:
         "workflow": storable(arrival.workflow),
         "run_key": arrival.run_key or None,
         "content_key": arrival.content_key or None,
+        "same_as": arrival.same_as or None,
         "run_id": arrival.run_id,
         "seen_at": arrival.seen_at,
         "decided_at": arrival.decided_at,
@@ -343,4 +376,5 @@ def _arrival(row: Any) -> Arrival:
         checksum=doc.checksum,
         run_key=row["run_key"] or "",
         content_key=row["content_key"] or "",
+        same_as=row["same_as"] or "",
     )

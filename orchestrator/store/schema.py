@@ -242,6 +242,7 @@ arrivals = Table(
     Column("workflow", Text, nullable=False),  # with its version
     Column("run_key", String(64), nullable=True),
     Column("content_key", String(64), nullable=True),
+    Column("same_as", String(64), nullable=True),  # of a duplicate: the key of the run that it needs none because of
     Column("run_id", RunId, nullable=False),
     Column("seen_at", Float, nullable=False),
     Column("decided_at", Float, nullable=False),
@@ -249,5 +250,11 @@ arrivals = Table(
     UniqueConstraint("watch", "place"),
     UniqueConstraint("run_key"),
     UniqueConstraint("content_key"),
+    Index(
+        "ix_arrivals_same_as",
+        "same_as",
+        sqlite_where=text("same_as IS NOT NULL"),
+        postgresql_where=text("same_as IS NOT NULL"),
+    ),
     Index("ix_arrivals_state_experiment_id", "state", "experiment", "id"),
 )

@@ -174,6 +174,58 @@ def test_renamed_touched_recopied_linked_and_replaced(bench: Bench) -> None:
     assert "same content as 'touched.h5'" in later["touched.h5"][1]
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_what_is_renamed_or_replaced_before_its_run_began_runs_as_what_it_is_then(bench: Bench, seen: bool) -> None:
+    tree = bench.watch()
+    put(tree / "old.h5")
+    put(tree / "x.h5", of="first")
+    put(tree / "gone.h5")
+    bench.service.fail = Unavailable("Not yet.")
+    bench.settle()
+    (tree / "old.h5").rename(tree / "new.h5")
+    put(tree / "y.tmp", of="second").rename(tree / "x.h5")
+    (tree / "gone.h5").unlink()
+    if seen:
+        bench.settle()
+    bench.service.fail = None
+    bench.settle(60.0)
+    assert bench.service.files == ["new.h5", "x.h5"]
+    assert {a.fingerprint[2] for a in bench.service.runs.values()} == {len("second")}
+    assert bench.states()["gone.h5"] == "incomplete"
+    assert "before its run began" in bench.reason("gone.h5")
+
+
+def test_what_cannot_be_read_is_listed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = bench.watch()
+    put(tree / "denied.h5")
+    put(tree / "x.h5")
+    root = bench.watcher.trees["w"].root
+    real = root.open
+
+    def refusing(name: str) -> int:
+        if name == "denied.h5":
+            raise PermissionError(13, "Permission denied")
+        return real(name)
+
+    monkeypatch.setattr(root, "open", refusing)
+    bench.settle(70.0)
+    assert bench.states() == {"x.h5": "run", "denied.h5": "incomplete"}
+    assert "Permission denied" in bench.reason("denied.h5")
+
+
+def test_a_watch_ends_after_its_time(bench: Bench) -> None:
+    tree = bench.watch(rules="for_hours = 1\n" + RULES)
+    put(tree / "a.h5")
+    bench.settle()
+    bench.time += 3600
+    bench.settle()
+    put(tree / "b.h5")
+    bench.again()
+    bench.settle()
+    assert bench.states() == {"a.h5": "run"}
+    assert store.watches(bench.database)[0].stopped_at
+
+
 def test_a_file_that_grows_is_left_until_it_is_still(bench: Bench) -> None:
     tree = bench.watch()
     with (tree / "x.h5").open("wb", buffering=0) as file:
@@ -361,7 +413,7 @@ def test_more_files_than_may_wait_at_once_are_all_taken_up(bench: Bench, monkeyp
     most = 0
     for _ in range(40):
         bench.settle(0.5)
-        most = max(most, len(bench.watcher.trees["w"]))
+        most = max(most, bench.watcher.trees["w"].waiting)
     assert len(bench.service.files) == 45
     assert most <= 10
 

@@ -92,6 +92,19 @@ def test_due_until_its_run_is_there(database: Database) -> None:
     ]
 
 
+def test_a_duplicate_has_the_place_of_one_that_cannot_run(database: Database) -> None:
+    """Else a file that was renamed before its run began would never run."""
+    store.decide(database, [due("old", checksum="s")])
+    store.decide(database, [due("new", checksum="s"), due("copy", 8, 8, 3, 8, checksum="s")])
+    (old,) = store.due(database, "e", limit=9)
+    store.refused(database, old, "gone")
+    store.refused(database, old, "gone")
+    assert states(database) == {"old": "incomplete", "new": "due", "copy": "duplicate"}
+    (new,) = store.due(database, "e", limit=9)
+    store.refused(database, new, "gone, too")
+    assert states(database) == {"old": "incomplete", "new": "incomplete", "copy": "due"}
+
+
 def test_released_by_hand(database: Database) -> None:
     store.decide(database, [due("a"), due("b"), due("c", 7, 7, 7, 7, state=ArrivalState.IGNORED, workflow="")])
     one, two, three = store.ls(database)

@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("workflow", sa.Text, nullable=False),
         sa.Column("run_key", sa.String(64), nullable=True),
         sa.Column("content_key", sa.String(64), nullable=True),
+        sa.Column("same_as", sa.String(64), nullable=True),
         sa.Column("run_id", RunId, nullable=False),
         sa.Column("seen_at", sa.Float, nullable=False),
         sa.Column("decided_at", sa.Float, nullable=False),
@@ -44,6 +45,8 @@ def upgrade() -> None:
         sa.UniqueConstraint("run_key", name="uq_arrivals_run_key"),
         sa.UniqueConstraint("content_key", name="uq_arrivals_content_key"),
     )
+    some = sa.text("same_as IS NOT NULL")
+    op.create_index("ix_arrivals_same_as", "arrivals", ["same_as"], sqlite_where=some, postgresql_where=some)
     op.create_index("ix_arrivals_state_experiment_id", "arrivals", ["state", "experiment", "id"])
 
 
