@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import structlog
 from msgspec.structs import replace
@@ -33,19 +34,27 @@ MOST_REST_S = 1.0
 
 log = structlog.get_logger()
 
-Submit = Callable[[Arrival], str]
+
+class Runs(Protocol):
+    """Where runs are begun."""
+
+    def begin(self, arrival: Arrival) -> str:
+        """Begin the run of an arrival and give its id; asked again with the same `run_key` it is the same run.
+
+        Raises Unavailable or Denied when none can be begun now, another BeamwayError when this one never can.
+        """
+
+    def begun(self, run_key: str) -> str:
+        """The id of the run that was begun under this key; empty when there is none. Raises Unavailable."""
 
 
 class Watcher:
-    """Of one store. `submit` begins a run and gives its id; asked twice with the same `run_key` it must begin one only.
-
-    It raises Unavailable or Denied when it can begin none now, and another BeamwayError when it will never begin this.
-    """
+    """Of one store, and of one service that begins its runs."""
 
     def __init__(
         self,
         database: Database,
-        submit: Submit,
+        runs: Runs,
         *,
         version: Callable[[Rule], str] = lambda rule: rule.workflow,
         fence: Lease | None = None,
@@ -53,7 +62,7 @@ class Watcher:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._database, self._submit, self._version = database, submit, version
+        self._database, self._runs, self._version = database, runs, version
         self._fence, self._hinted, self._clock, self._now = fence, hints, clock, now
         self._reader = Reader()
         self._aside = ThreadPoolExecutor(2, "checksum")
@@ -212,17 +221,19 @@ class Watcher:
         if tree is not None:
             there = tree.root.look(arrival.name)
             if there is None or there.fingerprint != arrival.fingerprint:
-                gone = "it was changed, renamed or removed before its run began"
-                store.refused(self._database, arrival, gone, fence=self._fence)
-                return []
+                return self._refuse(arrival, "it was changed, renamed or removed before its run began")
         try:
-            return [(arrival.id, self._submit(arrival))]
+            return [(arrival.id, self._runs.begin(arrival))]
         except (Unavailable, Denied):
             raise
         except BeamwayError as error:
             if error.retry is not Retry.NEVER:
                 raise Unavailable(error.sentence, error.hint) from error
-            store.refused(
-                self._database, arrival, f"its run cannot be begun: {error.sentence} {error.hint}", fence=self._fence
-            )
-            return []
+            return self._refuse(arrival, f"its run cannot be begun: {error.sentence} {error.hint}".strip())
+
+    def _refuse(self, arrival: Arrival, reason: str) -> list[tuple[int, str]]:
+        """Nothing comes of it, unless its run was begun before somebody who should have noted that down died."""
+        if run_id := self._runs.begun(arrival.run_key):
+            return [(arrival.id, run_id)]
+        store.refused(self._database, arrival, reason, fence=self._fence)
+        return []

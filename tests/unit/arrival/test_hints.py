@@ -98,14 +98,18 @@ def test_a_closed_file_runs_at_once_and_fresh_nested_folders_lose_nothing(tree: 
     begun: dict[str, float] = {}
     made: dict[str, float] = {}
 
-    def submit(arrival: Arrival) -> str:
-        begun[arrival.name] = time.monotonic()
-        return "run"
+    class Runs:
+        def begin(self, arrival: Arrival) -> str:
+            begun[arrival.name] = time.monotonic()
+            return "run"
+
+        def begun(self, run_key: str) -> str:
+            return ""
 
     rules = f'directory = "{tree}"\nexperiment = "e"\nworkflow = "w"\n'
     with Database(f"sqlite:///{tmp_path}/x.db") as database:
         database.upgrade()
-        with Watcher(database, submit) as watcher:
+        with Watcher(database, Runs()) as watcher:
             watcher.add("w", rules)
             over = threading.Event()
             thread = threading.Thread(target=watcher.run, args=(over,))

@@ -37,7 +37,10 @@ class Service:
         self.asked: list[str] = []
         self.fail: Exception | None = None
 
-    def submit(self, arrival: Arrival) -> str:
+    def begun(self, run_key: str) -> str:
+        return f"run-{run_key[:8]}" if run_key in self.runs else ""
+
+    def begin(self, arrival: Arrival) -> str:
         self.asked.append(arrival.experiment)
         if self.fail is not None:
             raise self.fail
@@ -60,7 +63,7 @@ class Bench:
         self.watcher = self._new()
 
     def _new(self) -> Watcher:
-        return Watcher(self.database, self.service.submit, hints=False, clock=lambda: self.time, now=lambda: self.wall)
+        return Watcher(self.database, self.service, hints=False, clock=lambda: self.time, now=lambda: self.wall)
 
     def watch(self, name: str = "w", rules: str = RULES, experiment: str = "e") -> Path:
         directory = self.place / name
@@ -195,6 +198,29 @@ def test_what_is_renamed_or_replaced_before_its_run_began_runs_as_what_it_is_the
     assert "before its run began" in bench.reason("gone.h5")
 
 
+def test_a_run_that_was_begun_and_not_noted_down_is_known_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is gone by then, and a copy of it is there: the copy does not run."""
+    tree = bench.watch()
+    put(tree / "old.h5")
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "started", die)
+        with pytest.raises(Killed):
+            bench.settle()
+    shutil.copy(tree / "old.h5", tree / "copy.h5")
+    (tree / "old.h5").unlink()
+    bench.again()
+    bench.settle(60.0)
+    assert bench.states() == {"old.h5": "run", "copy.h5": "duplicate"}
+    assert bench.service.files == ["old.h5"]
+
+
 def test_what_cannot_be_read_is_listed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = bench.watch()
     put(tree / "denied.h5")
@@ -312,7 +338,7 @@ def test_a_watcher_that_ends_anywhere_loses_nothing_and_repeats_nothing(
 
     for name in ("decide", "started", "refused"):
         monkeypatch.setattr(store, name, mortal(getattr(store, name)))
-    monkeypatch.setattr(bench.service, "submit", mortal(bench.service.submit))
+    monkeypatch.setattr(bench.service, "begin", mortal(bench.service.begin))
     wanted = []
     for _ in range(12):
         for number in range(by_chance.randrange(8)):
