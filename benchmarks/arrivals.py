@@ -15,6 +15,7 @@ import resource
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ from orchestrator.store.arrivals import Arrival  # noqa: E402
 from orchestrator.store.database import Database  # noqa: E402
 from tests.postgres import Postgres, missing  # noqa: E402
 
+LATE = 500  # files that appear one by one when all the others are known
 RULES = """
 directory = "{directory}"
 experiment = "benchmark"
@@ -66,9 +68,12 @@ class Service:
 
     def __init__(self) -> None:
         self.count = 0
+        self.begun_at: dict[str, float] = {}
 
     def begin(self, arrival: Arrival) -> str:
         self.count += 1
+        if arrival.name.startswith("late"):
+            self.begun_at[arrival.name] = time.monotonic()
         return arrival.run_key[:32]
 
     def begun(self, run_key: str) -> str:
@@ -102,6 +107,31 @@ def measure(url: str, tree: Path, count: int) -> None:
         with Watcher(database, service) as watcher:
             timed("start of another watcher", watcher.resume, count)
             assert len(watcher.trees["benchmark"].known) == count
+            latency(watcher, service, tree, Path(url).suffix == ".db")
+
+
+def latency(watcher: Watcher, service: Service, tree: Path, sqlite: bool) -> None:
+    """From the close of a file to the begin of its run, while the loop runs and knows all the others."""
+    over, closed_at = threading.Event(), dict[str, float]()
+    thread = threading.Thread(target=watcher.run, args=(over,))
+    thread.start()
+    try:
+        while not watcher.trees["benchmark"].scans:
+            time.sleep(0.1)
+        (tree / "late").mkdir(exist_ok=True)
+        for number in range(LATE):
+            name = f"late/{'s' if sqlite else 'p'}{number}.h5"
+            (tree / name).write_bytes(os.urandom(1000))
+            closed_at[name] = time.monotonic()
+            time.sleep(0.02)
+        end = time.monotonic() + 120.0
+        while len(service.begun_at) < LATE and time.monotonic() < end:
+            time.sleep(0.05)
+    finally:
+        over.set()
+        thread.join()
+    took = sorted(service.begun_at[name] - at for name, at in closed_at.items())
+    print(f"  closed to run begun: p50 {took[LATE // 2]:.2f} s, p99 {took[LATE * 99 // 100]:.2f} s (aims 0.5 and 2 s)")
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from orchestrator.arrival.rules import WatchFile
 from orchestrator.arrival.scan import Batch, Found, Root
 from orchestrator.arrival.trigger import Claim, Rule
 from orchestrator.errors import InputError, SettingsError
-from orchestrator.store.arrivals import Arrival, ArrivalState, Watch, digest_of, keyed
+from orchestrator.store.arrivals import BEFORE, Arrival, ArrivalState, Watch, digest_of, keyed
 
 MOST_WAITING = 50_000
 HINTED = 5  # batches of a folder that a hint names; the next scan finds the rest
@@ -187,7 +187,7 @@ class Tree:
             waiting.scan = self.scans + 1
             return
         if self._baseline:
-            self._ignore(found, place, "it was there before the watch began")
+            self._ignore(found, place, BEFORE)
             return
         some, reason = trigger.claims(self.file.rules, found.name)
         if not some:

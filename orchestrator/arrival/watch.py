@@ -6,6 +6,7 @@ again: files that were only waiting are found again, what is due is asked for ag
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from orchestrator.arrival.rules import WatchFile
 from orchestrator.arrival.scan import Root
 from orchestrator.arrival.tree import Tree, opened
 from orchestrator.arrival.trigger import Rule
-from orchestrator.errors import BeamwayError, Denied, Retry, Unavailable
+from orchestrator.errors import BeamwayError, Denied, Retry, SettingsError, Unavailable
 from orchestrator.store import arrivals as store
 from orchestrator.store.arrivals import Arrival, Watch
 from orchestrator.store.database import Database
@@ -31,6 +32,8 @@ from orchestrator.store.leases import Lease
 QUOTA, QUOTA_S = 500, 0.1  # runs of an experiment that one turn begins, and for how long
 AGAIN_S, AGAIN_MOST_S = 0.5, 30.0
 MOST_REST_S = 1.0
+
+NAME = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 log = structlog.get_logger()
 
@@ -81,8 +84,12 @@ class Watcher:
         self.close()
 
     def add(self, name: str, text: str) -> Tree:
-        """Begin to watch what a rule file says, or go on with it. Raises SettingsError."""
+        """Begin to watch what a rule file says, or go on with it; changed rules hold from now. Raises SettingsError."""
+        if not NAME.fullmatch(name):
+            raise SettingsError(f"A watch cannot be called {name!r}.", "Up to 128 letters, digits and any of . _ : -")
         file = rules.parse(text, name)
+        if name in self.trees:
+            self.stop(name)
         known = {watch.name: watch for watch in store.watches(self._database)}
         watch = known.get(name) or Watch(name, file.experiment, file.directory, text, created_at=self._now())
         watch = replace(watch, experiment=file.experiment, directory=file.directory, rules=text, stopped_at=0.0)

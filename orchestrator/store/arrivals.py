@@ -30,6 +30,7 @@ _t = schema.arrivals
 _w = schema.watches
 PAGE = 50_000  # rows that one reading transaction gives
 KEYS_AT_ONCE = 5000
+BEFORE = "it was there before the watch began"  # why it is ignored, whatever the rules
 
 
 class ArrivalState(StrEnum):
@@ -197,7 +198,7 @@ def release(
 
 
 def put_watch(database: Database, watch: Watch, *, fence: Lease | None = None) -> None:
-    """New, or changed."""
+    """New, or changed. When its rules are, what the old ones ignored is to be looked at again."""
     row = {
         "name": watch.name,
         "experiment": storable(watch.experiment),
@@ -211,6 +212,11 @@ def put_watch(database: Database, watch: Watch, *, fence: Lease | None = None) -
         if fence is not None:
             leases.prove(connection, fence)
         dialect_insert: Any = postgresql_insert if database.postgresql else sqlite_insert
+        before = connection.execute(select(_w.c.doc).where(_w.c.name == watch.name)).scalar()
+        if before is not None and codec.loads(before, Watch).rules != watch.rules:
+            ignored = (_t.c.watch == watch.name) & (_t.c.state == ArrivalState.IGNORED.value) & (_t.c.reason != BEFORE)
+            again = {"state": ArrivalState.INCOMPLETE.value, "reason": "the rules that it was ignored by were changed"}
+            connection.execute(update(_t).where(ignored).values(**again))
         put = dialect_insert(_w).values(**row)
         connection.execute(put.on_conflict_do_update(index_elements=["name"], set_=row))
 

@@ -310,6 +310,22 @@ def test_what_was_there_before_can_be_left_alone(bench: Bench) -> None:
     assert bench.states() == {"old.h5": "ignored", "new.h5": "run", "newer.h5": "run"}
 
 
+def test_changed_rules_look_again_at_what_the_old_ones_ignored(bench: Bench) -> None:
+    put(bench.place / "w/before.tif")
+    rules = "existing = false\n" + RULES
+    tree = bench.watch(rules=rules)
+    bench.settle()
+    put(tree / "x.h5")
+    put(tree / "x.tif")
+    put(tree / "x.txt")
+    bench.settle()
+    assert bench.states() == {"before.tif": "ignored", "x.h5": "run", "x.tif": "ignored", "x.txt": "ignored"}
+    bench.watch(rules=rules.replace('"h5"', '"tif"'))
+    bench.again()  # before it has looked at anything
+    bench.settle()
+    assert bench.states() == {"before.tif": "ignored", "x.h5": "run", "x.tif": "run", "x.txt": "ignored"}
+
+
 @pytest.mark.parametrize("dies", range(6))
 def test_a_watcher_that_ends_anywhere_loses_nothing_and_repeats_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, dies: int
@@ -412,6 +428,8 @@ def test_a_watched_directory_that_vanishes_is_said_and_taken_up_when_it_is_back(
     assert bench.service.files == ["a.h5", "b.h5"]
     with pytest.raises(SettingsError, match="cannot be watched"):
         bench.watcher.add("x", RULES.format(directory="/nowhere", experiment="e"))
+    with pytest.raises(SettingsError, match="cannot be called"):
+        bench.watcher.add("x" * 129, RULES)
 
 
 def test_a_file_system_under_another_number_is_the_same(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
