@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 import xxhash
 
-from orchestrator.arrival import mounts, trigger, writers
+from orchestrator.arrival import mounts, trigger
 from orchestrator.arrival.contents import Question, Reader
 from orchestrator.arrival.readiness import Ask, Facts, Verdict, judge, number
 from orchestrator.arrival.scan import Found, Root
 from orchestrator.arrival.trigger import Claim, Parts
+from orchestrator.arrival.writers import Writers
 from orchestrator.errors import InputError
 
 PIECE = 4 << 20
@@ -29,6 +30,7 @@ class Evidence:
     def __init__(self, root: Root, reader: Reader) -> None:
         self.root = root
         self.reader = reader
+        self._writers = Writers()
         self.network = mounts.is_network(mounts.kind(root.path))
 
     def judge(self, found: Found, claim: Claim, still_s: float, part_ready: Ready) -> Verdict:
@@ -55,7 +57,8 @@ class Evidence:
         handle = self.root.open(found.name)
         try:
             if ask is Ask.WRITER:
-                return {"writer_asked": True, "writer": None if self.network else writers.has_writer(handle)}
+                elsewhere = self.network or found.device != self.root.device  # what is mounted below may be remote
+                return {"writer_asked": True, "writer": None if elsewhere else self._writers.of(handle)}
             if ask is Ask.TAIL:
                 marker = need.end_marker.encode("utf-8", "surrogateescape")
                 return {"tail": os.pread(handle, len(marker), max(0, found.size - len(marker))) == marker}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterable
 
 import structlog
@@ -19,6 +20,7 @@ MOST_FOLDERS = 1000
 MOST_HINTS = 10_000  # kept between two looks; a scan finds the rest
 TURN_MS, STEP_MS, GATHER_MS = 300, 5, 20
 REST_S = 0.5
+REFRESH_S = 30.0  # so that a folder that was removed and made again is followed again
 
 log = structlog.get_logger()
 
@@ -69,9 +71,10 @@ class Hints:
         from watchfiles._rust_notify import RustNotify  # the thin part, which takes single folders
 
         paths = [p for p in (os.path.join(self.root, f).rstrip("/") for f in folders) if _is_folder(p)]
+        until = time.monotonic() + REFRESH_S
         notify = RustNotify(paths, False, False, 300, False, True)
         try:
-            while not self._over.is_set() and self._folders == folders:
+            while not self._over.is_set() and self._folders == folders and time.monotonic() < until:
                 changes = notify.watch(GATHER_MS, STEP_MS, TURN_MS, self._over)
                 if isinstance(changes, set):
                     self._keep(path for _, path in changes)

@@ -54,6 +54,18 @@ def test_what_happens_in_followed_folders_is_heard(tree: Path, hints: Hints) -> 
     assert heard(hints, "new/deep/y", lambda n: (tree / "new/deep/y").write_text(str(n)))
 
 
+def test_a_folder_that_was_made_again_is_followed_again(
+    tree: Path, hints: Hints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.arrival.hints.REFRESH_S", 0.5)
+    (tree / "d").mkdir()
+    hints.follow([(5, "d")])
+    assert heard(hints, "d/x", lambda n: (tree / "d/x").write_text(str(n)))
+    (tree / "d").rename(tree / "old")
+    (tree / "d").mkdir()
+    assert heard(hints, "d/y", lambda n: (tree / "d/y").write_text(str(n)), limit_s=50.0)
+
+
 def test_a_name_that_is_not_utf8_does_not_end_them(tree: Path, hints: Hints) -> None:
     assert heard(hints, "x", lambda n: (tree / "x").write_text(str(n)))
     bad = os.fsencode(tree) + b"/\xff"

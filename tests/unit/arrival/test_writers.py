@@ -19,7 +19,7 @@ def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "proc":
 
         def refuse(*_: object) -> None:
-            raise OSError(13, "Permission denied")
+            raise OSError(22, "Invalid argument")
 
         monkeypatch.setattr(writers.fcntl, "fcntl", refuse)
     return str(request.param)
@@ -28,7 +28,7 @@ def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 def has_writer(path: Path) -> bool | None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        return writers.has_writer(handle)
+        return writers.Writers().of(handle)
     finally:
         os.close(handle)
 
@@ -60,6 +60,32 @@ def test_a_file_that_is_only_mapped_for_writing_still_has_a_writer(tmp_path: Pat
         os.close(handle)
         assert has_writer(path) is True
     assert has_writer(path) is False
+
+
+def test_of_a_file_of_another_account_it_cannot_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr(writers.fcntl, "fcntl", refuse)
+    (tmp_path / "x").touch()
+    assert has_writer(tmp_path / "x") is None
+
+
+def test_opening_a_file_for_writing_while_it_is_asked_about_harms_nobody(tmp_path: Path) -> None:
+    """A lease that is broken sends a signal, which by itself would end the process."""
+    path = tmp_path / "x"
+    path.touch()
+    program = f"""
+import os
+for _ in range(3000):
+    os.close(os.open({str(path)!r}, os.O_WRONLY))
+"""
+    asked: set[bool | None] = set()
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        while process.poll() is None:
+            asked.add(has_writer(path))
+    assert process.returncode == 0
+    assert asked <= {True, False}
 
 
 def test_where_a_directory_is() -> None:
