@@ -14,7 +14,6 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 import structlog
-from msgspec.structs import replace
 
 from orchestrator.arrival import trigger
 from orchestrator.arrival.contents import Reader
@@ -160,7 +159,7 @@ class Tree:
     @property
     def _baseline(self) -> bool:
         """Whether what is found now was there before the watch began and is to be left alone."""
-        return not self.file.existing and not self.watch.baseline_at
+        return not self.file.existing and not self.watch.baseline_at and not self.scans
 
     def _take(self, batch: Batch) -> None:
         places = [digest_of(f.name, f.fingerprint) for f in batch.files]
@@ -326,10 +325,3 @@ class Tree:
             decided_at=now,
         )
         self._decided.append(keyed(arrival) if state is ArrivalState.DUE else arrival)
-
-    def baseline(self) -> Watch | None:
-        """The watch as it is to be stored when its first whole scan is over; None before and after."""
-        if self.scans and not self.watch.baseline_at:
-            self.watch = replace(self.watch, baseline_at=self._now())
-            return self.watch
-        return None

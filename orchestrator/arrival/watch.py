@@ -186,8 +186,10 @@ class Watcher:
             store.decide(self._database, decided, fence=self._fence)
             tree.written(decided)
         self._unwritten[name] = []
-        if (watch := tree.baseline()) is not None:
+        if tree.scans and not tree.watch.baseline_at:
+            watch = replace(tree.watch, baseline_at=self._now())
             store.put_watch(self._database, watch, fence=self._fence)
+            tree.watch = watch
         if tree.over:
             self.stop(name)
             return False

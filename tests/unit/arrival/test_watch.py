@@ -14,8 +14,9 @@ import pytest
 from orchestrator.arrival import tree as trees
 from orchestrator.arrival import watch as loop
 from orchestrator.arrival.watch import Watcher
-from orchestrator.errors import ArgumentError, Denied, SettingsError, Unavailable
+from orchestrator.errors import ArgumentError, Denied, SettingsError, Stale, Unavailable
 from orchestrator.store import arrivals as store
+from orchestrator.store import leases
 from orchestrator.store.arrivals import Arrival
 from orchestrator.store.database import Database
 from orchestrator.store.schema import metadata
@@ -383,6 +384,45 @@ def test_a_service_that_is_away_is_waited_for(bench: Bench) -> None:
     bench.service.fail = None
     bench.settle(40.0)
     assert bench.states() == {"x.h5": "run"}
+
+
+@pytest.mark.parametrize("what", ["decide", "started", "put_watch", "due"])
+def test_a_store_that_fails_for_a_while_loses_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    put(bench.place / "w/old.h5")
+    tree = bench.watch(rules="existing = false\n" + RULES)
+    if what != "put_watch":
+        bench.settle()
+
+    def fail(*_: object, **__: object) -> None:
+        raise Unavailable("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, what, fail)
+        bench.settle()
+        if what != "put_watch":  # else it would be there before the watch begins
+            put(tree / "x.h5")
+            (tree / "link").symlink_to("x.h5")
+        bench.settle()
+    put(tree / "y.h5")
+    bench.settle(40.0)
+    expected = {"old.h5": "ignored", "y.h5": "run"}
+    assert bench.states() == expected | ({"x.h5": "run", "link": "ignored"} if what != "put_watch" else {})
+    assert len(bench.service.runs) == len(bench.states()) // 2
+
+
+def test_one_whose_lease_was_taken_over_stops(bench: Bench) -> None:
+    tree = bench.watch()
+    old = leases.acquire(bench.database, "engine", "a", lease_s=100.0)
+    bench.watcher._fence = old
+    put(tree / "a.h5")
+    bench.settle()
+    assert old is not None
+    leases.release(bench.database, old)
+    leases.acquire(bench.database, "engine", "b", lease_s=100.0)
+    put(tree / "b.h5")
+    with pytest.raises(Stale):
+        bench.settle()
+    assert bench.states() == {"a.h5": "run"}
 
 
 def test_a_run_that_cannot_be_begun_is_said_and_can_be_released(bench: Bench) -> None:
