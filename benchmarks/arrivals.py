@@ -130,6 +130,7 @@ def latency(watcher: Watcher, service: Service, tree: Path, sqlite: bool) -> Non
     finally:
         over.set()
         thread.join()
+    shutil.rmtree(tree / "late")
     took = sorted(service.begun_at[name] - at for name, at in closed_at.items())
     print(f"  closed to run begun: p50 {took[LATE // 2]:.2f} s, p99 {took[LATE * 99 // 100]:.2f} s (aims 0.5 and 2 s)")
 

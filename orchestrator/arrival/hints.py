@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import structlog
 
@@ -34,6 +34,7 @@ class Hints:
         self.why_not = f"{kind or 'the file system'} is written by other machines unseen" * mounts.is_network(kind)
         self._lock = threading.Lock()
         self._names: set[str] = set()
+        self._given: Sequence[tuple[int, str]] = ()
         self._folders: frozenset[str] = frozenset({""})
         self._over = threading.Event()
         self.heard = threading.Event()  # set when there are hints
@@ -49,8 +50,11 @@ class Hints:
             self.heard.clear()
         return sorted(names)
 
-    def follow(self, folders: Iterable[tuple[int, str]]) -> None:
+    def follow(self, folders: Sequence[tuple[int, str]]) -> None:
         """Follow those of these (time of change, name) that changed last, and the root."""
+        if folders is self._given:
+            return
+        self._given = folders
         newest = [name for _, name in sorted(folders, reverse=True)[:MOST_FOLDERS]]
         self._folders = frozenset({"", *(name for name in newest if _is_text(name))})
 

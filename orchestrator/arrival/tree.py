@@ -26,6 +26,7 @@ from orchestrator.errors import InputError, SettingsError
 from orchestrator.store.arrivals import BEFORE, Arrival, ArrivalState, Watch, digest_of, keyed
 
 MOST_WAITING = 50_000
+FOLLOWED = 1000  # folders, about
 HINTED = 5  # batches of a folder that a hint names; the next scan finds the rest
 STEP_S = 0.25  # after so long a step ends, so that other trees have theirs
 DECISIONS = 2000  # that one step hands over, about
@@ -83,7 +84,7 @@ class Tree:
         self._scan: Iterator[Batch] | None = None
         self._begun_s, self._next_scan, self._first = 0.0, 0.0, clock()
         self._troubles: dict[str, str] = {}
-        self.folders: list[tuple[int, str]] = []  # of the last scan those that changed last; see `hints`
+        self.folders: list[tuple[int, str]] = []  # those that changed last; see `hints`
         self._folders: list[tuple[int, str]] = []
 
     @property
@@ -145,7 +146,7 @@ class Tree:
         batch = next(scan, None)
         if batch is not None:
             self._take(batch)
-            self._folders = heapq.nlargest(1000, self._folders + batch.folders)
+            self._folders = heapq.nlargest(FOLLOWED, self._folders + batch.folders)
             self._troubles |= {t.name: t.reason for t in batch.troubles[: 1000 - len(self._troubles)]}
             return
         self._scan = None
@@ -179,6 +180,8 @@ class Tree:
         else:
             for batch in itertools.islice(self.root.scan(name), HINTED):
                 self._take(batch)
+                newest = {folder: at for at, folder in [*self.folders, *batch.folders]}
+                self.folders = heapq.nlargest(FOLLOWED, ((at, folder) for folder, at in newest.items()))
 
     def _meet(self, found: Found, place: bytes) -> None:
         waiting = self._waiting.get(place)

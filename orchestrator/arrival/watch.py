@@ -71,7 +71,6 @@ class Watcher:
         self._aside = ThreadPoolExecutor(2, "checksum")
         self.trees: dict[str, Tree] = {}
         self._hints: dict[str, Hints] = {}
-        self._followed: dict[str, int] = {}
         self._unwritten: dict[str, list[Arrival]] = {}
         self._last = ""  # experiment that had its turn first
         self._silent_until, self._silence_s = 0.0, 0.0
@@ -177,9 +176,8 @@ class Watcher:
     def _tree(self, name: str, tree: Tree) -> bool:
         if not self._unwritten.get(name):
             hints = self._hints.get(name)
-            if hints is not None and self._followed.get(name) != tree.scans:
+            if hints is not None:
                 hints.follow(tree.folders)
-                self._followed[name] = tree.scans
             self._unwritten[name] = tree.step(hints.take() if hints is not None and tree.scans else ())
         decided = self._unwritten[name]
         if decided:
