@@ -209,3 +209,52 @@ dead_letters = Table(
     Column("doc", Text, nullable=False),
     Index("ix_dead_letters_at", "at"),
 )
+
+# Directories that are watched. `directory`: its path in bytes; `doc`: its rules, and what the root was at first.
+watches = Table(
+    "watches",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("experiment", Text, nullable=False),
+    Column("directory", LargeBinary, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("baseline_at", Float, nullable=False),  # when its first whole scan was over; 0: not yet
+    Column("stopped_at", Float, nullable=False),  # 0: it is watched
+    Column("doc", Text, nullable=False),
+)
+
+# What was seen in them. A file that is changed or renamed is another row: `place` is a digest of name and fingerprint.
+# The two keys make a second run impossible: of the same file (device, inode, size, mtime) or of the same content, with
+# the same workflow version in the same experiment. They are null for whatever does not run.
+arrivals = Table(
+    "arrivals",
+    metadata,
+    Column("id", Number, primary_key=True, autoincrement=True),
+    Column("watch", String(128), nullable=False),
+    Column("place", LargeBinary(16), nullable=False),
+    Column("experiment", Text, nullable=False),
+    Column("name", LargeBinary, nullable=False),  # relative to the directory, in bytes
+    Column("fingerprint", String(96), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("workflow", Text, nullable=False),  # with its version
+    Column("run_key", String(64), nullable=True),
+    Column("content_key", String(64), nullable=True),
+    Column("same_as", String(64), nullable=True),  # of a duplicate: the key of the run that it needs none because of
+    Column("run_id", RunId, nullable=False),
+    Column("seen_at", Float, nullable=False),
+    Column("decided_at", Float, nullable=False),
+    Column("doc", Text, nullable=False),  # arguments and checksum
+    UniqueConstraint("watch", "place"),
+    UniqueConstraint("run_key"),
+    UniqueConstraint("content_key"),
+    Index(
+        "ix_arrivals_same_as",
+        "same_as",
+        sqlite_where=text("same_as IS NOT NULL"),
+        postgresql_where=text("same_as IS NOT NULL"),
+    ),
+    Index("ix_arrivals_state_experiment_id", "state", "experiment", "id"),
+)

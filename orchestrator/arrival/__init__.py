@@ -1,0 +1,1 @@
+"""Files that appear: found, judged whole or not, new or not, and handed on as runs."""

@@ -1,0 +1,152 @@
+"""The process that opens HDF5 files which may be half-written or hostile, so that the watcher need not.
+
+It is handed open files over a socket and answers with what is in them. It follows no link to another file, reads only
+small values, and never the data: a file of 1 kB can claim 80 TB.
+
+    python -m orchestrator.arrival.hdf5_reader SOCKET
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import socket
+import sys
+from typing import Any
+
+MEMORY = 4 << 30
+SMALL = 4096  # bytes of a value
+MOST_LINKS = 100_000
+MOST_SOFT = 16
+
+
+def look(path: str, ask: dict[str, Any]) -> dict[str, Any]:
+    """Answer about a file: `values` and `shapes` by path, the outside `links` of a group, the NXentry groups."""
+    import h5py
+
+    said: dict[str, Any] = {"writing": False, "broken": ""}
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        try:  # marked as open for writing: its writer is at work, or it died
+            file = h5py.File(path, "r", swmr=True, locking=False)
+            said["writing"] = True
+        except OSError:
+            return said | {"broken": " ".join(str(error).split())[:300]}
+    with file:
+        said["values"] = {name: _value(file, name) for name in ask.get("values", ())}
+        said["shapes"] = {name: _shape(file, name) for name in ask.get("shapes", ())}
+        said["links"] = _links(file, ask["links"]) if ask.get("links") else None
+        said["entries"] = _entries(file) if ask.get("entries") else None
+    return said
+
+
+def _node(file: Any, path: str, soft: int = 0) -> Any:
+    """What is at that path in this very file; None when there is nothing."""
+    import h5py
+
+    node = file
+    parts = [p for p in path.split("/") if p]
+    for at, part in enumerate(parts):
+        if not isinstance(node, h5py.Group):
+            return None
+        link = node.get(part, getlink=True)
+        if isinstance(link, h5py.SoftLink):
+            if soft >= MOST_SOFT:
+                return None
+            base = "" if link.path.startswith("/") else node.name
+            return _node(file, "/".join([base, link.path, *parts[at + 1 :]]), soft + 1)
+        if link is None or isinstance(link, h5py.ExternalLink):
+            return None
+        node = node.get(part)
+    return node
+
+
+def _value(file: Any, name: str) -> Any:
+    import h5py
+
+    path, _, attribute = name.partition("@")
+    node = _node(file, path)
+    if node is None:
+        return None
+    if attribute:
+        if attribute not in node.attrs:
+            return None
+        space = node.attrs.get_id(attribute)
+        return _plain(node.attrs[attribute]) if space.get_storage_size() <= SMALL else None
+    if not isinstance(node, h5py.Dataset) or node.is_virtual or node.external or node.shape is None:
+        return None
+    return _plain(node[()]) if math.prod(node.shape) * max(node.dtype.itemsize, 1) <= SMALL else None
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return _plain(value[0]) if len(value) == 1 else [_plain(v) for v in value]
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "surrogateescape")
+    return value[:SMALL] if isinstance(value, str) else value if isinstance(value, int | float | bool) else str(value)
+
+
+def _shape(file: Any, name: str) -> dict[str, Any] | None:
+    """Its shape, and whether every part of it was written."""
+    import h5py
+
+    node = _node(file, name)
+    if not isinstance(node, h5py.Dataset) or node.shape is None:
+        return None
+    if node.is_virtual or node.external:
+        written = True  # its data are elsewhere, where this file cannot say
+    elif node.chunks:
+        all_chunks = math.prod(-(-n // c) for n, c in zip(node.shape, node.chunks, strict=True))
+        written = node.id.get_num_chunks() >= all_chunks
+    else:
+        written = not math.prod(node.shape) or node.id.get_storage_size() > 0
+    return {"shape": list(node.shape), "written": bool(written)}
+
+
+def _links(file: Any, path: str) -> list[str] | None:
+    """The files that a group's links lead to, as a master file names its parts."""
+    import h5py
+
+    node = _node(file, path)
+    if not isinstance(node, h5py.Group):
+        return None
+    links = (node.get(name, getlink=True) for name in list(node)[:MOST_LINKS])
+    return sorted({link.filename for link in links if isinstance(link, h5py.ExternalLink)})
+
+
+def _entries(file: Any) -> dict[str, str]:
+    """The NXentry groups at the root with their `end_time`, empty when there is none."""
+    import h5py
+
+    found = {}
+    for name in list(file)[:100]:
+        node = _node(file, name)
+        if isinstance(node, h5py.Group) and _value(file, f"{name}@NX_class") == "NXentry":
+            found[name] = str(_value(file, f"{name}/end_time") or "")
+    return found
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with socket.socket(fileno=int(sys.argv[1])) as link:
+        while True:
+            text, handles, _, _ = socket.recv_fds(link, 1 << 20, 1)
+            if not text:
+                return
+            try:
+                answer = look(f"/proc/self/fd/{handles[0]}", json.loads(text))
+            except Exception as error:  # noqa: BLE001 - whatever a broken file does to the library
+                answer = {"broken": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            for handle in handles:
+                os.close(handle)
+            link.sendall(json.dumps(answer).encode())
+
+
+if __name__ == "__main__":
+    main()

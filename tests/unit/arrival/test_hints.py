@@ -1,0 +1,146 @@
+"""Hints make the watcher quick, and whatever is wrong with them it only makes it slower."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.arrival import mounts
+from orchestrator.arrival.hints import Hints
+from orchestrator.arrival.watch import Watcher
+from orchestrator.store import arrivals as store
+from orchestrator.store.arrivals import Arrival
+from orchestrator.store.database import Database
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    place = tmp_path / "tree"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def hints(tree: Path) -> Iterator[Hints]:
+    made = Hints(str(tree))
+    if made.why_not:
+        pytest.skip(made.why_not)
+    yield made
+    made.close()
+
+
+def heard(hints: Hints, name: str, make: Callable[[int], object], limit_s: float = 20.0) -> bool:
+    """Whether something made again and again is heard of."""
+    end = time.monotonic() + limit_s
+    for number in range(10_000):
+        make(number)
+        time.sleep(0.05)
+        if name in hints.take():
+            return True
+        if time.monotonic() > end:
+            return False
+    return False
+
+
+def test_what_happens_in_followed_folders_is_heard(tree: Path, hints: Hints) -> None:
+    assert heard(hints, "x", lambda n: (tree / "x").write_text(str(n)))
+    (tree / "new/deep").mkdir(parents=True)
+    hints.follow([(5, "new/deep"), (4, "gone")])
+    assert heard(hints, "new/deep/y", lambda n: (tree / "new/deep/y").write_text(str(n)))
+
+
+def test_a_folder_that_was_made_again_is_followed_again(
+    tree: Path, hints: Hints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.arrival.hints.REFRESH_S", 0.5)
+    (tree / "d").mkdir()
+    hints.follow([(5, "d")])
+    assert heard(hints, "d/x", lambda n: (tree / "d/x").write_text(str(n)))
+    (tree / "d").rename(tree / "old")
+    (tree / "d").mkdir()
+    assert heard(hints, "d/y", lambda n: (tree / "d/y").write_text(str(n)), limit_s=50.0)
+
+
+def test_a_name_that_is_not_utf8_does_not_end_them(tree: Path, hints: Hints) -> None:
+    assert heard(hints, "x", lambda n: (tree / "x").write_text(str(n)))
+    bad = os.fsencode(tree) + b"/\xff"
+    for _ in range(5):
+        with open(bad, "wb"):
+            pass
+        time.sleep(0.05)
+    os.mkdir(os.fsencode(tree) + b"/\xfe")
+    hints.follow([(5, os.fsdecode(b"\xfe"))])
+    assert heard(hints, "y", lambda n: (tree / "y").write_text(str(n)))
+
+
+def test_a_link_does_not_lead_them_out(tree: Path, hints: Hints, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tree / "link").symlink_to(tmp_path / "outside")
+    hints.follow([(5, "link"), (4, "")])
+
+    def both(number: int) -> None:
+        (tmp_path / "outside/secret").write_text(str(number))
+        (tree / "x").write_text(str(number))
+
+    names = set()
+    end = time.monotonic() + 20.0
+    while "x" not in names and time.monotonic() < end:
+        both(0)
+        time.sleep(0.05)
+        names |= set(hints.take())
+    assert "x" in names
+    assert not any("secret" in name for name in names)
+
+
+def test_on_a_network_file_system_there_are_none_and_it_says_so(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "kind", lambda path: "nfs4")
+    hints = Hints(str(tree))
+    assert hints.why_not == "nfs4 is written by other machines unseen"
+    assert hints.take() == []
+    hints.close()
+
+
+def test_a_closed_file_runs_at_once_and_fresh_nested_folders_lose_nothing(tree: Path, tmp_path: Path) -> None:
+    """The real loop with real time, while files appear in folders that were made just before."""
+    begun: dict[str, float] = {}
+    made: dict[str, float] = {}
+
+    class Runs:
+        def begin(self, arrival: Arrival) -> str:
+            begun[arrival.name] = time.monotonic()
+            return "run"
+
+        def begun(self, run_key: str) -> str:
+            return ""
+
+    rules = f'directory = "{tree}"\nexperiment = "e"\nworkflow = "w"\n'
+    with Database(f"sqlite:///{tmp_path}/x.db") as database:
+        database.upgrade()
+        with Watcher(database, Runs()) as watcher:
+            watcher.add("w", rules)
+            over = threading.Event()
+            thread = threading.Thread(target=watcher.run, args=(over,))
+            thread.start()
+            try:
+                for number in range(300):
+                    folder = tree / f"{number % 20}" / f"{number // 3}"
+                    folder.mkdir(parents=True, exist_ok=True)
+                    (folder / f"{number}.h5").write_text(str(number))
+                    made[str((folder / f"{number}.h5").relative_to(tree))] = time.monotonic()
+                    time.sleep(0.005)
+                end = time.monotonic() + 30.0
+                while len(begun) < 300 and time.monotonic() < end:
+                    time.sleep(0.05)
+            finally:
+                over.set()
+                thread.join()
+        assert begun.keys() == made.keys()
+        assert store.counts(database) == {store.ArrivalState.RUN: 300}
+        took = sorted(begun[name] - made[name] for name in made)
+        print(f"median {took[150]:.2f} s, p99 {took[297]:.2f} s")
+        assert took[150] < 5.0
