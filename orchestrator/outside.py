@@ -31,6 +31,8 @@ EFFECTS: dict[str, str] = {
     "job.cancel": "the end of a batch job: asked again as long as the scheduler has it",
     "block.submit": "a pilot's job: found by its prefix, ended when no agent takes it over within its lease",
     "block.cancel": "the end of a pilot's job: the same",
+    "transfer.run": "a copying program: dies with us; its pieces are found again by their checksums",
+    "transfer.note": "what is to be copied, and how it ended: by rename; without one nothing has begun",
     "file.publish": "a file under its final name: by rename of what has been verified",
 }
 POINTS = tuple(f"{name}:{when}" for name in EFFECTS for when in ("before", "after"))

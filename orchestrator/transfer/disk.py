@@ -85,6 +85,14 @@ def make_folder(folder: str) -> None:
         sync_folder(os.path.dirname(each))
 
 
+def sync_file(path: str) -> None:
+    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def sync_folder(folder: str) -> None:
     out = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

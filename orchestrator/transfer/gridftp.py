@@ -1,0 +1,367 @@
+"""Copies from, to and between GridFTP servers: whole and verified under the final name, or not there at all.
+
+`globus-url-copy` moves the bytes, in pieces, to a `.part` name that carries the token. As pieces arrive their checksums
+are compared at both ends, beside the copying of the next ones; a piece that differs is moved again. So what an
+interrupted copy has left is neither trusted nor lost: its pieces are compared, and what agrees is not moved again,
+whichever process goes on. Then the source is looked at once more, and the name is given by rename.
+
+A tree that is not there yet appears at once, as with `local`; into a tree that is there, file by file, when all have
+arrived. Permissions are not carried, and no server can be asked to bring a file to its disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.errors import BeamwayError, nearest
+from orchestrator.transfer import local, url_copy
+from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, TransferReport
+from orchestrator.transfer.ends import End, Listing, LocalEnd
+from orchestrator.transfer.gridftp_errors import GridftpDown
+from orchestrator.transfer.gridftp_server import ServerEnd, address, is_address
+from orchestrator.transfer.pieces import Piece, Sums, cut
+from orchestrator.transfer.survey import tree_digest
+
+OPTIONS = {"streams": 4, "concurrency": 4, "silence_s": 120, "timeout_s": 0, "retries": 5}
+SLOWEST_BYTES_PER_S = 1e6  # below it a copy has hung, unless `timeout_s` says otherwise
+START_S = 600.0
+PAUSE_S = 1.0  # before the first attempt to go on; doubled each time
+
+
+def copy(
+    source: str,
+    destination: str,
+    *,
+    token: str,
+    checks: Sequence[str] | str = ("checksum",),
+    options: Mapping[str, Any] | None = None,
+    progress: local.Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> TransferReport:
+    """Copy a file or a tree; at least one of the two is an address (`ftp://`, `gsiftp://`).
+
+    A file goes *into* a destination that is a folder or ends in `/`. Called again with the same token it goes on where
+    it was. `InputError`: the source is at fault; `TransferError`: the rest, with its failure class.
+    """
+    begun = time.monotonic()
+    checks = (checks,) if isinstance(checks, str) else checks
+    for check in checks:
+        if check not in local.CHECKS:
+            raise TransferRefused(f"There is no transfer check {check!r}.{nearest(check, local.CHECKS)}")
+    chosen = _chosen(options or {})
+    origin, from_path = _end(source)
+    target, to_path = _end(destination)
+    sums: Sums | None = None
+    try:
+        listed = origin.listing(from_path)
+        job = _Job(origin, target, listed, chosen, token, progress, cancelled or (lambda: False))
+        job.aim(to_path)
+        if "checksum" in checks:
+            job.sums = sums = Sums(origin, target)
+        job.carry_out()
+    finally:
+        if sums is not None:
+            sums.close()
+        origin.close()
+        target.close()
+    return TransferReport(
+        destination=target.shown(job.final),
+        files=len(listed.files),
+        bytes=listed.bytes,
+        skipped=len(job.skipped),
+        skipped_bytes=sum(listed.files[name].size for name in job.skipped),
+        seconds=time.monotonic() - begun,
+        checksum=job.checksum(),
+    )
+
+
+def _chosen(options: Mapping[str, Any]) -> dict[str, float]:
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise TransferRefused(f"GridFTP has no option {name!r}.{nearest(name, OPTIONS)}")
+        if not isinstance(value, int | float) or value < (name in ("streams", "concurrency", "silence_s")):
+            raise TransferRefused(f"The option {name!r} of GridFTP is a number, and not {value!r}.")
+    return {**OPTIONS, **options}
+
+
+def _end(place: str) -> tuple[End, str]:
+    if is_address(place):
+        found = address(place)
+        return ServerEnd(found), found.path
+    if not place or "\0" in place:
+        raise TransferRefused(f"'{place}' is not a path.")
+    return LocalEnd(), os.path.abspath(place) + ("/" if place.endswith("/") else "")
+
+
+@dataclass
+class _Job:
+    """One copy on its way."""
+
+    origin: End
+    target: End
+    listed: Listing
+    options: dict[str, float]
+    token: str
+    progress: local.Progress | None
+    cancelled: Callable[[], bool]
+    sums: Sums | None = None
+    final: str = ""  # the file itself, or the top of the tree
+    fresh: bool = True  # nothing stands under the final name of a tree: it is renamed as a whole
+    skipped: set[str] = field(default_factory=set)
+    _done: int = 0
+    _shown: int = -1
+
+    # ---- before it
+
+    def aim(self, path: str) -> None:
+        """Choose the final name and refuse what cannot be."""
+        listed, target = self.listed, self.target
+        into, path = path.endswith("/"), path.rstrip("/") or "/"
+        found = target.entry(path)
+        if not listed.is_tree and (into or (found is not None and found.is_folder)):
+            path = os.path.join(path, os.path.basename(listed.root))
+            found = target.entry(path)
+        self.final, self.fresh = path, found is None
+        if found is not None and found.is_folder != listed.is_tree:
+            this, that = ("directory", "file") if found.is_folder else ("file", "directory")
+            raise TransferRefused(f"The destination '{target.shown(path)}' is a {this} and the source a {that}.")
+        root = listed.root.rstrip("/") or "/"
+        if self.origin.place == target.place:
+            if path == root:
+                raise TransferRefused(f"The source and the destination are both '{target.shown(path)}'.")
+            if listed.is_tree and os.path.commonpath((path, root)) in (path, root):
+                raise TransferRefused(f"Of '{self.origin.shown(root)}' and '{target.shown(path)}' one is in the other.")
+        for name in listed.files:  # a name that cannot be carried is told before the first byte
+            self.origin.url(_below(root, name))
+            target.url(self._staged(name))
+        needed = listed.bytes + max(local.MARGIN_BYTES, listed.bytes // 100)
+        free = target.free(path)
+        if free is not None and free < needed:
+            sentence = f"The disk of '{path}' has {free:,} bytes free and the copy needs {needed:,}."
+            raise TransferError(sentence, "Free some space there.")
+
+    @property
+    def _whole(self) -> bool:
+        return self.listed.is_tree and self.fresh
+
+    def _staged(self, name: str) -> str:
+        """Where a file is before it has its final name."""
+        if self._whole:
+            return _below(part_of(self.final, self.token), name)
+        return part_of(_below(self.final, name), self.token)
+
+    # ---- the copy
+
+    def carry_out(self) -> None:
+        try:
+            self._make_folders()
+            todo = [piece for name, entry in self.listed.files.items() for piece in cut(name, entry.size)]
+            if not self._whole:
+                todo = self._without_identical(todo)
+            self._bring(todo)
+            self._check_unchanged()
+            self._publish()
+        except GridftpDown:
+            raise  # what has arrived is kept for whoever goes on
+        except BaseException:
+            self._clear()
+            raise
+
+    def _make_folders(self) -> None:
+        top = part_of(self.final, self.token) if self._whole else self.final
+        self.target.make_folder(top if self.listed.is_tree else os.path.dirname(self.final))
+        for name in self.listed.folders:
+            self.target.make_folder(_below(top, name))
+
+    def _without_identical(self, pieces: list[Piece]) -> list[Piece]:
+        """Leave out the files that stand under their final name already, with the very bytes of the source."""
+        if self.sums is None:
+            return pieces
+        sizes = {
+            name: found.size for name in self.listed.files if (found := self.target.entry(_below(self.final, name)))
+        }
+        same = {name for name, size in sizes.items() if size == self.listed.files[name].size}
+        asked = [piece for piece in pieces if piece.name in same]
+        differ = {piece.name for piece in asked if not self._agree(piece, _below(self.final, piece.name))}
+        self.skipped = same - differ
+        self._done = sum(self.listed.files[name].size for name in self.skipped)
+        return [piece for piece in pieces if piece.name not in self.skipped]
+
+    def _agree(self, piece: Piece, path: str) -> bool:
+        self._look()
+        assert self.sums is not None
+        return self.sums.agree(piece, _below(self.listed.root, piece.name), path, self._look)
+
+    def _bring(self, todo: list[Piece]) -> None:
+        """Move pieces until all are there and agree."""
+        differed: Counter[Piece] = Counter()
+        failures = 0
+        while todo:
+            before = len(todo)
+            trouble: BaseException | None = None
+            try:
+                todo = self._without_arrived(todo)
+                if todo:
+                    trouble, todo = self._move(todo)
+            except GridftpDown as error:
+                trouble = error
+            self._look()
+            if trouble is None:
+                differed.update(todo)
+                if worst := next((piece for piece in todo if differed[piece] > 1), None):
+                    place = self.target.shown(_below(self.final, worst.name))
+                    raise TransferError(f"The copy '{place}' has another checksum than its source, twice.")
+                continue
+            failures = failures + 1 if len(todo) == before else 1
+            if not isinstance(trouble, GridftpDown) or failures > self.options["retries"]:
+                raise trouble
+            over = time.monotonic() + PAUSE_S * 2 ** (failures - 1)
+            while time.monotonic() < over:
+                self._look()
+                time.sleep(url_copy.LOOK_S)
+
+    def _without_arrived(self, todo: list[Piece]) -> list[Piece]:
+        """Leave out what an earlier, interrupted copy has brought."""
+        left = []
+        sizes: dict[str, int] = {}
+        for piece in todo:
+            path = self._staged(piece.name)
+            if path not in sizes:
+                found = self.target.entry(path)
+                sizes[path] = found.size if found else -1
+                if found and found.size > self.listed.files[piece.name].size:
+                    self.target.remove(path)
+                    sizes[path] = -1
+            if self.sums is None or piece.end > sizes[path] or not self._agree(piece, path):
+                left.append(piece)
+        self._done = self.listed.bytes - sum(piece.length for piece in left)
+        return left
+
+    def _move(self, todo: list[Piece]) -> tuple[BaseException | None, list[Piece]]:
+        """One start of the program: what went wrong, and what has not arrived."""
+        root = self.listed.root
+        moves = [
+            url_copy.Move(
+                self.origin.url(_below(root, piece.name)),
+                self.target.url(self._staged(piece.name)),
+                piece.offset,
+                -1 if piece.length == self.listed.files[piece.name].size else piece.length,
+            )
+            for piece in todo
+        ]
+        side_by_side = int(min(self.options["concurrency"], len(self.listed.files)))
+        timeout_s = self.options["timeout_s"] or START_S + self.listed.bytes / SLOWEST_BYTES_PER_S
+        pace = url_copy.Pace(
+            streams=int(self.options["streams"]),
+            side_by_side=side_by_side,
+            silence_s=self.options["silence_s"],
+            deadline=time.monotonic() + timeout_s,
+        )
+        base, over = self._done, 0
+
+        def begun(number: int) -> None:
+            nonlocal base, over
+            while over <= min(number - side_by_side, len(todo) - 1):
+                base += todo[over].length
+                if self.sums is not None and side_by_side == 1:
+                    self.sums.ask(todo[over], _below(root, todo[over].name), self._staged(todo[over].name))
+                over += 1
+            self._show(base)
+
+        if self.sums is not None:
+            for piece in todo:
+                self.sums.ask_source(piece, _below(root, piece.name))
+        trouble = url_copy.run(
+            moves, pace, begun=begun, moved=lambda more: self._show(base + more), cancelled=self.cancelled
+        )
+        if self.sums is None:
+            return trouble, [] if trouble is None else todo
+        checked = todo if trouble is None else todo[:over] if side_by_side == 1 else []
+        agreeing = {piece for piece in checked if self._agree(piece, self._staged(piece.name))}
+        return trouble, [piece for piece in todo if piece not in agreeing]
+
+    # ---- the end
+
+    def _check_unchanged(self) -> None:
+        now = None
+        with suppress(BeamwayError):
+            now = self.origin.listing(self.listed.root)
+        if now != self.listed:
+            place = self.origin.shown(self.listed.root)
+            raise TransferError(f"The source '{place}' changed while it was copied.", "It may still be being written.")
+
+    def _publish(self) -> None:
+        moved = [name for name in self.listed.files if name not in self.skipped]
+        for name in moved:
+            staged = self._staged(name)
+            found = self.target.entry(staged)
+            if found is None or found.size != self.listed.files[name].size:
+                place = self.target.shown(_below(self.final, name))
+                raise TransferError(f"The copy '{place}' is not as long as its source.")
+            self.target.keep(staged, ())
+        self._look()
+        if self._whole:
+            part = part_of(self.final, self.token)
+            self._remove_strangers(part)
+            self.target.keep("", [_below(part, name) for name in ("", *self.listed.folders)])
+            self.target.publish(part, self.final)
+        else:
+            for name in moved:
+                self.target.publish(self._staged(name), _below(self.final, name))
+        self._show(self.listed.bytes)
+
+    def _remove_strangers(self, part: str) -> None:
+        """What an earlier, interrupted copy left and the source holds no more."""
+        there = self.target.listing(part)
+        for name in {*there.files, *there.folders} - {*self.listed.files, *self.listed.folders}:
+            self.target.remove(_below(part, name))
+
+    def _clear(self) -> None:
+        with suppress(BeamwayError, OSError):
+            if self._whole:
+                self.target.remove(part_of(self.final, self.token))
+            else:
+                for name in self.listed.files:
+                    self.target.remove(self._staged(name))
+
+    def _look(self) -> None:
+        if self.cancelled():
+            raise TransferCancelled(f"The copy of '{self.origin.shown(self.listed.root)}' was cancelled.")
+
+    def _show(self, done: int) -> None:
+        if self.progress and done > self._shown:
+            self._shown = min(done, self.listed.bytes)
+            self.progress(self._shown, self.listed.bytes)
+
+    def checksum(self) -> str:
+        if self.sums is None:
+            return ""
+        digests = {name: self.sums.of_file(cut(name, entry.size)) for name, entry in self.listed.files.items()}
+        kind = self.sums.kind.lower()
+        largest = max(self.listed.files.items(), key=lambda item: item[1].size)
+        pieces = cut(largest[0], largest[1].size)
+        label = kind if len(pieces) == 1 else f"{kind}/{pieces[0].length}"
+        if not self.listed.is_tree:
+            return f"{label}:{digests['']}"
+        return f"{label}:" + tree_digest((n, self.listed.files[n].size, digest) for n, digest in digests.items())
+
+
+def part_of(path: str, token: str) -> str:
+    """`NAME.TOKEN.part`, the token as a digest; a name that would become too long is cut."""
+    folder, name = os.path.split(path)
+    ending = f".{hashlib.sha256(token.encode()).hexdigest()[:12]}.part"
+    raw = os.fsencode(name)
+    if len(raw) + len(ending) > 255:
+        name = os.fsdecode(raw[:200]) + "~" + hashlib.sha256(raw).hexdigest()[:16]
+    return os.path.join(folder, name + ending)
+
+
+def _below(folder: str, name: str) -> str:
+    return os.path.join(folder, name) if name else folder

@@ -1,0 +1,94 @@
+"""Pieces of files, and their checksums at both ends, each end asked in a thread of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from orchestrator.transfer.base import TransferRefused
+from orchestrator.transfer.ends import End
+
+PIECE_BYTES = 64 << 20
+PIECES = 100  # of one file, at most about: each costs a few words with the servers
+LOOK_S = 0.2
+
+
+@dataclass(frozen=True)
+class Piece:
+    name: str  # of the file, relative
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+
+def cut(name: str, size: int) -> list[Piece]:
+    """The same for the same size, whoever goes on with a copy. An empty file is one empty piece."""
+    length = max(PIECE_BYTES, -(-size // PIECES))
+    return [Piece(name, offset, min(length, size - offset)) for offset in range(0, max(size, 1), length)]
+
+
+class Sums:
+    """Compares pieces. Those of the source are asked once for each copy, those of the destination each time."""
+
+    def __init__(self, origin: End, target: End) -> None:
+        common = [kind for kind in origin.sums() if kind in target.sums()]
+        if not common:
+            raise TransferRefused("The two ends have no kind of checksum in common.", "Ask for `checks: size`.")
+        self.kind = common[0]
+        self._origin, self._target = origin.again(), target.again()
+        self._of_origin = ThreadPoolExecutor(1, thread_name_prefix="sum-source")
+        self._of_target = ThreadPoolExecutor(1, thread_name_prefix="sum-target")
+        self._sources: dict[Piece, Future[str]] = {}
+        self._targets: dict[tuple[Piece, str], Future[str]] = {}
+        self._known: dict[Piece, str] = {}
+
+    def ask_source(self, piece: Piece, path: str) -> Future[str]:
+        known = self._sources.get(piece)
+        if known is None or (known.done() and known.exception() is not None):
+            known = self._sources[piece] = self._ask(self._of_origin, self._origin, piece, path)
+        return known
+
+    def ask(self, piece: Piece, source: str, target: str) -> None:
+        """Begin to compare; `agree` takes the answer."""
+        self.ask_source(piece, source)
+        self._targets[piece, target] = self._ask(self._of_target, self._target, piece, target)
+
+    def agree(self, piece: Piece, source: str, target: str, look: Callable[[], None]) -> bool:
+        """Wait for both; `look` may end the waiting by an exception."""
+        if (piece, target) not in self._targets:
+            self.ask(piece, source, target)
+        there, here = self._targets.pop((piece, target)), self.ask_source(piece, source)
+        waiting = {there, here}
+        while waiting:
+            _, waiting = wait(waiting, timeout=LOOK_S)
+            look()
+        if (digest := here.result()) == there.result():
+            self._known[piece] = digest
+            return True
+        del self._sources[piece]  # the source may have been read wrong
+        return False
+
+    def of_file(self, pieces: Sequence[Piece]) -> str:
+        """The checksum of a file of one piece; of several, the checksum of theirs, one a line."""
+        if len(pieces) == 1:
+            return self._known[pieces[0]]
+        lines = "".join(f"{self._known[piece]}\n" for piece in pieces)
+        return hashlib.new(self.kind.lower(), lines.encode(), usedforsecurity=False).hexdigest()
+
+    def close(self) -> None:
+        for end in (self._origin, self._target):
+            end.close()
+        for pool in (self._of_origin, self._of_target):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _ask(self, pool: ThreadPoolExecutor, end: End, piece: Piece, path: str) -> Future[str]:
+        if not piece.length:  # servers take a length of 0 for the whole
+            ready: Future[str] = Future()
+            ready.set_result(hashlib.new(self.kind.lower(), usedforsecurity=False).hexdigest())
+            return ready
+        return pool.submit(end.digest, path, self.kind, piece.offset, piece.length)
