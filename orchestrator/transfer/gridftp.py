@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.errors import BeamwayError, nearest
+from orchestrator.errors import BeamwayError, InputError, nearest
 from orchestrator.transfer import local, url_copy
 from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, TransferReport
 from orchestrator.transfer.ends import End, Listing, LocalEnd
@@ -56,8 +56,8 @@ def copy(
         if check not in local.CHECKS:
             raise TransferRefused(f"There is no transfer check {check!r}.{nearest(check, local.CHECKS)}")
     chosen = _chosen(options or {})
-    origin, from_path = _end(source)
-    target, to_path = _end(destination)
+    origin, from_path = _end(source, chosen["silence_s"])
+    target, to_path = _end(destination, chosen["silence_s"])
     sums: Sums | None = None
     try:
         listed = origin.listing(from_path)
@@ -91,10 +91,10 @@ def _chosen(options: Mapping[str, Any]) -> dict[str, float]:
     return {**OPTIONS, **options}
 
 
-def _end(place: str) -> tuple[End, str]:
+def _end(place: str, silence_s: float) -> tuple[End, str]:
     if is_address(place):
         found = address(place)
-        return ServerEnd(found), found.path
+        return ServerEnd(found, silence_s), found.path
     if not place or "\0" in place:
         raise TransferRefused(f"'{place}' is not a path.")
     return LocalEnd(), os.path.abspath(place) + ("/" if place.endswith("/") else "")
@@ -115,8 +115,10 @@ class _Job:
     final: str = ""  # the file itself, or the top of the tree
     fresh: bool = True  # nothing stands under the final name of a tree: it is renamed as a whole
     skipped: set[str] = field(default_factory=set)
-    _done: int = 0
+    _moved: Sequence[str] = ()  # to be published: what was not there already
+    _done: int = 0  # bytes that have arrived and agree
     _shown: int = -1
+    _renaming: bool = False
 
     # ---- before it
 
@@ -128,7 +130,7 @@ class _Job:
         if not listed.is_tree and (into or (found is not None and found.is_folder)):
             path = os.path.join(path, os.path.basename(listed.root))
             found = target.entry(path)
-        self.final, self.fresh = path, found is None
+        self.final, self.fresh, self._moved = path, found is None, tuple(listed.files)
         if found is not None and found.is_folder != listed.is_tree:
             this, that = ("directory", "file") if found.is_folder else ("file", "directory")
             raise TransferRefused(f"The destination '{target.shown(path)}' is a {this} and the source a {that}.")
@@ -151,34 +153,58 @@ class _Job:
     def _whole(self) -> bool:
         return self.listed.is_tree and self.fresh
 
+    @property
+    def _top(self) -> str:
+        """Where the tree is made."""
+        return part_of(self.final, self.token) if self._whole else self.final
+
     def _staged(self, name: str) -> str:
         """Where a file is before it has its final name."""
         if self._whole:
-            return _below(part_of(self.final, self.token), name)
+            return _below(self._top, name)
         return part_of(_below(self.final, name), self.token)
 
     # ---- the copy
 
     def carry_out(self) -> None:
+        """Again and again while the server is lost and something arrives in between."""
+        failures, arrived = 0, -1
         try:
-            self._make_folders()
-            todo = [piece for name, entry in self.listed.files.items() for piece in cut(name, entry.size)]
-            if not self._whole:
-                todo = self._without_identical(todo)
-            self._bring(todo)
-            self._check_unchanged()
-            self._publish()
+            while True:
+                try:
+                    return self._once()
+                except GridftpDown:
+                    failures = failures + 1 if self._done <= arrived else 1
+                    arrived = max(arrived, self._done)
+                    if failures > self.options["retries"]:
+                        raise
+                over = time.monotonic() + PAUSE_S * 2 ** (failures - 1)
+                while time.monotonic() < over:
+                    self._look()
+                    time.sleep(url_copy.LOOK_S)
         except GridftpDown:
             raise  # what has arrived is kept for whoever goes on
-        except BaseException:
+        except BaseException as error:
             self._clear()
+            if isinstance(error, InputError):  # it was there and right at the beginning
+                self._check_unchanged()
             raise
 
+    def _once(self) -> None:
+        if self._renaming and self.target.entry(self._top) is None and self.target.entry(self.final) is not None:
+            return  # only the answer was lost
+        self._make_folders()
+        todo = [piece for name, entry in self.listed.files.items() for piece in cut(name, entry.size)]
+        if not self._whole:
+            todo = self._without_identical(todo)
+        self._bring(todo)
+        self._check_unchanged()
+        self._publish()
+
     def _make_folders(self) -> None:
-        top = part_of(self.final, self.token) if self._whole else self.final
-        self.target.make_folder(top if self.listed.is_tree else os.path.dirname(self.final))
+        self.target.make_folder(self._top if self.listed.is_tree else os.path.dirname(self.final))
         for name in self.listed.folders:
-            self.target.make_folder(_below(top, name))
+            self.target.make_folder(_below(self._top, name))
 
     def _without_identical(self, pieces: list[Piece]) -> list[Piece]:
         """Leave out the files that stand under their final name already, with the very bytes of the source."""
@@ -190,9 +216,12 @@ class _Job:
         same = {name for name, size in sizes.items() if size == self.listed.files[name].size}
         asked = [piece for piece in pieces if piece.name in same]
         differ = {piece.name for piece in asked if not self._agree(piece, _below(self.final, piece.name))}
-        self.skipped = same - differ
-        self._done = sum(self.listed.files[name].size for name in self.skipped)
-        return [piece for piece in pieces if piece.name not in self.skipped]
+        identical = same - differ
+        if self._shown < 0:  # at the first look: later they are ours
+            self.skipped = identical
+        self._moved = [name for name in self.listed.files if name not in identical]
+        self._done = sum(self.listed.files[name].size for name in identical)
+        return [piece for piece in pieces if piece.name not in identical]
 
     def _agree(self, piece: Piece, path: str) -> bool:
         self._look()
@@ -202,33 +231,21 @@ class _Job:
     def _bring(self, todo: list[Piece]) -> None:
         """Move pieces until all are there and agree."""
         differed: Counter[Piece] = Counter()
-        failures = 0
+        todo = self._without_arrived(todo)
         while todo:
-            before = len(todo)
-            trouble: BaseException | None = None
-            try:
-                todo = self._without_arrived(todo)
-                if todo:
-                    trouble, todo = self._move(todo)
-            except GridftpDown as error:
-                trouble = error
+            trouble, todo = self._move(todo)
             self._look()
-            if trouble is None:
-                differed.update(todo)
-                if worst := next((piece for piece in todo if differed[piece] > 1), None):
-                    place = self.target.shown(_below(self.final, worst.name))
-                    raise TransferError(f"The copy '{place}' has another checksum than its source, twice.")
-                continue
-            failures = failures + 1 if len(todo) == before else 1
-            if not isinstance(trouble, GridftpDown) or failures > self.options["retries"]:
+            if trouble is not None:
                 raise trouble
-            over = time.monotonic() + PAUSE_S * 2 ** (failures - 1)
-            while time.monotonic() < over:
-                self._look()
-                time.sleep(url_copy.LOOK_S)
+            differed.update(todo)
+            if worst := next((piece for piece in todo if differed[piece] > 1), None):
+                place = self.target.shown(_below(self.final, worst.name))
+                raise TransferError(f"The copy '{place}' has another checksum than its source, twice.")
 
     def _without_arrived(self, todo: list[Piece]) -> list[Piece]:
         """Leave out what an earlier, interrupted copy has brought."""
+        if self.sums is not None:
+            self.sums.forget()
         left = []
         sizes: dict[str, int] = {}
         for piece in todo:
@@ -244,7 +261,7 @@ class _Job:
         self._done = self.listed.bytes - sum(piece.length for piece in left)
         return left
 
-    def _move(self, todo: list[Piece]) -> tuple[BaseException | None, list[Piece]]:
+    def _move(self, todo: list[Piece]) -> tuple[BeamwayError | None, list[Piece]]:
         """One start of the program: what went wrong, and what has not arrived."""
         root = self.listed.root
         moves = [
@@ -285,6 +302,7 @@ class _Job:
             return trouble, [] if trouble is None else todo
         checked = todo if trouble is None else todo[:over] if side_by_side == 1 else []
         agreeing = {piece for piece in checked if self._agree(piece, self._staged(piece.name))}
+        self._done += sum(piece.length for piece in agreeing)
         return trouble, [piece for piece in todo if piece not in agreeing]
 
     # ---- the end
@@ -298,8 +316,7 @@ class _Job:
             raise TransferError(f"The source '{place}' changed while it was copied.", "It may still be being written.")
 
     def _publish(self) -> None:
-        moved = [name for name in self.listed.files if name not in self.skipped]
-        for name in moved:
+        for name in self._moved:
             staged = self._staged(name)
             found = self.target.entry(staged)
             if found is None or found.size != self.listed.files[name].size:
@@ -308,12 +325,12 @@ class _Job:
             self.target.keep(staged, ())
         self._look()
         if self._whole:
-            part = part_of(self.final, self.token)
-            self._remove_strangers(part)
-            self.target.keep("", [_below(part, name) for name in ("", *self.listed.folders)])
-            self.target.publish(part, self.final)
+            self._remove_strangers(self._top)
+            self.target.keep("", [_below(self._top, name) for name in ("", *self.listed.folders)])
+            self._renaming = True
+            self.target.publish(self._top, self.final)
         else:
-            for name in moved:
+            for name in self._moved:
                 self.target.publish(self._staged(name), _below(self.final, name))
         self._show(self.listed.bytes)
 
@@ -326,7 +343,7 @@ class _Job:
     def _clear(self) -> None:
         with suppress(BeamwayError, OSError):
             if self._whole:
-                self.target.remove(part_of(self.final, self.token))
+                self.target.remove(self._top)
             else:
                 for name in self.listed.files:
                     self.target.remove(self._staged(name))

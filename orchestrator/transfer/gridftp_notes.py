@@ -22,6 +22,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.outside import effect
 from orchestrator.transfer import gridftp
 from orchestrator.transfer.base import TRANSFER_ENDED, TransferReport, TransferRequest, TransferState, TransferStatus
+from orchestrator.transfer.gridftp_errors import GridftpDown
 from orchestrator.transfer.local import Progress
 from orchestrator.transfer.threads import ThreadedTransfer
 
@@ -42,6 +43,7 @@ class GridftpTransfer(ThreadedTransfer):
         self._held: dict[str, int] = {}  # descriptors of the locks
         self._requests: dict[str, TransferRequest] = {}
         self._noted_at: dict[str, float] = {}
+        self._ending = False
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def submit(self, token: str, request: TransferRequest) -> TransferState:
@@ -71,9 +73,13 @@ class GridftpTransfer(ThreadedTransfer):
         return self._begin(token, latest.request)
 
     def cancel(self, token: str) -> None:
-        super().cancel(token)
-        if super().find(token) is None and self._note(token) is not None:
+        if self._note(token) is not None:
             self._path(token, "cancel").touch()
+
+    def close(self) -> None:
+        """Stop; whoever asks for a copy next goes on with it."""
+        self._ending = True
+        super().close()
 
     # ---- notes
 
@@ -90,6 +96,12 @@ class GridftpTransfer(ThreadedTransfer):
         self, token: str, request: TransferRequest, progress: Progress, cancelled: Callable[[], bool]
     ) -> TransferReport:
         mark = self._path(token, "cancel")
+
+        def stop() -> bool:
+            if cancelled() and not mark.exists():
+                raise GridftpDown("This process is ending; the copy goes on later.")
+            return mark.exists()
+
         return gridftp.copy(
             request.source,
             request.destination,
@@ -97,14 +109,16 @@ class GridftpTransfer(ThreadedTransfer):
             checks=request.checks,
             options=request.options,
             progress=progress,
-            cancelled=lambda: cancelled() or mark.exists(),
+            cancelled=stop,
         )
 
     def _set(self, token: str, **changes: object) -> None:
         super()._set(token, **changes)
         state = self._states[token]
         ended = state.status in TRANSFER_ENDED
-        if token in self._held and (ended or time.monotonic() - self._noted_at.get(token, 0.0) > NOTE_EACH_S):
+        if self._ending and state.status is not TransferStatus.DONE and not self._path(token, "cancel").exists():
+            self._give(token)  # the note says what it said: not ended
+        elif token in self._held and (ended or time.monotonic() - self._noted_at.get(token, 0.0) > NOTE_EACH_S):
             self._write(state)
             if ended:
                 self._give(token)

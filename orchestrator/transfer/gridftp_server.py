@@ -23,10 +23,10 @@ from orchestrator.transfer.ends import Entry, Listing
 from orchestrator.transfer.gridftp_errors import GridftpDown, explained
 
 PORTS = {"ftp": 21, "gsiftp": 2811}
-ANSWER_S = 60.0
+ANSWER_S = 120.0
 SLOWEST_SUM_BYTES_PER_S = 5e6
 SUMS = ("SHA256", "SHA1", "MD5", "SHA512")  # of them, what the server and Python both know
-_GONE = re.compile(r"PATH_NOT_FOUND|no such file", re.I)
+_GONE = re.compile(r"PATH_NOT_FOUND|no such file|not a directory", re.I)
 _THERE = re.compile(r"PATH_EXISTS|file exists", re.I)
 _CARRIED = re.compile(r"[ -~]*")
 
@@ -80,8 +80,9 @@ class _Refused(Exception):
 class ServerEnd:
     """Implements `ends.End`. It connects at the first word, and again when the connection was lost."""
 
-    def __init__(self, server: Address) -> None:
+    def __init__(self, server: Address, answer_s: float = ANSWER_S) -> None:
         self._address = server
+        self._answer_s = answer_s  # how long it may think about a word
         self.place = server.server
         self._control: ftplib.FTP | None = None
         self._closed = False
@@ -92,24 +93,26 @@ class ServerEnd:
         if self._closed:
             raise TransferCancelled(f"The copy at '{self.place}' was ended.")
         if self._control is None:
-            control = ftplib.FTP(encoding="latin-1", timeout=ANSWER_S)
+            control = ftplib.FTP(encoding="latin-1", timeout=self._answer_s)
             try:
                 control.connect(self._address.host, self._address.port)
                 control.login("anonymous", "beamway@")
+                if self._closed:  # meanwhile, by another thread
+                    raise EOFError
             except BaseException:
                 control.close()
                 raise
             self._control = control
         return self._control
 
-    def _said(self, *lines: str, answer_s: float = ANSWER_S) -> str:
+    def _said(self, *lines: str, more_s: float = 0.0) -> str:
         """The answer to the last of `lines`; asked once more when the connection was lost."""
         for last in (False, True):
             answer = ""
             try:
                 control = self._connected()
                 if control.sock:
-                    control.sock.settimeout(answer_s)
+                    control.sock.settimeout(self._answer_s + more_s)
                 for line in lines:
                     answer = control.sendcmd(line)
                 return answer
@@ -125,7 +128,7 @@ class ServerEnd:
         self._drop()
         if self._closed:
             raise TransferCancelled(f"The copy at '{self.place}' was ended.") from None
-        if last or isinstance(error, ConnectionRefusedError | socket.gaierror):
+        if last or isinstance(error, ConnectionRefusedError | TimeoutError | socket.gaierror):
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             sentence = f"The GridFTP server of '{self.place}' does not answer: {why or 'the connection was lost'}."
             raise GridftpDown(sentence, "It is tried again later.") from None
@@ -236,7 +239,7 @@ class ServerEnd:
     def digest(self, path: str, kind: str, offset: int, length: int) -> str:
         line = f"CKSM {kind} {offset} {length} {self._word(path)}"
         try:
-            answer = self._said(line, answer_s=ANSWER_S + length / SLOWEST_SUM_BYTES_PER_S)
+            answer = self._said(line, more_s=length / SLOWEST_SUM_BYTES_PER_S)
         except _Refused as refused:
             raise self._explained(refused, path, source=True) from None
         return answer.split()[-1].lower()
@@ -287,7 +290,7 @@ class ServerEnd:
             raise self._explained(refused, path) from None
 
     def again(self) -> ServerEnd:
-        return ServerEnd(self._address)
+        return ServerEnd(self._address, self._answer_s)
 
     def close(self) -> None:
         self._closed = True

@@ -58,6 +58,10 @@ class Sums:
         self.ask_source(piece, source)
         self._targets[piece, target] = self._ask(self._of_target, self._target, piece, target)
 
+    def forget(self) -> None:
+        """What was begun and not taken: the destination may have changed since."""
+        self._targets.clear()
+
     def agree(self, piece: Piece, source: str, target: str, look: Callable[[], None]) -> bool:
         """Wait for both; `look` may end the waiting by an exception."""
         if (piece, target) not in self._targets:
