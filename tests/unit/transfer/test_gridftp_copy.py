@@ -397,6 +397,7 @@ def test_a_corrupted_byte_is_noticed_and_only_its_piece_moved_again(
     report = copy(one.url("a"), other.url("b"))
     assert (other.root / "b").read_bytes() == source.read_bytes()
     assert (times, report.skipped) == (2, 0)
+    assert [move.offset // MB for move in moved] == [0, 1, 2, 3, 4, 3]
     times, spoilt = 0, 9
     with pytest.raises(TransferError, match="another checksum than its source, twice") as caught:
         copy(one.url("a"), other.url("c"))
