@@ -137,7 +137,8 @@ def _sources(stage: StagePlan, values: Mapping[str, str], working: str) -> tuple
     """What a transfer reads; an earlier stage may still have to write it."""
     given = stage.arguments["from"]
     paths = variables.substitute_in([given] if isinstance(given, str) else given, values)
-    return tuple(Input(p, _size(p)) for p in (os.path.join(working, path) for path in paths))
+    places = [path if "://" in path else os.path.join(working, path) for path in paths]
+    return tuple(Input(place, _size(place)) for place in places)
 
 
 def _size(path: str) -> int:

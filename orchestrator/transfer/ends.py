@@ -21,6 +21,7 @@ from orchestrator.transfer.base import TransferError
 from orchestrator.transfer.survey import survey
 
 BLOCK_BYTES = 4 << 20
+GRIDFTP_PORTS = {"ftp": 21, "gsiftp": 2811}  # by the scheme of an address
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,9 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from orchestrator.errors import BeamwayError, InputError
 from orchestrator.outside import effect
 from orchestrator.transfer.base import TransferCancelled, TransferRefused
-from orchestrator.transfer.ends import Entry, Listing
+from orchestrator.transfer.ends import GRIDFTP_PORTS, Entry, Listing
 from orchestrator.transfer.gridftp_errors import GridftpDown, explained
 
-PORTS = {"ftp": 21, "gsiftp": 2811}
 ANSWER_S = 120.0
 SLOWEST_SUM_BYTES_PER_S = 5e6
 SUMS = ("SHA256", "SHA1", "MD5", "SHA512")  # of them, what the server and Python both know
@@ -47,7 +46,7 @@ class Address:
 
 
 def is_address(text: str) -> bool:
-    return text.partition("://")[0].lower() in PORTS and "://" in text
+    return text.partition("://")[0].lower() in GRIDFTP_PORTS and "://" in text
 
 
 def address(text: str) -> Address:
@@ -70,7 +69,7 @@ def address(text: str) -> Address:
         raise TransferRefused(f"The path of '{text}' holds '..'.", "Name the place itself.")
     path = re.sub("/+", "/", path)
     scheme = parts.scheme.lower()
-    return Address(scheme, parts.hostname, port or PORTS[scheme], path)
+    return Address(scheme, parts.hostname, port or GRIDFTP_PORTS[scheme], path)
 
 
 class _Refused(Exception):
