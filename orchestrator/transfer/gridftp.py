@@ -273,7 +273,8 @@ class _Job:
             )
             for piece in todo
         ]
-        side_by_side = int(min(self.options["concurrency"], len(self.listed.files)))
+        # Not all at once, so that the first can be compared while the others move.
+        side_by_side = int(max(1, min(self.options["concurrency"], len(todo) // 4)))
         timeout_s = self.options["timeout_s"] or START_S + self.listed.bytes / SLOWEST_BYTES_PER_S
         pace = url_copy.Pace(
             streams=int(self.options["streams"]),
@@ -287,7 +288,7 @@ class _Job:
             nonlocal base, over
             while over <= min(number - side_by_side, len(todo) - 1):
                 base += todo[over].length
-                if self.sums is not None and side_by_side == 1:
+                if self.sums is not None:
                     self.sums.ask(todo[over], _below(root, todo[over].name), self._staged(todo[over].name))
                 over += 1
             self._show(base)
@@ -300,8 +301,14 @@ class _Job:
         )
         if self.sums is None:
             return trouble, [] if trouble is None else todo
-        checked = todo if trouble is None else todo[:over] if side_by_side == 1 else []
-        agreeing = {piece for piece in checked if self._agree(piece, self._staged(piece.name))}
+        checked = todo if trouble is None else todo[:over]
+        early = {*todo[:over]}  # with several at once one of them may have been on its way when it was compared
+        agreeing = {
+            piece
+            for piece in checked
+            if self._agree(piece, self._staged(piece.name))
+            or (piece in early and self._agree(piece, self._staged(piece.name)))
+        }
         self._done += sum(piece.length for piece in agreeing)
         return trouble, [piece for piece in todo if piece not in agreeing]
 

@@ -20,7 +20,7 @@ def test_stage_in_compute_stage_out(client: Client, finish: Callable[..., Run], 
         definition = workflow(
             s01={"transfer": {"from": beamline.url("scan 1.txt"), "to": "in.txt"}, "workingDir": str(tmp_path)},
             s02={"command": "rev in.txt > out.txt", "workingDir": str(tmp_path)},
-            s03={"transfer": {"from": "out.txt", "to": archive.url("$sample/")}, "workingDir": str(tmp_path)},
+            s03={"transfer": {"from": "out.txt", "to": archive.url() + "$sample/"}, "workingDir": str(tmp_path)},
         )
         run = finish(client, definition, {"sample": "glass bead"})
         assert run.status is RunStatus.DONE, run.error
