@@ -1,13 +1,13 @@
-"""A GridFTP copy of ours, verified piece by piece and published by rename, beside plain `globus-url-copy`, in this run.
+"""A GridFTP copy of ours, verified and published by rename, beside plain `globus-url-copy`, in this run.
 
-Both move the same file of random bytes between two GridFTP servers that this starts on 127.0.0.1, and from one of them to
-this host, with the same number of streams. Ours compares SHA-256 at both ends, of every byte, before it renames; the
-rival checks nothing. Each round takes both in turn; `-verify-checksum` of `globus-url-copy` itself is shown beside them.
+Both move the same file of random bytes between two GridFTP servers that this starts on 127.0.0.1, and from one of them
+to this host, with the same number of streams. Ours compares SHA-256 of every byte at both ends before it renames; the
+rival checks nothing. Each round takes both in turn, and beside them `-verify-checksum` of `globus-url-copy` itself.
 
     python benchmarks/gridftp.py [--mb 1024] [--rounds 3] [--streams 4]
 
-The physical limit here is the processor: both servers, the program and the checksums share the cores. Over a network the
-checksums are nearly free, because they are taken while the next piece moves.
+The physical limit here is the processor: both servers, the program and the checksums share the cores. Over a network
+the checksums are nearly free, because they are taken while the next piece moves.
 """
 
 from __future__ import annotations

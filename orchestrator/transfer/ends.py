@@ -72,7 +72,9 @@ class End(Protocol):
         """The kinds of checksum that it can tell."""
         ...
 
-    def digest(self, path: str, kind: str, offset: int, length: int) -> str: ...
+    def digest(self, path: str, kind: str, offset: int, length: int) -> str:
+        """Of a range of a file, in hexadecimal digits; empty when the file is not there."""
+        ...
 
     def free(self, path: str) -> int | None:
         """Bytes that may still be written there; None where it cannot be known."""
@@ -142,6 +144,8 @@ class LocalEnd:
                 while length and not self._closed and (block := file.read(min(length, BLOCK_BYTES))):
                     digest.update(block)
                     length -= len(block)
+        except FileNotFoundError:
+            return ""
         except OSError as error:
             raise TransferError(f"'{path}' cannot be read: {error.strerror}.") from error
         return digest.hexdigest()

@@ -11,7 +11,6 @@ arrived. Permissions are not carried, and no server can be asked to bring a file
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import BeamwayError, InputError, nearest
-from orchestrator.transfer import local, url_copy
+from orchestrator.transfer import disk, local, url_copy
 from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, TransferReport
 from orchestrator.transfer.ends import End, Listing, LocalEnd
 from orchestrator.transfer.gridftp_errors import GridftpDown
@@ -100,6 +99,10 @@ def _end(place: str, silence_s: float) -> tuple[End, str]:
     return LocalEnd(), os.path.abspath(place) + ("/" if place.endswith("/") else "")
 
 
+class SourceChanged(TransferError):
+    pass
+
+
 @dataclass
 class _Job:
     """One copy on its way."""
@@ -156,13 +159,13 @@ class _Job:
     @property
     def _top(self) -> str:
         """Where the tree is made."""
-        return part_of(self.final, self.token) if self._whole else self.final
+        return disk.part_of(self.final, self.token) if self._whole else self.final
 
     def _staged(self, name: str) -> str:
         """Where a file is before it has its final name."""
         if self._whole:
             return _below(self._top, name)
-        return part_of(_below(self.final, name), self.token)
+        return disk.part_of(_below(self.final, name), self.token)
 
     # ---- the copy
 
@@ -186,8 +189,14 @@ class _Job:
             raise  # what has arrived is kept for whoever goes on
         except BaseException as error:
             self._clear()
-            if isinstance(error, InputError):  # it was there and right at the beginning
-                self._check_unchanged()
+            # Whatever went wrong, the cause may be a source that is another one now.
+            if isinstance(error, TransferError | InputError) and not isinstance(error, TransferCancelled):
+                try:
+                    self._check_unchanged()
+                except SourceChanged as changed:
+                    raise changed from error
+                except BeamwayError:
+                    pass
             raise
 
     def _once(self) -> None:
@@ -315,12 +324,13 @@ class _Job:
     # ---- the end
 
     def _check_unchanged(self) -> None:
-        now = None
-        with suppress(BeamwayError):
+        try:
             now = self.origin.listing(self.listed.root)
+        except InputError:
+            now = None
         if now != self.listed:
             place = self.origin.shown(self.listed.root)
-            raise TransferError(f"The source '{place}' changed while it was copied.", "It may still be being written.")
+            raise SourceChanged(f"The source '{place}' changed while it was copied.", "It may still be being written.")
 
     def _publish(self) -> None:
         for name in self._moved:
@@ -375,16 +385,6 @@ class _Job:
         if not self.listed.is_tree:
             return f"{label}:{digests['']}"
         return f"{label}:" + tree_digest((n, self.listed.files[n].size, digest) for n, digest in digests.items())
-
-
-def part_of(path: str, token: str) -> str:
-    """`NAME.TOKEN.part`, the token as a digest; a name that would become too long is cut."""
-    folder, name = os.path.split(path)
-    ending = f".{hashlib.sha256(token.encode()).hexdigest()[:12]}.part"
-    raw = os.fsencode(name)
-    if len(raw) + len(ending) > 255:
-        name = os.fsdecode(raw[:200]) + "~" + hashlib.sha256(raw).hexdigest()[:16]
-    return os.path.join(folder, name + ending)
 
 
 def _below(folder: str, name: str) -> str:

@@ -11,7 +11,7 @@ from orchestrator.model import FailureClass
 from orchestrator.transfer.base import TransferError, TransferRefused
 
 _WHO = re.compile(
-    r"^530[ -]|login incorrect|gss[_ -]|gsi_|credential|certificate|proxy|not authoriz|authenticat", re.I | re.M
+    r"^53[0-5][ -]|login incorrect|gss[_ -]|gsi_|credential|certificate|proxy|not authoriz|authenticat", re.I | re.M
 )
 _FULL = re.compile(r"no space left|disk quota|quota exceeded|NO_SPACE", re.I)
 _FORBIDDEN = re.compile(
@@ -24,10 +24,11 @@ _UNREACHABLE = re.compile(
 )
 # Lines that only pass on what another one says.
 _NOISE = re.compile(
-    r"^(error: )?(globus_ftp_client: )?the server responded with an error|^\d{3}[ -]End\.?$|A system call failed|"
-    r"GlobusError: v=|GridFTP-Errno|Command failed|^$",
+    r"^(error: *)?(the server responded with an error)?$|^End\.?$|A system call failed|GlobusError: v=|GridFTP-Errno|"
+    r"Command failed",
     re.I,
 )
+_TAGS = re.compile(r"(^\d{3}[ -]|globus_\w+: *|GridFTP-Error-String: *|GridFTP-Reason: *)", re.I)
 
 
 class GridftpDown(TransferError):
@@ -65,9 +66,7 @@ def _paths(place: str) -> tuple[str, str]:
 
 def _clause(text: str) -> str:
     """The line that says most."""
-    lines = [line.strip() for line in text.splitlines()]
-    telling = (
-        [line for line in lines if not _NOISE.search(line)] or [line for line in lines if line] or ["no reason given"]
-    )
-    last = re.sub(r"^(\d{3}[ -])?((error|globus_\w+|GridFTP-Error-String|GridFTP-Reason): *)*", "", telling[-1])
-    return last.strip(" .:") or "no reason given"
+    lines = [_TAGS.sub("", line.strip()).strip() for line in text.splitlines()]
+    telling = [line for line in lines if not _NOISE.search(line)] or [line for line in lines if line]
+    last = telling[-1].removeprefix("error: ").strip(" .:") if telling else ""
+    return last or "no reason given"

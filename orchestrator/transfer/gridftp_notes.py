@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from orchestrator import codec
 from orchestrator.errors import Unavailable
@@ -113,8 +114,8 @@ class GridftpTransfer(ThreadedTransfer):
         )
 
     def _set(self, token: str, **changes: object) -> None:
-        super()._set(token, **changes)
-        state = self._states[token]
+        with self._lock:
+            state = replace(self._states[token], **changes)
         ended = state.status in TRANSFER_ENDED
         if self._ending and state.status is not TransferStatus.DONE and not self._path(token, "cancel").exists():
             self._give(token)  # the note says what it said: not ended
@@ -122,6 +123,7 @@ class GridftpTransfer(ThreadedTransfer):
             self._write(state)
             if ended:
                 self._give(token)
+        super()._set(token, **changes)  # last: who sees here that it has ended finds the note
 
     def _write(self, state: TransferState) -> None:
         token = state.token

@@ -1,8 +1,9 @@
 """A GridFTP server as one end of a copy, spoken to over its control channel; the bytes go by `globus-url-copy`.
 
 All it takes are words without a data connection: MLST and MLSC say what is there, CKSM the checksum of a range,
-MKD, DELE and RMD make and remove, RNFR and RNTO publish. The Globus server drops every byte that is no printable ASCII
-from what it is told, and would so write to another name: such names are refused here.
+MKD, DELE and RMD make and remove, RNFR and RNTO publish. From what it is told in clear text the Globus server drops
+every byte that is no printable ASCII, and would so write to another name: such names are refused here. By certificate
+all names pass that hold no control character.
 """
 
 from __future__ import annotations
@@ -11,23 +12,26 @@ import ftplib
 import os
 import re
 import socket
+import ssl
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from orchestrator.errors import BeamwayError, InputError
+from orchestrator.model import FailureClass
 from orchestrator.outside import effect
-from orchestrator.transfer.base import TransferCancelled, TransferRefused
+from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused
 from orchestrator.transfer.ends import GRIDFTP_PORTS, Entry, Listing
 from orchestrator.transfer.gridftp_errors import GridftpDown, explained
+from orchestrator.transfer.gsi import GsiFtp, NoCredential
 
 ANSWER_S = 120.0
 SLOWEST_SUM_BYTES_PER_S = 5e6
 SUMS = ("SHA256", "SHA1", "MD5", "SHA512")  # of them, what the server and Python both know
 _GONE = re.compile(r"PATH_NOT_FOUND|no such file|not a directory", re.I)
 _THERE = re.compile(r"PATH_EXISTS|file exists", re.I)
-_CARRIED = re.compile(r"[ -~]*")
+_CARRIED = {"ftp": re.compile(r"[ -~]*"), "gsiftp": re.compile(r"[^\x00-\x1f\x7f]*")}
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ class ServerEnd:
         if self._closed:
             raise TransferCancelled(f"The copy at '{self.place}' was ended.")
         if self._control is None:
-            control = ftplib.FTP(encoding="latin-1", timeout=self._answer_s)
+            kind = GsiFtp if self._address.scheme == "gsiftp" else ftplib.FTP
+            control = kind(encoding="latin-1", timeout=self._answer_s)
             try:
                 control.connect(self._address.host, self._address.port)
                 control.login("anonymous", "beamway@")
@@ -119,6 +124,12 @@ class ServerEnd:
                 if not str(error).startswith("421"):
                     raise _Refused(str(error)) from None
                 self._lost(error, last=last)
+            except (ssl.SSLError, NoCredential) as error:
+                self._drop()
+                why = getattr(error, "verify_message", "") or error
+                sentence = f"The GridFTP server of '{self.place}' and we do not trust each other: {why}."
+                hint = "Renew the certificate or proxy, then it goes on."
+                raise TransferError(sentence, hint, failure=FailureClass.AUTHENTICATION) from None
             except (OSError, EOFError) as error:
                 self._lost(error, last=last)
         raise AssertionError
@@ -141,10 +152,11 @@ class ServerEnd:
         return explained(str(refused), self.shown(path), source=source)
 
     def _word(self, path: str) -> str:
-        if not _CARRIED.fullmatch(path):
-            sentence = f"The name '{path}' cannot be carried by GridFTP, which drops all but printable ASCII."
+        if not _CARRIED[self._address.scheme].fullmatch(path):
+            what = "printable ASCII" if self._address.scheme == "ftp" else "what can be printed"
+            sentence = f"The name '{path}' cannot be carried by {self._address.scheme}, which carries only {what}."
             raise TransferRefused(sentence, "Rename it, or pack it into an archive.")
-        return path
+        return os.fsencode(path).decode("latin-1")  # byte for byte
 
     # ---- what is there
 
@@ -152,7 +164,8 @@ class ServerEnd:
         return self.place + path
 
     def url(self, path: str) -> str:
-        return self.place + quote(self._word(path))
+        self._word(path)
+        return self.place + quote(os.fsencode(path))
 
     def entry(self, path: str) -> Entry | None:
         try:
@@ -218,7 +231,7 @@ class ServerEnd:
                 continue
             if "/" in name or name in ("", ".", "..") or kind not in ("file", "dir"):
                 raise self._odd(folder)
-            names[name] = _entry(facts)
+            names[os.fsdecode(name.encode("latin-1"))] = _entry(facts)
         if counted not in (-1, seen):  # a name with a line break in it can look like two
             raise self._odd(folder)
         return names
@@ -240,7 +253,9 @@ class ServerEnd:
         try:
             answer = self._said(line, more_s=length / SLOWEST_SUM_BYTES_PER_S)
         except _Refused as refused:
-            raise self._explained(refused, path, source=True) from None
+            if _GONE.search(str(refused)):
+                return ""
+            raise self._explained(refused, path) from None
         return answer.split()[-1].lower()
 
     def free(self, path: str) -> int | None:

@@ -71,7 +71,7 @@ class Sums:
         while waiting:
             _, waiting = wait(waiting, timeout=LOOK_S)
             look()
-        if (digest := here.result()) == there.result():
+        if (digest := here.result()) and digest == there.result():
             self._known[piece] = digest
             return True
         del self._sources[piece]  # the source may have been read wrong
