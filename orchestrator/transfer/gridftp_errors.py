@@ -18,6 +18,7 @@ _FORBIDDEN = re.compile(
     r"path not allowed|permission denied|PERMISSION_DENIED|read-only file system|not permitted", re.I
 )
 _GONE = re.compile(r"no such file|PATH_NOT_FOUND|does not exist", re.I)
+_LONG = re.compile(r"name too long", re.I)
 _IN_THE_WAY = re.compile(r"is a directory|not a directory|file exists|PATH_EXISTS", re.I)
 _UNREACHABLE = re.compile(
     r"connection refused|no route|unable to connect|unreachable|resolv|name resol|unknown host", re.I
@@ -52,6 +53,8 @@ def explained(text: str, place: str, *, source: bool = False) -> BeamwayError:
         )
     if _FORBIDDEN.search(text):
         return TransferRefused(f"The GridFTP server refuses '{place}': {said}.", "Ask its owner for permission.")
+    if _LONG.search(text):
+        return TransferRefused(f"The name '{place}' is too long for its file system.")
     if source and _GONE.search(text):
         return InputError(f"The source '{place}' is not there.")
     if _IN_THE_WAY.search(text):

@@ -1,4 +1,4 @@
-"""Pieces of files, and their checksums at both ends, each end asked in a thread of its own."""
+"""Pieces of files, and their checksums at both ends, each end asked beside the copying."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 from orchestrator.transfer.base import TransferRefused
 from orchestrator.transfer.ends import End
@@ -13,6 +14,7 @@ from orchestrator.transfer.ends import End
 PIECE_BYTES = 64 << 20
 PIECES = 100  # of one file, at most about: each costs a few words with the servers
 LOOK_S = 0.2
+AT_ONCE = 2  # checksums at each end: one core makes 2 GB/s, less than a fast network
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,7 @@ class Sums:
         if not common:
             raise TransferRefused("The two ends have no kind of checksum in common.", "Ask for `checks: size`.")
         self.kind = common[0]
-        self._origin, self._target = origin.again(), target.again()
-        self._of_origin = ThreadPoolExecutor(1, thread_name_prefix="sum-source")
-        self._of_target = ThreadPoolExecutor(1, thread_name_prefix="sum-target")
+        self._origin, self._target = _Asked(origin), _Asked(target)
         self._sources: dict[Piece, Future[str]] = {}
         self._targets: dict[tuple[Piece, str], Future[str]] = {}
         self._known: dict[Piece, str] = {}
@@ -50,13 +50,13 @@ class Sums:
     def ask_source(self, piece: Piece, path: str) -> Future[str]:
         known = self._sources.get(piece)
         if known is None or (known.done() and known.exception() is not None):
-            known = self._sources[piece] = self._ask(self._of_origin, self._origin, piece, path)
+            known = self._sources[piece] = self._ask(self._origin, piece, path)
         return known
 
     def ask(self, piece: Piece, source: str, target: str) -> None:
         """Begin to compare; `agree` takes the answer."""
         self.ask_source(piece, source)
-        self._targets[piece, target] = self._ask(self._of_target, self._target, piece, target)
+        self._targets[piece, target] = self._ask(self._target, piece, target)
 
     def forget(self) -> None:
         """What was begun and not taken: the destination may have changed since."""
@@ -85,14 +85,35 @@ class Sums:
         return hashlib.new(self.kind.lower(), lines.encode(), usedforsecurity=False).hexdigest()
 
     def close(self) -> None:
-        for end in (self._origin, self._target):
-            end.close()
-        for pool in (self._of_origin, self._of_target):
-            pool.shutdown(wait=True, cancel_futures=True)
+        self._origin.close()
+        self._target.close()
 
-    def _ask(self, pool: ThreadPoolExecutor, end: End, piece: Piece, path: str) -> Future[str]:
+    def _ask(self, asked: _Asked, piece: Piece, path: str) -> Future[str]:
         if not piece.length:  # servers take a length of 0 for the whole
             ready: Future[str] = Future()
             ready.set_result(hashlib.new(self.kind.lower(), usedforsecurity=False).hexdigest())
             return ready
-        return pool.submit(end.digest, path, self.kind, piece.offset, piece.length)
+        return asked.pool.submit(asked.digest, path, self.kind, piece.offset, piece.length)
+
+
+class _Asked:
+    """An end with as many connections as it is asked at once."""
+
+    def __init__(self, end: End) -> None:
+        self._ends = [end.again() for _ in range(AT_ONCE)]
+        self._free: SimpleQueue[End] = SimpleQueue()
+        for each in self._ends:
+            self._free.put(each)
+        self.pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sums")
+
+    def digest(self, path: str, kind: str, offset: int, length: int) -> str:
+        end = self._free.get()
+        try:
+            return end.digest(path, kind, offset, length)
+        finally:
+            self._free.put(end)
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.close()
+        self.pool.shutdown(wait=True, cancel_futures=True)

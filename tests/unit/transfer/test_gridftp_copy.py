@@ -204,6 +204,15 @@ def test_any_printable_name_arrives(one: Gridftp, other: Gridftp, tmp_path: Path
         ).read_bytes()
 
 
+def test_long_names(one: Gridftp, tmp_path: Path) -> None:
+    for name in ("n" * 255, "n" * 240 + "other"):
+        copy(noise(tmp_path / name, 10, seed=len(name)), one.url(name))
+        assert (one.root / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert parts(one.root) == []
+    with pytest.raises(TransferRefused):
+        copy(tmp_path / ("n" * 255), one.url("m" * 256))
+
+
 @pytest.mark.parametrize("name", [b"ok\xff.h5", "é".encode(), b"a\nb", b"a\rb", b"\x1b[2J", b"\t"])
 def test_a_name_that_the_server_would_change_is_refused(name: bytes, one: Gridftp, tmp_path: Path) -> None:
     """The server drops such bytes, and would write to another name."""
