@@ -29,6 +29,11 @@ def part_of(target: str, token: str = "") -> str:
     return os.path.join(folder, name + ending)
 
 
+def below(folder: str, name: str) -> str:
+    """A name in a listing: a single file stands there under the empty one."""
+    return os.path.join(folder, name) if name else folder
+
+
 @contextmanager
 def part_file(part: str) -> Iterator[int]:
     """An empty file at `part`, locked. What a killed copy left there is overwritten."""

@@ -144,7 +144,7 @@ class _Job:
             if listed.is_tree and os.path.commonpath((path, root)) in (path, root):
                 raise TransferRefused(f"Of '{self.origin.shown(root)}' and '{target.shown(path)}' one is in the other.")
         for name in listed.files:  # a name that cannot be carried is told before the first byte
-            self.origin.url(_below(root, name))
+            self.origin.url(disk.below(root, name))
             target.url(self._staged(name))
         needed = listed.bytes + max(local.MARGIN_BYTES, listed.bytes // 100)
         free = target.free(path)
@@ -164,8 +164,8 @@ class _Job:
     def _staged(self, name: str) -> str:
         """Where a file is before it has its final name."""
         if self._whole:
-            return _below(self._top, name)
-        return disk.part_of(_below(self.final, name), self.token)
+            return disk.below(self._top, name)
+        return disk.part_of(disk.below(self.final, name), self.token)
 
     # ---- the copy
 
@@ -213,29 +213,36 @@ class _Job:
     def _make_folders(self) -> None:
         self.target.make_folder(self._top if self.listed.is_tree else os.path.dirname(self.final))
         for name in self.listed.folders:
-            self.target.make_folder(_below(self._top, name))
+            self.target.make_folder(disk.below(self._top, name))
 
     def _without_identical(self, pieces: list[Piece]) -> list[Piece]:
         """Leave out the files that stand under their final name already, with the very bytes of the source."""
         if self.sums is None:
             return pieces
         sizes = {
-            name: found.size for name in self.listed.files if (found := self.target.entry(_below(self.final, name)))
+            name: found.size for name in self.listed.files if (found := self.target.entry(disk.below(self.final, name)))
         }
         same = {name for name, size in sizes.items() if size == self.listed.files[name].size}
         asked = [piece for piece in pieces if piece.name in same]
-        differ = {piece.name for piece in asked if not self._agree(piece, _below(self.final, piece.name))}
-        identical = same - differ
+        agreeing = self._agreeing(asked, lambda name: disk.below(self.final, name))
+        identical = same - {piece.name for piece in asked if piece not in agreeing}
         if self._shown < 0:  # at the first look: later they are ours
             self.skipped = identical
         self._moved = [name for name in self.listed.files if name not in identical]
         self._done = sum(self.listed.files[name].size for name in identical)
         return [piece for piece in pieces if piece.name not in identical]
 
+    def _agreeing(self, pieces: Sequence[Piece], place: Callable[[str], str]) -> set[Piece]:
+        """Those that are at `place` as they are at the source."""
+        assert self.sums is not None
+        for piece in pieces:
+            self.sums.ask(piece, disk.below(self.listed.root, piece.name), place(piece.name))
+        return {piece for piece in pieces if self._agree(piece, place(piece.name))}
+
     def _agree(self, piece: Piece, path: str) -> bool:
         self._look()
         assert self.sums is not None
-        return self.sums.agree(piece, _below(self.listed.root, piece.name), path, self._look)
+        return self.sums.agree(piece, disk.below(self.listed.root, piece.name), path, self._look)
 
     def _bring(self, todo: list[Piece]) -> None:
         """Move pieces until all are there and agree."""
@@ -248,34 +255,40 @@ class _Job:
                 raise trouble
             differed.update(todo)
             if worst := next((piece for piece in todo if differed[piece] > 1), None):
-                place = self.target.shown(_below(self.final, worst.name))
+                place = self.target.shown(disk.below(self.final, worst.name))
                 raise TransferError(f"The copy '{place}' has another checksum than its source, twice.")
 
     def _without_arrived(self, todo: list[Piece]) -> list[Piece]:
         """Leave out what an earlier, interrupted copy has brought."""
+        there = self._there()
+        for name in [name for name, size in there.items() if size > self.listed.files[name].size]:
+            self.target.remove(self._staged(name))
+            del there[name]
+        arrived: set[Piece] = set()
         if self.sums is not None:
             self.sums.forget()
-        left = []
-        sizes: dict[str, int] = {}
-        for piece in todo:
-            path = self._staged(piece.name)
-            if path not in sizes:
-                found = self.target.entry(path)
-                sizes[path] = found.size if found else -1
-                if found and found.size > self.listed.files[piece.name].size:
-                    self.target.remove(path)
-                    sizes[path] = -1
-            if self.sums is None or piece.end > sizes[path] or not self._agree(piece, path):
-                left.append(piece)
+            arrived = self._agreeing([p for p in todo if p.end <= there.get(p.name, -1)], self._staged)
+        left = [piece for piece in todo if piece not in arrived]
         self._done = self.listed.bytes - sum(piece.length for piece in left)
         return left
+
+    def _there(self) -> dict[str, int]:
+        """The sizes of what has not its final name yet."""
+        if not self._whole:
+            found = {name: self.target.entry(self._staged(name)) for name in self._moved}
+            return {name: entry.size for name, entry in found.items() if entry is not None}
+        try:
+            files = self.target.listing(self._top).files
+        except InputError:
+            return {}  # nothing yet
+        return {name: entry.size for name, entry in files.items() if name in self.listed.files}
 
     def _move(self, todo: list[Piece]) -> tuple[BeamwayError | None, list[Piece]]:
         """One start of the program: what went wrong, and what has not arrived."""
         root = self.listed.root
         moves = [
             url_copy.Move(
-                self.origin.url(_below(root, piece.name)),
+                self.origin.url(disk.below(root, piece.name)),
                 self.target.url(self._staged(piece.name)),
                 piece.offset,
                 -1 if piece.length == self.listed.files[piece.name].size else piece.length,
@@ -298,13 +311,13 @@ class _Job:
             while over <= min(number - side_by_side, len(todo) - 1):
                 base += todo[over].length
                 if self.sums is not None:
-                    self.sums.ask(todo[over], _below(root, todo[over].name), self._staged(todo[over].name))
+                    self.sums.ask(todo[over], disk.below(root, todo[over].name), self._staged(todo[over].name))
                 over += 1
             self._show(base)
 
         if self.sums is not None:
             for piece in todo:
-                self.sums.ask_source(piece, _below(root, piece.name))
+                self.sums.ask_source(piece, disk.below(root, piece.name))
         trouble = url_copy.run(
             moves, pace, begun=begun, moved=lambda more: self._show(base + more), cancelled=self.cancelled
         )
@@ -333,29 +346,28 @@ class _Job:
             raise SourceChanged(f"The source '{place}' changed while it was copied.", "It may still be being written.")
 
     def _publish(self) -> None:
+        there = self._there()
         for name in self._moved:
-            staged = self._staged(name)
-            found = self.target.entry(staged)
-            if found is None or found.size != self.listed.files[name].size:
-                place = self.target.shown(_below(self.final, name))
+            if there.get(name) != self.listed.files[name].size:
+                place = self.target.shown(disk.below(self.final, name))
                 raise TransferError(f"The copy '{place}' is not as long as its source.")
-            self.target.keep(staged, ())
+            self.target.keep(self._staged(name), ())
         self._look()
         if self._whole:
             self._remove_strangers(self._top)
-            self.target.keep("", [_below(self._top, name) for name in ("", *self.listed.folders)])
+            self.target.keep("", [disk.below(self._top, name) for name in ("", *self.listed.folders)])
             self._renaming = True
             self.target.publish(self._top, self.final)
         else:
             for name in self._moved:
-                self.target.publish(self._staged(name), _below(self.final, name))
+                self.target.publish(self._staged(name), disk.below(self.final, name))
         self._show(self.listed.bytes)
 
     def _remove_strangers(self, part: str) -> None:
         """What an earlier, interrupted copy left and the source holds no more."""
         there = self.target.listing(part)
         for name in {*there.files, *there.folders} - {*self.listed.files, *self.listed.folders}:
-            self.target.remove(_below(part, name))
+            self.target.remove(disk.below(part, name))
 
     def _clear(self) -> None:
         with suppress(BeamwayError, OSError):
@@ -385,7 +397,3 @@ class _Job:
         if not self.listed.is_tree:
             return f"{label}:{digests['']}"
         return f"{label}:" + tree_digest((n, self.listed.files[n].size, digest) for n, digest in digests.items())
-
-
-def _below(folder: str, name: str) -> str:
-    return os.path.join(folder, name) if name else folder

@@ -161,7 +161,7 @@ class ServerEnd:
     # ---- what is there
 
     def shown(self, path: str) -> str:
-        return self.place + path
+        return self.place + path.replace("%", "%25")  # read by `address` it is the same again
 
     def url(self, path: str) -> str:
         self._word(path)

@@ -148,7 +148,7 @@ def _existing(path: str) -> str:
 
 
 def _check_space(listed: Survey, target: str) -> None:
-    there = sum(f.size for n, f in listed.files.items() if _size(_below(target, n)) == f.size)
+    there = sum(f.size for n, f in listed.files.items() if _size(disk.below(target, n)) == f.size)
     needed = listed.bytes - there
     if not needed:
         return
@@ -165,10 +165,6 @@ def _size(path: str) -> int:
         return os.lstat(path).st_size
     except OSError:
         return -1
-
-
-def _below(folder: str, name: str) -> str:
-    return os.path.join(folder, name) if name else folder
 
 
 # ---------------------------------------------------------------------------------------------------- trees
@@ -213,7 +209,7 @@ def _fill(job: _Job, place: str) -> None:
             os.unlink(link)
         os.symlink(to, link)
     for name in ("", *job.listed.folders):
-        disk.sync_folder(_below(place, name))
+        disk.sync_folder(disk.below(place, name))
 
 
 def _no_strangers(listed: Survey, place: str) -> None:

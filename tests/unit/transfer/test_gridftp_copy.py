@@ -198,7 +198,8 @@ def test_any_printable_name_arrives(one: Gridftp, other: Gridftp, tmp_path: Path
     assert tree(tmp_path / "u") == tree(one.root / "s")
     for name in NAMES[3:6]:
         copy(one.url(b"s/" + name), tmp_path / "one" / os.fsdecode(name))
-        copy(tmp_path / "one" / os.fsdecode(name), other.url(b"one/" + name))
+        report = copy(tmp_path / "one" / os.fsdecode(name), other.url(b"one/" + name))
+        assert copy(report.destination, tmp_path / "again" / os.fsdecode(name)).bytes == report.bytes
         assert (other.root / "one" / os.fsdecode(name)).read_bytes() == (
             tmp_path / "u" / os.fsdecode(name)
         ).read_bytes()
