@@ -144,6 +144,8 @@ class LocalEnd:
                 while length and not self._closed and (block := file.read(min(length, BLOCK_BYTES))):
                     digest.update(block)
                     length -= len(block)
+                # What has just arrived goes to the disk while the next piece moves, and not at the end.
+                os.fdatasync(file.fileno())
         except FileNotFoundError:
             return ""
         except OSError as error:

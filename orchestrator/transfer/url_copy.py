@@ -70,17 +70,27 @@ def run(
         listed.write_text("".join(f'"{m.source}" "{m.destination}" {m.offset},{m.length}\n' for m in moves))
         argv = [*_dying_with_us(), program, "-vb", "-fast", "-p", str(pace.streams), "-cc", str(pace.side_by_side)]
         argv += ["-rst", "-rst-retries", str(pace.restarts), "-rst-interval", "1", "-f", str(listed)]
-        with errors.open("wb") as said, effect("transfer.run"):
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, start_new_session=True
-            )
+        heard, terminal = os.openpty()  # into a pipe it would speak only now and then
         try:
-            trouble = _listen(process, pace, moves, begun, moved, cancelled)
+            with errors.open("wb") as said, effect("transfer.run"):
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=terminal, stderr=said, start_new_session=True
+                )
+        except BaseException:
+            os.close(heard)
+            raise
+        finally:
+            os.close(terminal)
+        try:
+            trouble = _listen(heard, pace, moves, begun, moved, cancelled)
+            if trouble is None:
+                process.wait(pace.silence_s)
+        except subprocess.TimeoutExpired:
+            trouble = GridftpDown(f"The copy to '{moves[0].destination}' came to no end.")
         finally:
             process.kill()
             process.wait()
-            if process.stdout:
-                process.stdout.close()
+            os.close(heard)
         if trouble is not None or process.returncode == 0:
             return trouble
         return _why(errors.read_text(errors="backslashreplace"), moves)
@@ -93,25 +103,24 @@ def _dying_with_us() -> list[str]:
 
 
 def _listen(
-    process: subprocess.Popen[bytes],
+    out: int,
     pace: Pace,
     moves: Sequence[Move],
     begun: Callable[[int], None],
     moved: Callable[[int], None],
     cancelled: Callable[[], bool],
 ) -> BeamwayError | None:
-    assert process.stdout is not None
     place = moves[0].destination
-    out, heard_at, number, rest = process.stdout.fileno(), time.monotonic(), -1, b""
+    heard_at, number, rest = time.monotonic(), -1, b""
     while True:
         ready, _, _ = select.select([out], [], [], LOOK_S)
         now = time.monotonic()
         if cancelled():
             return TransferCancelled(f"The copy to '{place}' was cancelled.")
         if ready:
-            block = os.read(out, 65536)
-            if not block:
-                process.wait()
+            try:
+                block = os.read(out, 65536)
+            except OSError:  # nobody has the other side any more: it has ended
                 return None
             heard_at = now
             *lines, rest = re.split(rb"(?<=[\r\n])", rest + block)
