@@ -53,7 +53,7 @@ KEYS = {
     "expect": "a dict or a list",
     "timeout": "text or a number",
 }
-_TRANSFER = ("from", "to", "checks")
+_TRANSFER = ("from", "to", "checks", "options")
 _CHECKS = ("checksum", "size")
 
 
@@ -212,6 +212,8 @@ def _transfer(stage: Stage) -> dict[str, Any]:
         raise place.error(
             f"{check!r} is not a check of a transfer.{nearest(str(check), _CHECKS)}", "Known: checksum, size."
         )
+    if not isinstance(transfer.get("options", {}), dict):
+        raise place.error("'options' of a transfer is a dict.", "For example {'streams': 8}.")
     return transfer
 
 

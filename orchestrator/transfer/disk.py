@@ -18,13 +18,20 @@ _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY)
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks of another file, where the file system can (XFS, Btrfs)
 
 
-def part_of(target: str) -> str:
-    """`NAME.part`, with a digest in place of the end of a name that would become too long."""
+def part_of(target: str, token: str = "") -> str:
+    """`NAME.part`, with a digest in place of the end of a name that would become too long; `NAME.TOKEN.part`, the token
+    as a digest, where no lock keeps two copies apart."""
     folder, name = os.path.split(target)
+    ending = f".{hashlib.sha256(token.encode()).hexdigest()[:12]}{PART}" if token else PART
     raw = os.fsencode(name)
-    if len(raw) + len(PART) <= 255:
-        return target + PART
-    return os.path.join(folder, os.fsdecode(raw[:200]) + "~" + hashlib.sha256(raw).hexdigest()[:16] + PART)
+    if len(raw) + len(ending) > 255:
+        name = os.fsdecode(raw[:200]) + "~" + hashlib.sha256(raw).hexdigest()[:16]
+    return os.path.join(folder, name + ending)
+
+
+def below(folder: str, name: str) -> str:
+    """A name in a listing: a single file stands there under the empty one."""
+    return os.path.join(folder, name) if name else folder
 
 
 @contextmanager
@@ -83,6 +90,14 @@ def make_folder(folder: str) -> None:
         with suppress(FileExistsError):
             os.mkdir(each)
         sync_folder(os.path.dirname(each))
+
+
+def sync_file(path: str) -> None:
+    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def sync_folder(folder: str) -> None:

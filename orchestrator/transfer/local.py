@@ -24,7 +24,7 @@ from orchestrator.errors import InputError, nearest
 from orchestrator.outside import effect
 from orchestrator.transfer import disk
 from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, TransferReport
-from orchestrator.transfer.survey import Fingerprint, Survey, survey
+from orchestrator.transfer.survey import Fingerprint, Survey, survey, tree_digest
 
 BLOCK_BYTES = 8 << 20
 CHECKS = ("checksum", "size")  # size is always compared
@@ -65,7 +65,11 @@ def copy(
             disk.sync_folder(os.path.dirname(target))
     except OSError as error:
         raise disk.explained(error, target) from error
-    checksum = job.digests.get("", "") if not listed.is_tree else _tree_digest(job)
+    checksum = (
+        job.digests.get("", "")
+        if not listed.is_tree
+        else tree_digest((n, listed.files[n].size, digest) for n, digest in job.digests.items())
+    )
     return TransferReport(
         destination=target,
         files=len(listed.files),
@@ -144,7 +148,7 @@ def _existing(path: str) -> str:
 
 
 def _check_space(listed: Survey, target: str) -> None:
-    there = sum(f.size for n, f in listed.files.items() if _size(_below(target, n)) == f.size)
+    there = sum(f.size for n, f in listed.files.items() if _size(disk.below(target, n)) == f.size)
     needed = listed.bytes - there
     if not needed:
         return
@@ -161,10 +165,6 @@ def _size(path: str) -> int:
         return os.lstat(path).st_size
     except OSError:
         return -1
-
-
-def _below(folder: str, name: str) -> str:
-    return os.path.join(folder, name) if name else folder
 
 
 # ---------------------------------------------------------------------------------------------------- trees
@@ -209,7 +209,7 @@ def _fill(job: _Job, place: str) -> None:
             os.unlink(link)
         os.symlink(to, link)
     for name in ("", *job.listed.folders):
-        disk.sync_folder(_below(place, name))
+        disk.sync_folder(disk.below(place, name))
 
 
 def _no_strangers(listed: Survey, place: str) -> None:
@@ -224,14 +224,6 @@ def _no_strangers(listed: Survey, place: str) -> None:
                 os.rmdir(path)
             else:
                 os.unlink(path)
-
-
-def _tree_digest(job: _Job) -> str:
-    digest = hashlib.sha256()
-    for name, of_file in sorted(job.digests.items()):
-        size = job.listed.files[name].size
-        digest.update(b"%s\0%d\0%s\n" % (os.fsencode(name), size, of_file.encode()))
-    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------------- files

@@ -1,13 +1,11 @@
-"""Local copies behind the transfer protocol, each in a thread of this process.
-
-When the process dies, so do its copies: `find` then truly knows nothing of them, and submitting one again
-goes on where it was, because `copy` skips what is there and verified.
-"""
+"""Copies behind the transfer protocol, each in a thread of this process."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 
 from msgspec.structs import replace
 
@@ -15,16 +13,17 @@ from orchestrator.errors import BeamwayError, NotFound, Unavailable
 from orchestrator.model import FailureClass
 from orchestrator.transfer.base import (
     TransferCancelled,
+    TransferReport,
     TransferRequest,
     TransferState,
     TransferStatus,
     failure_of,
 )
-from orchestrator.transfer.local import copy
+from orchestrator.transfer.local import Progress, copy
 
 
-class LocalTransfer:
-    """Implements `Transfer` with `local.copy`. Closing it cancels what is under way."""
+class ThreadedTransfer:
+    """Implements `Transfer` with the `_copy` of a subclass. Closing it cancels what is under way."""
 
     def __init__(self, side_by_side: int = 2) -> None:
         self._pool = ThreadPoolExecutor(side_by_side, thread_name_prefix="transfer")
@@ -32,7 +31,7 @@ class LocalTransfer:
         self._states: dict[str, TransferState] = {}
         self._stops: dict[str, threading.Event] = {}
 
-    def __enter__(self) -> LocalTransfer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,12 +80,8 @@ class LocalTransfer:
         stop = self._stops[token]
         self._set(token, status=TransferStatus.RUNNING)
         try:
-            report = copy(
-                request.source,
-                request.destination,
-                checks=request.checks,
-                progress=lambda done, total: self._set(token, bytes_done=done, bytes_total=total),
-                cancelled=stop.is_set,
+            report = self._copy(
+                token, request, lambda done, total: self._set(token, bytes_done=done, bytes_total=total), stop.is_set
             )
         except TransferCancelled as error:
             failure = FailureClass.CANCELLED
@@ -98,3 +93,18 @@ class LocalTransfer:
             self._set(token, status=TransferStatus.FAILED, reason=reason, failure=FailureClass.TRANSIENT)
         else:
             self._set(token, status=TransferStatus.DONE, report=report)
+
+    def _copy(
+        self, token: str, request: TransferRequest, progress: Progress, cancelled: Callable[[], bool]
+    ) -> TransferReport:
+        raise NotImplementedError
+
+
+class LocalTransfer(ThreadedTransfer):
+    """Copies on this host. When the process dies, so do they: `find` then truly knows nothing of them, and submitting
+    one again goes on where it was, because `copy` skips what is there and verified."""
+
+    def _copy(
+        self, _token: str, request: TransferRequest, progress: Progress, cancelled: Callable[[], bool]
+    ) -> TransferReport:
+        return copy(request.source, request.destination, checks=request.checks, progress=progress, cancelled=cancelled)

@@ -166,6 +166,12 @@ def test_an_address_is_no_path_of_the_stage(tmp_path: Path) -> None:
     assert f"reads    {address}{scan} (size unknown)" in text
 
 
+def test_the_address_of_a_server_is_no_path_of_this_host(tmp_path: Path) -> None:
+    d = load({"1": {"transfer": {"from": "gsiftp://dtn/raw/a.h5", "to": "a.h5"}, "workingDir": str(tmp_path)}})
+    text = explain.render(explain.explain(plan.compile_plan(d, {}, directory="/")))
+    assert "reads    gsiftp://dtn/raw/a.h5 (size unknown)" in text
+
+
 def test_retries_by_class_and_captures() -> None:
     retries = {"transient": {"most": 2, "delay": 5, "exitCodes": [137]}, "timeout": 1}
     p = compiled({"1": {"command": "x", "retries": retries, "outputVariableRegexList": ["(?P<n>.)(?P<m>.)"]}})

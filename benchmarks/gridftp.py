@@ -1,0 +1,91 @@
+"""A GridFTP copy of ours, verified and published by rename, beside plain `globus-url-copy`, in this run.
+
+Both move the same file of random bytes between two GridFTP servers that this starts on 127.0.0.1, and from one of them
+to this host, with the same number of streams. Ours compares SHA-256 of every byte at both ends before it renames; the
+rival checks nothing. Each round takes both in turn, and beside them `-verify-checksum` of `globus-url-copy` itself.
+
+    python benchmarks/gridftp.py [--mb 1024] [--rounds 3] [--streams 4]
+
+The physical limit here is the processor: both servers, the program and the checksums share the cores. Over a network
+the checksums are nearly free, because they are taken while the next piece moves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+BAR = 0.8
+
+
+def plain(source: str, destination: str, streams: int, *words: str) -> float:
+    begun = time.perf_counter()
+    subprocess.run(["globus-url-copy", "-fast", "-p", str(streams), *words, source, destination], check=True)
+    return time.perf_counter() - begun
+
+
+def ours(source: str, destination: str, streams: int, number: int) -> float:
+    from orchestrator.transfer import gridftp
+
+    begun = time.perf_counter()
+    report = gridftp.copy(source, destination, token=f"bench.{number}", options={"streams": streams})
+    seconds = time.perf_counter() - begun
+    assert report.checksum.startswith("sha256")
+    assert not report.skipped
+    return seconds
+
+
+def main() -> int:
+    from tests.gridftp import Gridftp, missing
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mb", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--streams", type=int, default=4)
+    options = parser.parse_args()
+    if reason := missing():
+        print(f"not measured: {reason}")
+        return 0
+    taken: dict[str, list[float]] = {}
+    with Gridftp() as one, Gridftp() as other:
+        file = one.root / "file"
+        with file.open("wb") as out:
+            for _ in range(options.mb):
+                out.write(os.urandom(1 << 20))
+        here = other.root / "here"
+        here.mkdir()
+        source = one.url("file")
+        for number in range(options.rounds):
+            for way, target, where in (
+                ("third_party", other.url("copy"), other.root / "copy"),
+                ("get", f"{here}/copy", here / "copy"),
+            ):
+                address = f"file://{target}" if way == "get" else target
+                for name, seconds in (
+                    ("plain", lambda a=address: plain(source, a, options.streams)),
+                    ("ours", lambda t=target, n=number: ours(source, t, options.streams, n)),
+                    ("verifying", lambda a=address: plain(source, a, options.streams, "-verify-checksum")),
+                ):
+                    where.unlink(missing_ok=True)
+                    taken.setdefault(f"{way} {name}", []).append(seconds())
+                    assert where.stat().st_size == file.stat().st_size
+                last = ", ".join(f"{n} {taken[f'{way} {n}'][-1]:.2f} s" for n in ("plain", "ours", "verifying"))
+                print(f"round {number + 1}, {way}: {last}", flush=True)
+    for way in ("third_party", "get"):
+        rates = {n: options.mb / statistics.median(taken[f"{way} {n}"]) for n in ("plain", "ours", "verifying")}
+        print(
+            f"RESULT name=gridftp_{way}_mib_per_s ours={rates['ours']:.0f} rival={rates['plain']:.0f} "
+            f"ratio={rates['ours'] / rates['plain']:.2f} bar={BAR} verifying_rival={rates['verifying']:.0f}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""The two ends of a copy, as far as a copy asks them: what is there, its checksum, its name.
+
+`LocalEnd` is this host's file system; `gridftp_server.ServerEnd` says the same words to a server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import quote
+
+from orchestrator.errors import InputError
+from orchestrator.outside import effect
+from orchestrator.transfer import disk
+from orchestrator.transfer.base import TransferError
+from orchestrator.transfer.survey import survey
+
+BLOCK_BYTES = 4 << 20
+GRIDFTP_PORTS = {"ftp": 21, "gsiftp": 2811}  # by the scheme of an address
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name at an end. `stamp` is another when the file was written or replaced, as far as the end can tell."""
+
+    is_folder: bool
+    size: int
+    stamp: str
+    is_link: bool = False
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything below a root, by relative name; a single file is there under the empty name."""
+
+    root: str
+    files: dict[str, Entry]
+    folders: tuple[str, ...]  # parents before children
+
+    @property
+    def is_tree(self) -> bool:
+        return "" not in self.files
+
+    @property
+    def bytes(self) -> int:
+        return sum(f.size for f in self.files.values())
+
+
+class End(Protocol):
+    """A file system seen from here. Paths are absolute. One thread at a time; `again` is for another one."""
+
+    place: str  # which file system: two ends of one place share their names
+
+    def shown(self, path: str) -> str:
+        """The path for people: the address, where there is one."""
+        ...
+
+    def url(self, path: str) -> str:
+        """The address for `globus-url-copy`, escaped. A TransferRefused where the end cannot carry the name."""
+        ...
+
+    def listing(self, path: str) -> Listing: ...
+
+    def entry(self, path: str) -> Entry | None: ...
+
+    def sums(self) -> Sequence[str]:
+        """The kinds of checksum that it can tell."""
+        ...
+
+    def digest(self, path: str, kind: str, offset: int, length: int) -> str:
+        """Of a range of a file, in hexadecimal digits; empty when the file is not there."""
+        ...
+
+    def free(self, path: str) -> int | None:
+        """Bytes that may still be written there; None where it cannot be known."""
+        ...
+
+    def make_folder(self, path: str) -> None:
+        """Make it and what is missing above it."""
+        ...
+
+    def keep(self, path: str, folders: Iterable[str]) -> None:
+        """Bring a file and the folders to the disk, where that can be asked."""
+        ...
+
+    def publish(self, part: str, final: str) -> None: ...
+
+    def remove(self, path: str) -> None:
+        """A file or a tree; nothing when it is not there."""
+        ...
+
+    def again(self) -> End: ...
+
+    def close(self) -> None:
+        """Also ends what another thread is waiting for."""
+        ...
+
+
+class LocalEnd:
+    """This host."""
+
+    place = ""
+
+    def __init__(self) -> None:
+        self._closed = False
+
+    def shown(self, path: str) -> str:
+        return path
+
+    def url(self, path: str) -> str:
+        return "file://" + quote(os.fsencode(path))
+
+    def listing(self, path: str) -> Listing:
+        found = survey(path)
+        for name in found.links:
+            raise InputError(f"The source holds the link '{name}', and GridFTP carries files only.")
+        files = {name: Entry(False, f.size, repr(f)) for name, f in found.files.items()}
+        return Listing(found.root, files, found.folders)
+
+    def entry(self, path: str) -> Entry | None:
+        try:
+            status = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise disk.explained(error, path) from error
+        stamp = f"{status.st_dev}-{status.st_ino}-{status.st_mtime_ns}"
+        return Entry(os.path.isdir(path), status.st_size, stamp, os.path.islink(path))
+
+    def sums(self) -> Sequence[str]:
+        return ("SHA256", "SHA1", "MD5", "SHA512")
+
+    def digest(self, path: str, kind: str, offset: int, length: int) -> str:
+        digest = hashlib.new(kind.lower(), usedforsecurity=False)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), offset, length, os.POSIX_FADV_SEQUENTIAL)
+                file.seek(offset)
+                while length and not self._closed and (block := file.read(min(length, BLOCK_BYTES))):
+                    digest.update(block)
+                    length -= len(block)
+                # What has just arrived goes to the disk while the next piece moves, and not at the end.
+                os.fdatasync(file.fileno())
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise TransferError(f"'{path}' cannot be read: {error.strerror}.") from error
+        return digest.hexdigest()
+
+    def free(self, path: str) -> int | None:
+        room = os.statvfs(_existing(path))
+        return room.f_bavail * room.f_frsize
+
+    def make_folder(self, path: str) -> None:
+        try:
+            disk.make_folder(path)
+        except OSError as error:
+            raise disk.explained(error, path) from error
+
+    def keep(self, path: str, folders: Iterable[str]) -> None:
+        try:
+            if path:
+                disk.sync_file(path)
+            for folder in folders:
+                disk.sync_folder(folder)
+        except OSError as error:
+            raise disk.explained(error, path) from error
+
+    def publish(self, part: str, final: str) -> None:
+        try:
+            with effect("file.publish"):
+                os.rename(part, final)
+            disk.sync_folder(os.path.dirname(final))
+        except OSError as error:
+            raise disk.explained(error, final) from error
+
+    def remove(self, path: str) -> None:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def again(self) -> LocalEnd:
+        return LocalEnd()
+
+    def close(self) -> None:
+        self._closed = True
+
+
+def _existing(path: str) -> str:
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
