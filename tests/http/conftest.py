@@ -44,7 +44,7 @@ class Running:
 
     def _token(self, database: Database, role: str, site: str = "") -> str:
         now = time.time()
-        return tokens.create(database, name=f"a {role}", role=role, site=site, now=now, expires_at=now + 3600)[1]
+        return tokens.create(database, name=f"a {role}", role=role, site=site, now=now, expires_at=now + 86400)[1]
 
     def _environment(self, **more: str) -> dict[str, str]:
         named = {"HOME": self.home, "DATABASE": self._database, "RUNS": self._runs}

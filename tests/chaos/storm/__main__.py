@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             plant.close()
         time.sleep(3.0)
         wrong += [f"{i} was not over after {SETTLE_S:g} s" for i in left]
+        wrong += requests.refused
         wrong += audit(plant, requests.asked, requests.acknowledged)
         wrong += [] if wrong else blind(plant, requests.asked, requests.acknowledged)
     for name, count in sorted(weather.count.items()):

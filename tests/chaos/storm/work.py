@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.definition import loader
-from orchestrator.errors import BeamwayError
+from orchestrator.errors import BeamwayError, Unavailable
 from tests.chaos.callers import History
 from tests.chaos.storm.plant import Plant
 
@@ -55,6 +55,7 @@ class Requests(threading.Thread):
         self._chance = random.Random(seed)
         self.asked: list[str] = []
         self.acknowledged: list[str] = []
+        self.refused: list[str] = []
         self.over = False
 
     def run(self) -> None:
@@ -73,8 +74,11 @@ class Requests(threading.Thread):
                         with self._history.submitting(run_id):
                             client.submit(plan, run_id=run_id)
                         break
-                    except BeamwayError:
+                    except Unavailable:
                         time.sleep(0.5)  # asked again under the same id
+                    except BeamwayError as error:
+                        self.refused.append(f"{run_id} was refused: {error}")
+                        return
                 self.acknowledged.append(run_id)
                 time.sleep(max(0.0, begun + self._seconds * (number + 1) / self._count - time.monotonic()))
         self.over = True
