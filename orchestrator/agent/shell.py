@@ -7,6 +7,7 @@ agent started again learns how a command ended that it did not start itself (`ad
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import shutil
@@ -30,6 +31,17 @@ _AROUND = (
 EXPLAINED = frozenset({FailureClass.USER, FailureClass.AUTHENTICATION})  # by the last line of stderr
 LEFT = "; processes of another account could not be ended and may still run"
 _POLL_S = 0.1
+# Trouble of the host, which says nothing about the command: it is tried again.
+OF_THE_HOST = {
+    errno.EAGAIN,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.ESTALE,
+}
 
 
 class Shell:
@@ -65,7 +77,8 @@ class Shell:
                         return self._never_begun(order)
                 status, started_at, reason = self._start(order, paths, paths.claim(number))
         except OSError as error:
-            return Outcome(FailureClass.USER, _cannot_start(order, error), ended_at=time.time())
+            failure = FailureClass.LOST if error.errno in OF_THE_HOST else FailureClass.USER
+            return Outcome(failure, _cannot_start(order, error), ended_at=time.time())
         finally:
             with self._lock:
                 del self._groups[order.token]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -134,6 +135,19 @@ def test_a_missing_working_directory_is_a_sentence(shell: Shell, tmp_path: Path)
     outcome = shell.run(order(tmp_path, "true", working_dir=str(tmp_path / "absent")))
     assert outcome.failure is FailureClass.USER
     assert "absent does not exist" in outcome.reason
+
+
+@pytest.mark.parametrize(("trouble", "failure"), [(errno.ENOSPC, FailureClass.LOST), (errno.EACCES, FailureClass.USER)])
+def test_a_full_disk_says_nothing_about_the_command(
+    shell: Shell, tmp_path: Path, trouble: int, failure: FailureClass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: output.Paths) -> tuple[int, int]:
+        raise OSError(trouble, os.strerror(trouble))
+
+    monkeypatch.setattr(output.Paths, "open", full)
+    outcome = shell.run(order(tmp_path, "touch began"))
+    assert (outcome.failure, os.strerror(trouble) in outcome.reason) == (failure, True)
+    assert not (tmp_path / "began").exists()
 
 
 ORPHAN = """
