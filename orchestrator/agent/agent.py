@@ -218,7 +218,7 @@ class Agent:
             future = self._pool.submit(executors.COMMANDS, self._shell.run, order)
             future.add_done_callback(partial(self._ended, order.token))
             return
-        if order.adopt:
+        if order.adopt or claim.known(active.paths):
             order, known = claim.adopt_call(order, active.paths)
             if known is not None:
                 self.arrive(order.token, known)

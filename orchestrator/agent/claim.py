@@ -31,6 +31,12 @@ def prepare(path: str) -> None:
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
 
 
+def known(paths: Paths) -> bool:
+    """Was this attempt with anybody already? Also one of a store that was restored from a backup, which knows no more
+    of it."""
+    return os.path.lexists(paths.claim(0))
+
+
 def take(path: str) -> bool:
     """Make it, with the host and the process that begins; False when another has it, or it was withdrawn."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -44,11 +50,6 @@ def take(path: str) -> bool:
     os.write(handle, f"{os.getpid()} {socket.gethostname()}".encode())
     os.close(handle)
     return True
-
-
-def taken(path: str) -> bool:
-    """Has anybody begun the attempt by this claim?"""
-    return os.path.isfile(path) and not os.path.islink(path)
 
 
 def withdraw(paths: Paths) -> int | None:
@@ -75,14 +76,14 @@ def begun(paths: Paths) -> str:
 
 def adopt_call(order: Order, paths: Paths) -> tuple[Order, Outcome | None]:
     """The order to be begun by the caller alone; or how it ended, when an earlier agent has begun it."""
-    known = known_end(paths)
-    if known is None:
+    end = known_end(paths)
+    if end is None:
         number = withdraw(paths)
         if number is not None:
             return replace(order, claim=number), None
         _end_worker(paths)
-        known = known_end(paths) or Outcome(FailureClass.LOST, "the agent died under it", ended_at=time.time())
-    return order, known
+        end = known_end(paths) or Outcome(FailureClass.LOST, "the agent died under it", ended_at=time.time())
+    return order, end
 
 
 def _end_worker(paths: Paths) -> None:

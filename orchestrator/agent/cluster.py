@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from msgspec.structs import replace
 from parsl import python_app
 from parsl.dataflow.dflow import DataFlowKernel
 
@@ -135,10 +137,11 @@ class Cluster:
         order = folders.order(order, self._map)
         if order.placing.reservation:
             self._tracker.ask_reservations()
-        if order.adopt:
+        paths = output.Paths(order)
+        if order.adopt or claim.known(paths) or os.path.exists(paths.order):
+            order = replace(order, adopt=True)
             if self._in_attached(order):
                 return
-            paths = output.Paths(order)
             target = batch.sent_to(paths.order)
             if target is not None:  # its job was about to be submitted, or was: whatever the reservations say now
                 self._to_batch(order, target)

@@ -24,8 +24,9 @@ from orchestrator.outside import effect
 
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")  # of the agent's environment
 TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h: try again later
+REFUSED = 73  # EX_CANTCREAT: the claim
 _AROUND = (
-    'set -C; { command : >"$4"; } 2>/dev/null || exit 73; set +C; '  # the claim
+    f'set -C; {{ command : >"$4"; }} 2>/dev/null || exit {REFUSED}; set +C; '
     '"$1" -c "$2"; s=$?; printf "%s" "$s" >"$3.part" && mv -f "$3.part" "$3"; exit "$s"'
 )
 EXPLAINED = frozenset({FailureClass.USER, FailureClass.AUTHENTICATION})  # by the last line of stderr
@@ -66,7 +67,7 @@ class Shell:
                 return self._never_begun(order)
             self._groups[order.token] = 0
         try:
-            number = claim.withdraw(paths) if order.adopt else 0
+            number = claim.withdraw(paths) if order.adopt or claim.known(paths) else 0
             if number is None:
                 status, started_at, reason = self._adopted(order, paths)
             else:
@@ -142,7 +143,7 @@ class Shell:
         if ended:  # asked for while it was being started
             processes.end_group(process.pid)
         status, left = self._wait(order, process, paths, started_at)
-        if not claim.taken(claimed):
+        if status == REFUSED and not os.path.exists(paths.exit):
             return None, started_at, "it could not be begun, or another agent was to begin it"
         return status, started_at, LEFT if left else ""
 

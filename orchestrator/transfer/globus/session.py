@@ -32,7 +32,9 @@ RETRIES = 4  # of the SDK, with growing pauses: about 10 s
 class Held(Unavailable):
     """Somebody has to act; then the same is asked again."""
 
-    def __init__(self, sentence: str, /, hint: str = "", *, failure: FailureClass, link: str) -> None:
+    def __init__(
+        self, sentence: str, /, hint: str = "", *, failure: FailureClass = FailureClass.DOWN, link: str = ""
+    ) -> None:
         super().__init__(sentence, hint)
         self.failure = failure
         self.link = link

@@ -34,14 +34,14 @@ def test_one_of_many_takes_it(order: Order) -> None:
     path = output.Paths(order).claim(0)
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(claim.take, [path] * 50)) == 1
-    assert claim.taken(path)
+    assert claim.begun(output.Paths(order)) == path
 
 
 def test_what_was_withdrawn_cannot_be_taken(order: Order) -> None:
     paths = output.Paths(order)
     assert claim.withdraw(paths) == 1
     assert not claim.take(paths.claim(0))
-    assert not claim.taken(paths.claim(0))
+    assert claim.begun(paths) == ""
     assert claim.withdraw(paths) == 2, "a third agent takes it from the second"
     assert not claim.take(paths.claim(1))
     assert claim.take(paths.claim(2))

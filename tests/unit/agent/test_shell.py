@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from orchestrator.agent import claim, output, processes
-from orchestrator.agent.shell import Shell
+from orchestrator.agent.shell import REFUSED, Shell
 from orchestrator.model import FailureClass, Order, StageKind
 
 
@@ -218,6 +218,22 @@ def test_an_agent_that_wakes_does_not_begin_what_another_has_adopted(shell: Shel
     output.tidy(output.Paths(adopted), well=True, begun=True, adopted=True)
     assert shell.run(order(tmp_path, "echo x >> began")).failure is FailureClass.LOST
     assert (tmp_path / "began").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_restored_store_does_not_know_that_it_has_begun_an_attempt(shell: Shell, tmp_path: Path, ended: bool) -> None:
+    """Its end is taken from the disk; without one it was lost, and is tried again."""
+    wanted = order(tmp_path, "echo x >> began")
+    assert shell.run(wanted).failure is None
+    if not ended:
+        os.unlink(output.Paths(wanted).exit)
+    assert shell.run(wanted).failure is (None if ended else FailureClass.LOST)
+    assert (tmp_path / "began").read_text() == "x\n"
+
+
+def test_a_command_may_end_as_one_does_that_was_refused(shell: Shell, tmp_path: Path) -> None:
+    outcome = shell.run(order(tmp_path, f"exit {REFUSED}"))
+    assert (outcome.failure, outcome.exit_status) == (FailureClass.USER, REFUSED)
 
 
 def test_a_claim_that_cannot_be_made_loses_the_attempt_and_not_the_run(shell: Shell, tmp_path: Path) -> None:
