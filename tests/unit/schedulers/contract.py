@@ -62,7 +62,7 @@ class Bench:
 
     def record(self, token: str) -> jobscript.Record | None:
         """The record, which may appear an instant after the scheduler has said that the job is over."""
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 15
         while (found := jobscript.read(f"{self.directory / token}.record")) is None and time.monotonic() < deadline:
             time.sleep(0.05)
         return found

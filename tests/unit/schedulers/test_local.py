@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import jobscript
 from orchestrator.jobs import JobState
 from orchestrator.schedulers.local import LocalScheduler
 from tests.unit.schedulers.contract import Bench, SchedulerContract
@@ -43,7 +44,7 @@ class TestLocal(SchedulerContract):
         job = bench.until(number)
         assert job.state is JobState.WALLTIME
         assert time.monotonic() - started < 15
-        assert bench.record("bw-wall") is None
+        assert jobscript.read(f"{bench.directory}/bw-wall.record") is None
 
     def test_what_a_script_leaves_behind_is_ended(self, bench: Bench) -> None:
         number = bench.run("bw-left", ["bash", "-c", "sleep 600 & echo $! >bw-left.pid"])
