@@ -103,7 +103,8 @@ def test_killed_as_it_submits_a_block(dies_at: Callable[[str], Product], when: s
     run = here.wait(run_id, 180)
     assert run.status is RunStatus.DONE, run.error
     assert crashed(here)
-    assert len(here.began("once")) == 1
+    # A worker of the block that nobody knew of may have begun it: then that attempt was lost, and recorded.
+    assert 1 <= len(here.began("once")) <= sum(attempts(run))
     here.client.stop_service()
     here.until(lambda: not here.scheduler.mine("bwp-"), 60, "the end of the blocks")
 
