@@ -258,3 +258,131 @@ arrivals = Table(
     ),
     Index("ix_arrivals_state_experiment_id", "state", "experiment", "id"),
 )
+
+# ---------------------------------------------------------------------------------------------------- the catalog
+
+# Whoever owns files, runs and people. `doc`: title, proposal, people with their roles, retention policy, metadata.
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("created_at", Float, nullable=False),
+    Column("doc", Text, nullable=False),
+)
+
+# A file, or a tree of files, with one content. Other content under the same name is another row, and the one before
+# it is superseded. `maker`: the run that made it; empty for what came from a detector or a person.
+catalog_files = Table(
+    "catalog_files",
+    metadata,
+    Column("id", Number, primary_key=True, autoincrement=True),
+    Column("experiment", Text, nullable=False),
+    Column("name", LargeBinary, nullable=False),  # its path where it was first seen, in bytes
+    Column("name_key", LargeBinary(16), nullable=False),  # digest of experiment, name and checksum
+    Column("kind", String(16), nullable=False),  # raw, product, calibration, other
+    Column("size", BigInteger, nullable=False),
+    Column("checksum", String(160), nullable=False),  # `algorithm:digest`
+    Column("added_at", Float, nullable=False),
+    Column("superseded_at", Float, nullable=False),  # 0: it is the newest under its name
+    Column("maker", RunId, nullable=False),
+    Column("doc", Text, nullable=False),  # metadata
+    UniqueConstraint("name_key"),
+    Index("ix_catalog_files_experiment_kind_added_at_id", "experiment", "kind", "added_at", "id"),
+    Index("ix_catalog_files_added_at_id", "added_at", "id"),
+    Index("ix_catalog_files_checksum", "checksum"),
+    Index("ix_catalog_files_maker", "maker"),
+)
+
+# By which words a file is found, as in `run_files`.
+catalog_words = Table(
+    "catalog_words",
+    metadata,
+    Column("word", LargeBinary, primary_key=True),
+    Column("file_id", Number, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+# Its metadata, a row for each value that can be searched. `number` is null for what is not one.
+catalog_values = Table(
+    "catalog_values",
+    metadata,
+    Column("file_id", Number, primary_key=True, autoincrement=False),
+    Column("key", Text, primary_key=True),
+    Column("number", Float, nullable=True),
+    Column("text", Text, nullable=False),
+    Index("ix_catalog_values_key_number_file_id", "key", "number", "file_id"),
+    Index("ix_catalog_values_key_text_file_id", "key", "text", "file_id"),
+    sqlite_with_rowid=False,
+)
+
+# Which copies there are, where, and when each was last seen right. `place`: a site; `address`: a path there, or a URL.
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("file_id", Number, primary_key=True, autoincrement=False),
+    Column("place", String(128), primary_key=True),
+    Column("address_key", LargeBinary(16), primary_key=True),  # digest of the address
+    Column("address", LargeBinary, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("pinned", Integer, nullable=False),  # 1: it is never pruned
+    Column("verified_at", Float, nullable=False),  # 0: never
+    Column("doc", Text, nullable=False),  # what was seen then
+    Index("ix_replicas_place_address_key", "place", "address_key"),
+    sqlite_with_rowid=False,
+)
+
+collections = Table(
+    "collections",
+    metadata,
+    Column("experiment", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("created_at", Float, nullable=False),
+    Column("doc", Text, nullable=False),
+)
+
+collection_files = Table(
+    "collection_files",
+    metadata,
+    Column("experiment", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("file_id", Number, primary_key=True, autoincrement=False),
+    Index("ix_collection_files_file_id", "file_id"),
+    sqlite_with_rowid=False,
+)
+
+# Which files a run read and made. `role`: input, calibration, product. `doc`: stage, and what made it.
+uses = Table(
+    "uses",
+    metadata,
+    Column("run_id", RunId, primary_key=True),
+    Column("role", String(16), primary_key=True),
+    Column("file_id", Number, primary_key=True, autoincrement=False),
+    Column("doc", Text, nullable=False),
+    Index("ix_uses_file_id_role", "file_id", "role"),
+    sqlite_with_rowid=False,
+)
+
+# Each decision about a copy, with its evidence; rows are only added.
+retention_log = Table(
+    "retention_log",
+    metadata,
+    Column("id", Number, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("experiment", Text, nullable=False),
+    Column("file_id", Number, nullable=False),
+    Column("place", String(128), nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("doc", Text, nullable=False),
+    Index("ix_retention_log_file_id_id", "file_id", "id"),
+    Index("ix_retention_log_experiment_id", "experiment", "id"),
+)
+
+# How far somebody who follows what happens has come, written in the transaction of what was done about it.
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("seq", Number, nullable=False),
+)

@@ -1,0 +1,108 @@
+"""The catalog: experiments, files and their metadata, copies, collections, provenance, and what retention decided."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0013"
+down_revision = "0012"
+
+Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+RunId = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "experiments",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("doc", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "catalog_files",
+        sa.Column("id", Number, primary_key=True, autoincrement=True),
+        sa.Column("experiment", sa.Text, nullable=False),
+        sa.Column("name", sa.LargeBinary, nullable=False),
+        sa.Column("name_key", sa.LargeBinary(16), nullable=False),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("size", sa.BigInteger, nullable=False),
+        sa.Column("checksum", sa.String(160), nullable=False),
+        sa.Column("added_at", sa.Float, nullable=False),
+        sa.Column("superseded_at", sa.Float, nullable=False),
+        sa.Column("maker", RunId, nullable=False),
+        sa.Column("doc", sa.Text, nullable=False),
+        sa.UniqueConstraint("name_key", name="uq_catalog_files_name_key"),
+    )
+    for columns in (("experiment", "kind", "added_at", "id"), ("added_at", "id"), ("checksum",), ("maker",)):
+        op.create_index("ix_catalog_files_" + "_".join(columns), "catalog_files", list(columns))
+    op.create_table(
+        "catalog_words",
+        sa.Column("word", sa.LargeBinary, primary_key=True),
+        sa.Column("file_id", Number, primary_key=True, autoincrement=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "catalog_values",
+        sa.Column("file_id", Number, primary_key=True, autoincrement=False),
+        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("number", sa.Float, nullable=True),
+        sa.Column("text", sa.Text, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    for column in ("number", "text"):
+        op.create_index(f"ix_catalog_values_key_{column}_file_id", "catalog_values", ["key", column, "file_id"])
+    op.create_table(
+        "replicas",
+        sa.Column("file_id", Number, primary_key=True, autoincrement=False),
+        sa.Column("place", sa.String(128), primary_key=True),
+        sa.Column("address_key", sa.LargeBinary(16), primary_key=True),
+        sa.Column("address", sa.LargeBinary, nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("pinned", sa.Integer, nullable=False),
+        sa.Column("verified_at", sa.Float, nullable=False),
+        sa.Column("doc", sa.Text, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_replicas_place_address_key", "replicas", ["place", "address_key"])
+    op.create_table(
+        "collections",
+        sa.Column("experiment", sa.Text, primary_key=True),
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("doc", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "collection_files",
+        sa.Column("experiment", sa.Text, primary_key=True),
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("file_id", Number, primary_key=True, autoincrement=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_collection_files_file_id", "collection_files", ["file_id"])
+    op.create_table(
+        "uses",
+        sa.Column("run_id", RunId, primary_key=True),
+        sa.Column("role", sa.String(16), primary_key=True),
+        sa.Column("file_id", Number, primary_key=True, autoincrement=False),
+        sa.Column("doc", sa.Text, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_uses_file_id_role", "uses", ["file_id", "role"])
+    op.create_table(
+        "retention_log",
+        sa.Column("id", Number, primary_key=True, autoincrement=True),
+        sa.Column("at", sa.Float, nullable=False),
+        sa.Column("experiment", sa.Text, nullable=False),
+        sa.Column("file_id", Number, nullable=False),
+        sa.Column("place", sa.String(128), nullable=False),
+        sa.Column("verdict", sa.String(16), nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("doc", sa.Text, nullable=False),
+    )
+    for columns in (("file_id", "id"), ("experiment", "id")):
+        op.create_index("ix_retention_log_" + "_".join(columns), "retention_log", list(columns))
+    op.create_table(
+        "cursors",
+        sa.Column("name", sa.String(64), primary_key=True),
+        sa.Column("at", sa.Float, nullable=False),
+        sa.Column("seq", Number, nullable=False),
+    )

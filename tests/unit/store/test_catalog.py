@@ -1,0 +1,50 @@
+"""Files and their copies in the catalog, on both databases."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from orchestrator.errors import NotFound
+from orchestrator.store import catalog
+from orchestrator.store.catalog import CatalogFile, FileKind, Replica, ReplicaState
+from orchestrator.store.database import Database
+
+SCAN = CatalogFile("2026-3-smith", "/data/sc\udcff\n.h5", 7, "xxh3:01", added_at=5.0, metadata={"energy": 25.5})
+
+
+def put(database: Database, *files: CatalogFile) -> list[int]:
+    with database.write() as connection:
+        return catalog.put(connection, files)
+
+
+def test_a_file_comes_back_as_it_was(database: Database) -> None:
+    [number] = put(database, SCAN)
+    assert catalog.get(database, number) == replace(SCAN, id=number)
+    with pytest.raises(NotFound, match="no file 77"):
+        catalog.get(database, 77)
+
+
+def test_a_file_told_twice_is_one(database: Database) -> None:
+    first, second, other = put(database, SCAN, replace(SCAN, kind=FileKind.OTHER), replace(SCAN, experiment="b"))
+    assert first == second != other
+    assert catalog.get(database, first).kind is FileKind.RAW
+    assert catalog.number_of_files(database) == 2
+
+
+def test_another_content_supersedes_the_one_before(database: Database) -> None:
+    first, second = put(database, SCAN, replace(SCAN, checksum="xxh3:02", added_at=9.0))
+    assert catalog.get(database, first).superseded_at == 9.0
+    assert catalog.get(database, second).superseded_at == 0.0
+
+
+def test_copies_are_found_by_file_and_by_address(database: Database) -> None:
+    [number] = put(database, SCAN)
+    here = Replica(number, "beamline", SCAN.name, ReplicaState.VERIFIED, True, 6.0, {"size": 7})
+    there = Replica(number, "tape", "gsiftp://host/a")
+    with database.write() as connection:
+        for replica in (here, there, replace(there, state=ReplicaState.MISSING)):
+            catalog.put_replica(connection, replica)
+    assert catalog.replicas(database, [number]) == [here, replace(there, state=ReplicaState.MISSING)]
+    assert [f.id for f in catalog.at(database, "beamline", SCAN.name)] == [number]
+    assert catalog.at(database, "tape", SCAN.name) == []
