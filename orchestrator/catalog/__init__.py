@@ -1,0 +1,1 @@
+"""What the catalog is filled with and what is made of it: metadata, provenance, retention."""
