@@ -21,7 +21,7 @@ from orchestrator.arrival.contents import Reader
 from orchestrator.arrival.hints import Hints
 from orchestrator.arrival.tree import Tree, opened
 from orchestrator.arrival.trigger import Rule
-from orchestrator.errors import BeamwayError, Denied, Retry, Unavailable
+from orchestrator.errors import BeamwayError, Denied, Retry, Stale, Unavailable
 from orchestrator.store import arrivals as store
 from orchestrator.store import watches
 from orchestrator.store.arrivals import Arrival
@@ -30,7 +30,7 @@ from orchestrator.store.leases import Lease
 from orchestrator.store.watches import Report, Watch
 
 QUOTA, QUOTA_S = 500, 0.1  # runs of an experiment that one turn begins, and for how long
-AGAIN_S, AGAIN_MOST_S = 0.5, 30.0
+AGAIN_S, AGAIN_MOST_S = 0.5, 5.0
 SHELVED = 50  # arrivals
 MOST_REST_S = 0.5
 LOOK_S = 0.5  # how often the store is asked what is to be watched
@@ -257,6 +257,8 @@ class Watcher:
                     if self._clock() >= end:
                         more = True
                         break
+            except Stale:
+                raise
             except (Unavailable, Denied) as error:
                 self._silence_s = min(AGAIN_MOST_S, max(AGAIN_S, 2 * self._silence_s))
                 self._silent_until = self._clock() + self._silence_s
