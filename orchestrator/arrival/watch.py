@@ -85,7 +85,8 @@ class Watcher:
         self._last = ""  # experiment that had its turn first
         self._silent_until, self._silence_s = 0.0, 0.0
         self._looked_at = -LOOK_S
-        self._failing = ""
+        self._failing = ""  # why the store cannot be asked
+        self._refused = ""  # why no run can be begun
 
     def __enter__(self) -> Watcher:
         return self
@@ -183,7 +184,8 @@ class Watcher:
         hints = self._hints.get(name)
         troubles = dict(itertools.islice(tree.troubles.items(), TROUBLES))
         polls = hints.why_not if hints is not None else ""
-        return Report(at, "", tree.scans, tree.scanned_at, tree.scan_s, tree.waiting, polls, troubles)
+        error = f"No run can be begun: {self._refused}" if self._refused else ""
+        return Report(at, error, tree.scans, tree.scanned_at, tree.scan_s, tree.waiting, polls, troubles)
 
     # ---- the loop
 
@@ -262,7 +264,9 @@ class Watcher:
             except (Unavailable, Denied) as error:
                 self._silence_s = min(AGAIN_MOST_S, max(AGAIN_S, 2 * self._silence_s))
                 self._silent_until = self._clock() + self._silence_s
-                log.warning("watch.cannot_submit", experiment=experiment, reason=error.sentence)
+                if self._refused != error.sentence:
+                    log.warning("watch.cannot_submit", experiment=experiment, reason=error.sentence)
+                self._refused = error.sentence
                 return False
             finally:
                 if begun:
@@ -270,6 +274,7 @@ class Watcher:
             self._silence_s = 0.0
             more = more or len(due) == QUOTA
         self._last = (later or experiments or [""])[0]
+        self._refused = ""
         return more
 
     def _begin_run(self, arrival: Arrival) -> list[tuple[int, str]]:

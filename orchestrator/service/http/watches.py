@@ -52,7 +52,7 @@ class WatchShape(BaseModel):
     owner: str
     created_at: str | None
     stopped_at: str | None
-    error: str = Field(description="Why it cannot be watched.")
+    error: str = Field(description="Why it cannot be watched, or its runs not be begun.")
     seen_at: str | None = Field(description="When its watcher last said how it stands.")
     scanned_at: str | None
     scan_s: float

@@ -381,10 +381,12 @@ def test_a_service_that_is_away_is_waited_for(bench: Bench) -> None:
         bench.service.fail = error
         bench.settle()
         assert bench.states() == {"x.h5": "due"}
+        assert error.sentence in watches.reports(bench.database)["w"].error
     assert len(bench.service.asked) < 10
     bench.service.fail = None
     bench.settle(40.0)
     assert bench.states() == {"x.h5": "run"}
+    assert watches.reports(bench.database)["w"].error == ""
 
 
 @pytest.mark.parametrize("what", ["decide", "started", "change", "due"])
