@@ -5,8 +5,8 @@ the work itself has taken (or `LEAST_S`), right after it, when they are mostly s
 time for have no checksum. A worker remembers what it has read, so that the stages of a run do not read their common
 input again and again.
 
-    xxh3:DIGEST        of the bytes of a file (XXH3, 128 bits)
-    xxh3-tree:DIGEST   of a directory: over the lines `RELATIVE/PATH NUL DIGEST LF` of its files, sorted as bytes
+`xxh3:DIGEST` is that of the bytes of a file (XXH3, 128 bits); that of a directory is over the names, sizes and
+checksums of its files, as a transfer tells it (`survey.tree_digest`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from orchestrator.errors import printable
 from orchestrator.model import Content, FailureClass, Order, Outcome, Product, StageKind
 from orchestrator.transfer import address
+from orchestrator.transfer.survey import tree_digest
 
 LEAST_S = 30.0
 PIECE = 4 << 20
@@ -55,7 +56,7 @@ def witnessed(order: Order, outcome: Outcome, *, since: float) -> Outcome:
             inputs.append(seen)
     if order.kind is StageKind.TRANSFER:
         inputs += _moved(order, outcome, {c.path for c in inputs})
-    products = tuple(p if p.checksum else _made(p, deadline) for p in outcome.products)
+    products = tuple(_made(p, deadline) for p in outcome.products)
     return replace(outcome, inputs=tuple(inputs), products=products)
 
 
@@ -105,10 +106,11 @@ def _moved(order: Order, outcome: Outcome, told: set[str]) -> list[Content]:
 
 
 def _made(product: Product, deadline: float) -> Product:
-    if address.is_one(product.path):
+    """With a checksum. That of a tree in a kernel's manifest (`sha256-tree:`) nobody else can tell: it is made anew."""
+    if address.is_one(product.path) or (product.checksum and not product.checksum.startswith("sha256-tree:")):
         return product
     seen = _look(product.path, "xxh3", deadline)
-    return product if seen is None else replace(product, checksum=seen.checksum)
+    return product if seen is None or not seen.checksum else replace(product, checksum=seen.checksum)
 
 
 def _another(path: str, wanted: str, seen: Content | None) -> str:
@@ -138,23 +140,22 @@ def _look(path: str, algorithm: str, deadline: float | None) -> Content | None:
 
 def _look_below(root: str, deadline: float | None) -> Content:
     total, newest = 0, os.stat(root).st_mtime
-    lines: list[bytes] | None = []
+    digests: list[tuple[str, int, str]] | None = []
     for folder, _, names in os.walk(root):
         for name in names:
             path = os.path.join(folder, name)
-            facts = os.stat(path)
+            facts = os.lstat(path)
+            if not stat.S_ISREG(facts.st_mode):
+                continue
             total, newest = total + facts.st_size, max(newest, facts.st_mtime)
-            if lines is None or not stat.S_ISREG(facts.st_mode):
+            if digests is None:
                 continue
             try:
                 _, _, digest = _checksum(path, facts, "xxh3", deadline).partition(":")
+                digests.append((os.path.relpath(path, root), facts.st_size, digest))
             except _NoTime:
-                lines = None
-                continue
-            lines.append(b"%s\0%s\n" % (os.fsencode(os.path.relpath(path, root)), digest.encode()))
-    if lines is None:
-        return Content(root, total, "", newest)
-    return Content(root, total, f"xxh3-tree:{xxhash.xxh3_128_hexdigest(b''.join(sorted(lines)))}", newest)
+                digests = None
+    return Content(root, total, f"xxh3:{tree_digest(digests)}" if digests is not None else "", newest)
 
 
 def _checksum(path: str, facts: os.stat_result, algorithm: str, deadline: float | None) -> str:
