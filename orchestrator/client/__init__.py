@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import protocol
 from orchestrator.client.base import Backend
+from orchestrator.client.lineage import Lineage
 from orchestrator.client.local import Local
 from orchestrator.errors import Unavailable
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
@@ -39,6 +40,7 @@ class Client:
             self._backend = Remote(settings)
         else:
             self._backend = Local(settings)
+        self.lineage: Lineage = self._backend.lineage
 
     def __enter__(self) -> Client:
         return self

@@ -12,11 +12,14 @@ from orchestrator.store.runs import EventRow
 from orchestrator.store.search import Summary, Wanted
 
 if TYPE_CHECKING:
+    from orchestrator.client.lineage import Lineage
     from orchestrator.engine.placement import Placement
     from orchestrator.engine.why import Why
 
 
 class Backend(Protocol):
+    lineage: Lineage
+
     # ---- workflows
 
     def definition(self, name_or_path: str) -> Definition: ...

@@ -13,7 +13,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator import codec, protocol
 from orchestrator.errors import Unavailable
-from orchestrator.service.http import agents, dead, events, metrics, problems, runs, shapes, sites, tokens, workflows
+from orchestrator.service.http import (
+    agents,
+    dead,
+    events,
+    lineage,
+    metrics,
+    problems,
+    runs,
+    shapes,
+    sites,
+    tokens,
+    workflows,
+)
 from orchestrator.service.http.context import Context, Here, Permit
 from orchestrator.service.permission import Action
 from orchestrator.store import search
@@ -60,6 +72,7 @@ def create(context: Context) -> FastAPI:
     for router in (
         runs.router,
         dead.router,
+        lineage.router,
         workflows.router,
         events.router,
         sites.router,
