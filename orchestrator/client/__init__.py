@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import protocol
 from orchestrator.client.base import Backend
+from orchestrator.client.lineage import Lineage
 from orchestrator.client.local import Local
 from orchestrator.client.watches import Watches
 from orchestrator.errors import Unavailable
@@ -41,6 +42,7 @@ class Client:
             self._backend = Remote(settings)
         else:
             self._backend = Local(settings, starts=starts)
+        self.lineage: Lineage = self._backend.lineage
 
     def __enter__(self) -> Client:
         return self

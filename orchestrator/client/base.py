@@ -13,6 +13,7 @@ from orchestrator.store.runs import EventRow
 from orchestrator.store.search import Summary, Wanted
 
 if TYPE_CHECKING:
+    from orchestrator.client.lineage import Lineage
     from orchestrator.engine.placement import Placement
     from orchestrator.engine.why import Why
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 class Backend(Protocol):
     @property
     def watches(self) -> Watches: ...
+
+    @property
+    def lineage(self) -> Lineage: ...
 
     # ---- workflows
 

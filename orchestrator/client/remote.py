@@ -19,6 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from orchestrator import codec, protocol, wire
+from orchestrator.client.lineage import Lineage, RemoteLineage
 from orchestrator.client.remote_watches import RemoteWatches
 from orchestrator.engine.placement import Placement
 from orchestrator.engine.why import Why
@@ -50,6 +51,7 @@ class Remote:
             timeout=httpx2.Timeout(ANSWER_S, connect=CONNECT_S),
         )
         self.watches = RemoteWatches(self.request)
+        self.lineage: Lineage = RemoteLineage(self._get, self._post)
         self._made: list[tuple[Plan, dict[str, Any]]] = []  # plans of the service's own workflows, as they were asked
 
     def close(self) -> None:

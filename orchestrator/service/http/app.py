@@ -17,6 +17,7 @@ from orchestrator.service.http import (
     agents,
     dead,
     events,
+    lineage,
     metrics,
     problems,
     runs,
@@ -72,6 +73,7 @@ def create(context: Context) -> FastAPI:
     for router in (
         runs.router,
         dead.router,
+        lineage.router,
         workflows.router,
         events.router,
         sites.router,
