@@ -130,23 +130,24 @@ def _supersede(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _index(connection: Connection, files: dict[int, CatalogFile]) -> None:
-    """Write down by which values and words they are found."""
-    rows: list[dict[str, Any]] = []
-    words: list[dict[str, Any]] = []
-    for number, file in files.items():
-        always = {
-            catalog_values.ADDED: file.added_at,
-            catalog_values.SIZE: file.size,
-            catalog_values.KIND: file.kind.value,
-            catalog_values.EXPERIMENT: key(file.experiment),
-        }
-        ours = [(name, *_of(value)) for name, value in always.items()]
-        values = [value for value in catalog_values.flat(file.metadata) if value[0] not in always]
-        rows += catalog_values.rows(number, [*ours, *values])
-        words += catalog_values.word_rows(number, file.name, values)
-    for table, wanted in ((schema.catalog_values, rows), (schema.catalog_words, words)):
-        if wanted:
+    """Write down by what they are found."""
+    each = [found_by(number, file) for number, file in files.items()]
+    for table, rows in ((schema.catalog_values, 0), (schema.catalog_words, 1)):
+        if wanted := [row for found in each for row in found[rows]]:
             connection.execute(insert(table), wanted)
+
+
+def found_by(number: int, file: CatalogFile) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of the values and of the words by which a file is found."""
+    always = {
+        catalog_values.ADDED: file.added_at,
+        catalog_values.SIZE: file.size,
+        catalog_values.KIND: file.kind.value,
+        catalog_values.EXPERIMENT: key(file.experiment),
+    }
+    ours = [(name, *_of(value)) for name, value in always.items()]
+    values = [value for value in catalog_values.flat(file.metadata) if value[0] not in always]
+    return catalog_values.rows(number, [*ours, *values]), catalog_values.word_rows(number, file.name, values)
 
 
 def _of(value: str | float) -> tuple[float | None, str]:
@@ -178,16 +179,7 @@ def _unknown(number: int) -> NotFound:
 def put_replica(connection: Connection, replica: Replica) -> None:
     """New, or as it is now, within the caller's transaction."""
     upsert: Any = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    row = {
-        "file_id": replica.file_id,
-        "place": replica.place,
-        "address_key": address_key(replica.address),
-        "address": os.fsencode(replica.address),
-        "state": replica.state.value,
-        "pinned": int(replica.pinned),
-        "verified_at": replica.verified_at,
-        "doc": codec.dumps(replica.seen),
-    }
+    row = _replica_row(replica)
     keys = ["file_id", "place", "address_key"]
     connection.execute(upsert(_r).values(**row).on_conflict_do_update(index_elements=keys, set_=row))
 
@@ -271,3 +263,16 @@ def _replica(row: Any) -> Replica:
         row["verified_at"],
         codec.loads(row["doc"], dict),
     )
+
+
+def _replica_row(replica: Replica) -> dict[str, Any]:
+    return {
+        "file_id": replica.file_id,
+        "place": replica.place,
+        "address_key": address_key(replica.address),
+        "address": os.fsencode(replica.address),
+        "state": replica.state.value,
+        "pinned": int(replica.pinned),
+        "verified_at": replica.verified_at,
+        "doc": codec.dumps(replica.seen),
+    }

@@ -30,6 +30,7 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import NullType
 
 from orchestrator.errors import ArgumentError
 from orchestrator.store import catalog, catalog_values, schema
@@ -39,6 +40,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.texts import key
 
 MANY = 8192  # files of a condition in some parts: more are not counted, and fewer parts are looked into
+FEW = 256  # as long as one has fewer, the others are not counted further
 PARTS_MOST = 1024  # at once
 CHEAPER = 4  # so many files of another condition are read in the time that one is looked up
 LONGEST_S = 0.05
@@ -144,7 +146,9 @@ def _walk(
     while before > 1:
         first = max(0, catalog_values.part(before - 1) + 1 - at_once)
         window = Window(first * catalog_values.PART, before)
-        sizes = _sizes(connection, conditions, window)
+        sizes = _sizes(connection, conditions, window, FEW)
+        if min(sizes) == FEW:
+            sizes = _sizes(connection, conditions, window, MANY)
         fewest = min(sizes)
         if fewest >= MANY and at_once > 1:
             at_once //= 4
@@ -164,10 +168,10 @@ def _all(connection: Connection, before: int, limit: int) -> Iterator[tuple[list
         yield ids, before
 
 
-def _sizes(connection: Connection, conditions: Sequence[Condition], window: Window) -> list[int]:
-    """How many files (words, values) there are for each, counted up to `MANY`."""
+def _sizes(connection: Connection, conditions: Sequence[Condition], window: Window, most: int) -> list[int]:
+    """How many files (words, values) there are for each, counted up to `most`."""
     counts = (
-        select(func.count()).select_from(c.within(window).limit(MANY).subquery()).scalar_subquery() for c in conditions
+        select(func.count()).select_from(c.within(window).limit(most).subquery()).scalar_subquery() for c in conditions
     )
     return list(connection.execute(select(*counts)).one())
 
@@ -177,15 +181,22 @@ def _in_window(
 ) -> set[int]:
     """The files for which all of these hold."""
     ordered = sorted(zip(sizes, conditions, strict=True), key=lambda each: each[0])
-    ids = set(connection.execute(ordered[0][1].within(window)).scalars())
+    ids = _ids(connection, ordered[0][1].within(window))
     for size, condition in ordered[1:]:
         if not ids:
             break
-        counted = size < MANY or len(window.parts) == 1  # of one part there are not many more than were counted
+        counted = size != FEW and (size < MANY or len(window.parts) == 1)  # one part has not many more
         few = counted and size < CHEAPER * len(ids)
         query = condition.within(window) if few else condition.among(connection, ids)
-        ids &= set(connection.execute(query).scalars())
+        ids &= _ids(connection, query)
     return ids
+
+
+def _ids(connection: Connection, query: Any) -> set[int]:
+    """As one value, which costs a tenth of as many rows."""
+    gathered = func.array_agg if connection.dialect.name == "postgresql" else func.json_group_array
+    found = connection.execute(select(gathered(query.subquery().c.id, type_=NullType()))).scalar()
+    return set(json.loads(found) if isinstance(found, str) else found or ())
 
 
 # ------------------------------------------------------------------------------------------------------ conditions

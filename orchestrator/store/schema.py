@@ -334,8 +334,8 @@ catalog_values = Table(
         postgresql_where=text("number IS NOT NULL"),
     ),
     Index(
-        "ix_catalog_values_key_text_file_id",
-        *("key", "text", "file_id"),
+        "ix_catalog_values_key_text_file_id_number",  # the number so that SQLite reads nothing else
+        *("key", "text", "file_id", "number"),
         sqlite_where=text("number IS NULL"),
         postgresql_where=text("number IS NULL"),
     ),

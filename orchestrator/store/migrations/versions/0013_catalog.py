@@ -9,7 +9,7 @@ down_revision = "0012"
 Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 RunId = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
 Plain = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-FILES = (("experiment", "kind", "added_at", "id"), ("path_key", "id"), ("checksum", "id"), ("maker",))
+FILES: tuple[tuple[str, ...], ...] = (("experiment", "kind", "added_at", "id"), ("path_key", "id"), ("checksum", "id"), ("maker",))
 
 
 def upgrade() -> None:
@@ -64,7 +64,7 @@ def upgrade() -> None:
     )
     for columns, which in (
         (("key", "part", "number", "file_id"), "number IS NOT NULL"),
-        (("key", "text", "file_id"), "number IS NULL"),
+        (("key", "text", "file_id", "number"), "number IS NULL"),
     ):
         op.create_index(
             "ix_catalog_values_" + "_".join(columns),
@@ -85,8 +85,8 @@ def upgrade() -> None:
         sa.Column("doc", sa.Text, nullable=False),
         sqlite_with_rowid=False,
     )
-    for columns in (("place", "address_key"), ("state", "file_id", "place")):
-        op.create_index("ix_replicas_" + "_".join(columns), "replicas", list(columns))
+    op.create_index("ix_replicas_place_address_key", "replicas", ["place", "address_key"])
+    op.create_index("ix_replicas_state_file_id_place", "replicas", ["state", "file_id", "place"])
     op.create_table(
         "collections",
         sa.Column("experiment", sa.Text, primary_key=True),
