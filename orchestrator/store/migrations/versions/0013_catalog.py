@@ -9,7 +9,12 @@ down_revision = "0012"
 Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 RunId = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
 Plain = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-FILES: tuple[tuple[str, ...], ...] = (("experiment", "kind", "added_at", "id"), ("path_key", "id"), ("checksum", "id"), ("maker",))
+FILES: tuple[tuple[str, ...], ...] = (
+    ("experiment", "kind", "added_at", "id"),
+    ("path_key", "id"),
+    ("checksum", "id"),
+    ("maker",),
+)
 
 
 def upgrade() -> None:
