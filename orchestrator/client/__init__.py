@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import protocol
 from orchestrator.client.base import Backend
+from orchestrator.client.files import Files
 from orchestrator.client.local import Local
 from orchestrator.errors import Unavailable
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
@@ -48,6 +49,11 @@ class Client:
 
     def close(self) -> None:
         self._backend.close()
+
+    @property
+    def files(self) -> Files:
+        """The catalog: experiments, files and collections."""
+        return self._backend.files
 
     # ---- workflows
 

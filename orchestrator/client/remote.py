@@ -19,6 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from orchestrator import codec, protocol, wire
+from orchestrator.client.remote_files import RemoteFiles
 from orchestrator.engine.placement import Placement
 from orchestrator.engine.why import Why
 from orchestrator.errors import BeamwayError, Conflict, SettingsError, Unavailable, of_exit_code
@@ -48,6 +49,7 @@ class Remote:
             headers={"authorization": f"Bearer {token}"} if token else {},
             timeout=httpx2.Timeout(ANSWER_S, connect=CONNECT_S),
         )
+        self.files = RemoteFiles(self._request)
         self._made: list[tuple[Plan, dict[str, Any]]] = []  # plans of the service's own workflows, as they were asked
 
     def close(self) -> None:

@@ -203,6 +203,13 @@ def replicas(database: Database, file_ids: Sequence[int]) -> list[Replica]:
         return [_replica(row) for row in connection.execute(query).mappings()]
 
 
+def replica(connection: Connection, number: int, place: str, address: str) -> Replica | None:
+    """This copy, locked until the end of the caller's transaction."""
+    this = (_r.c.file_id == number) & (_r.c.place == place) & (_r.c.address_key == address_key(address))
+    row = connection.execute(select(_r).where(this).with_for_update()).mappings().first()
+    return _replica(row) if row is not None else None
+
+
 def several(connection: Connection, ids: Iterable[int]) -> list[CatalogFile]:
     """Those of these ids that are there, the newest first, within the caller's transaction."""
     rows = connection.execute(select(_f).where(_f.c.id.in_(list(ids))).order_by(_f.c.id.desc())).mappings()
