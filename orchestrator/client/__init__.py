@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import protocol
 from orchestrator.client.base import Backend
+from orchestrator.client.files import Files
 from orchestrator.client.lineage import Lineage
 from orchestrator.client.local import Local
 from orchestrator.client.watches import Watches
@@ -57,6 +58,11 @@ class Client:
     def watches(self) -> Watches:
         """Watched directories, and what has arrived in them."""
         return self._backend.watches
+
+    @property
+    def files(self) -> Files:
+        """The catalog: experiments, files and collections."""
+        return self._backend.files
 
     # ---- workflows
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator import protocol
+from orchestrator.client.files import Files
 from orchestrator.client.watches import Watches
 from orchestrator.model import Definition, Placing, Plan, Run
 from orchestrator.store.letters import Letter
@@ -24,6 +25,9 @@ class Backend(Protocol):
 
     @property
     def lineage(self) -> Lineage: ...
+
+    @property
+    def files(self) -> Files: ...
 
     # ---- workflows
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator import locks, protocol, written
+from orchestrator.client.files import LocalFiles
 from orchestrator.client.lineage import Lineage, LocalLineage
 from orchestrator.client.watches import LocalWatches
 from orchestrator.errors import Conflict, Unavailable, of_exit_code
@@ -51,6 +52,7 @@ class Local:
         self.lineage: Lineage = LocalLineage(
             self._database, self._planner, lambda wish: self._ask(wish, protocol.Accepted)
         )
+        self.files = LocalFiles(self._database)
         self._connection: socket.socket | None = None
         self._frames = protocol.Frames()
         self._heard: deque[protocol.AnyMessage] = deque()

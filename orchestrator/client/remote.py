@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from orchestrator import codec, protocol, wire
 from orchestrator.client.lineage import Lineage, RemoteLineage
+from orchestrator.client.remote_files import RemoteFiles
 from orchestrator.client.remote_watches import RemoteWatches
 from orchestrator.engine.placement import Placement
 from orchestrator.engine.why import Why
@@ -52,6 +53,7 @@ class Remote:
         )
         self.watches = RemoteWatches(self.request)
         self.lineage: Lineage = RemoteLineage(self._get, self._post)
+        self.files = RemoteFiles(self.request)
         self._made: list[tuple[Plan, dict[str, Any]]] = []  # plans of the service's own workflows, as they were asked
 
     def close(self) -> None:

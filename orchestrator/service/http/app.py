@@ -15,6 +15,7 @@ from orchestrator import codec, protocol
 from orchestrator.errors import Unavailable
 from orchestrator.service.http import (
     agents,
+    catalog,
     dead,
     events,
     lineage,
@@ -80,6 +81,7 @@ def create(context: Context) -> FastAPI:
         agents.router,
         tokens.router,
         watches.router,
+        catalog.router,
     ):
         app.include_router(router, prefix=protocol.API)
     for router in (status_router, tokens.own_router):
