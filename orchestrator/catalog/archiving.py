@@ -57,7 +57,9 @@ class Archiving:
             looks.append(self._copies.look(file, to, copy.address))
             if looks[-1].trouble is None:
                 return self._written(file, to, copy.address, "archived", "a good copy is there already", looks, 0)
-        at = self._address(file, to, looks)
+        at = self._address(file, to)
+        if refused := self._copies.refused(to, at):
+            return self._refused(file, to, at, f"{refused[0].value}: {refused[1]}", looks)
         for source in self._sources(known, away_from=to):
             looks.append(look := self._copies.look(file, source.place, source.address))
             if look.trouble is not None:
@@ -74,7 +76,7 @@ class Archiving:
             return self._written(file, to, at, "archived", f"copied from {source.place!r}", looks, file.size)
         return self._refused(file, to, at, _none(looks), looks)
 
-    def _address(self, file: CatalogFile, to: str, looks: list[Look]) -> str:
+    def _address(self, file: CatalogFile, to: str) -> str:
         """Below the place's root, by experiment and name; with its number where something else stands there."""
         parts = [part for part in file.name.split("/") if part not in ("", ".", "..")]
         experiment = file.experiment.replace("/", "_").strip(".") or "_"

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator import locks
@@ -54,7 +55,7 @@ class Keeping:
 
     def apply(self, *, experiment: str = "", site: str = "", rehearse: bool = True) -> Iterator[Done]:
         """Raises Conflict while another one is at work for this home."""
-        with self._alone(), self._copies() as copies:
+        with suppress(TransferCancelled), self._alone(), self._copies() as copies:
             pruning = Pruning(
                 self._book, self._planning(copies), copies, self._archiving(copies), cancelled=self._cancelled
             )
@@ -62,12 +63,12 @@ class Keeping:
 
     def archive(self, what: str, *, experiment: str = "", to: str) -> Iterator[Done]:
         """Raises NotFound, ArgumentError."""
-        with self._copies() as copies:
+        with suppress(TransferCancelled), self._copies() as copies:
             yield from self._archiving(copies).archive_all(self._files(what, experiment), to)
 
     def restore(self, what: str, *, experiment: str = "", to: str = "") -> Iterator[Done]:
         """Raises NotFound, ArgumentError."""
-        with self._copies() as copies:
+        with suppress(TransferCancelled), self._copies() as copies:
             yield from self._archiving(copies).restore_all(self._files(what, experiment), to)
 
     def log(self, *, file: str = "", experiment: str = "", before: int = 0, limit: int = 50) -> list[LogRow]:
