@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from orchestrator.catalog.copies import Look, Trouble
@@ -36,10 +36,6 @@ class Done(Struct, frozen=True):
     @property
     def good(self) -> bool:
         return self.verdict not in ("refused", "unfinished")
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return asdict(self) | {"looks": list(self.looks)}
 
 
 class Book:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from typing import Any
 
 from msgspec import Struct
 
@@ -32,6 +31,21 @@ class Verdict(StrEnum):
     KEEP = "keep"
 
 
+class Planned(Struct, frozen=True):
+    """A decision as it is told."""
+
+    file: int
+    experiment: str
+    name: str
+    kind: str
+    bytes: int  # that get free, of a copy that goes
+    place: str
+    address: str
+    verdict: Verdict
+    reason: str
+    rule: str = ""
+
+
 class Decision(Struct, frozen=True):
     file: CatalogFile
     replica: Replica
@@ -41,19 +55,20 @@ class Decision(Struct, frozen=True):
     others: tuple[Replica, ...] = ()  # copies elsewhere that may count, the most trusted first
 
     @property
-    def record(self) -> dict[str, Any]:
-        return {
-            "file": self.file.id,
-            "name": self.file.name,
-            "experiment": self.file.experiment,
-            "kind": self.file.kind.value,
-            "bytes": self.file.size,
-            "place": self.replica.place,
-            "address": self.replica.address,
-            "verdict": self.verdict.value,
-            "reason": self.reason,
-            "rule": self.rule.name if self.rule else None,
-        }
+    def planned(self) -> Planned:
+        file, replica = self.file, self.replica
+        return Planned(
+            file.id,
+            file.experiment,
+            file.name,
+            file.kind.value,
+            file.size,
+            replica.place,
+            replica.address,
+            self.verdict,
+            self.reason,
+            self.rule.name if self.rule else "",
+        )
 
 
 class Facts(Struct, frozen=True):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator import protocol
 from orchestrator.client.base import Backend
 from orchestrator.client.local import Local
+from orchestrator.client.retention import Retention
 from orchestrator.errors import Unavailable
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
 from orchestrator.settings import Settings
@@ -48,6 +49,11 @@ class Client:
 
     def close(self) -> None:
         self._backend.close()
+
+    @property
+    def retention(self) -> Retention:
+        """Which copies stay, go, are archived and restored."""
+        return self._backend.retention
 
     # ---- workflows
 

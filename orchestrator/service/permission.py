@@ -14,7 +14,7 @@ class Role(StrEnum):
     VIEWER = "viewer"  # reads
     USER = "user"  # and runs the workflows that are there, and cancels or retries its own runs
     AUTHOR = "author"  # and runs definitions of its own, which is to run any command as the service's account
-    OPERATOR = "operator"  # and cancels or retries everyone's runs
+    OPERATOR = "operator"  # and cancels or retries everyone's runs, and removes, archives and restores copies
     ADMIN = "admin"  # and makes and revokes tokens, and stops the service
     AGENT = "agent"  # serves its one site, and nothing else
 
@@ -25,6 +25,7 @@ class Action(StrEnum):
     DEFINE = "define"
     CHANGE_OWN = "change one's own runs"
     CHANGE_ANY = "change anyone's runs"
+    RETAIN = "remove, archive, restore or pin copies"
     ADMINISTER = "administer"
     SERVE = "serve a site"
     ASK_SELF = "ask who it is known as"
@@ -33,7 +34,7 @@ class Action(StrEnum):
 _READS = frozenset({Action.READ, Action.ASK_SELF})
 _USES = _READS | {Action.RUN, Action.CHANGE_OWN}
 _WRITES = _USES | {Action.DEFINE}
-_OPERATES = _WRITES | {Action.CHANGE_ANY}
+_OPERATES = _WRITES | {Action.CHANGE_ANY, Action.RETAIN}
 ALLOWED: dict[Role, frozenset[Action]] = {
     Role.VIEWER: _READS,
     Role.USER: _USES,

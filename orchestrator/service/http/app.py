@@ -13,7 +13,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator import codec, protocol
 from orchestrator.errors import Unavailable
-from orchestrator.service.http import agents, dead, events, metrics, problems, runs, shapes, sites, tokens, workflows
+from orchestrator.service.http import (
+    agents,
+    dead,
+    events,
+    metrics,
+    problems,
+    retention,
+    runs,
+    shapes,
+    sites,
+    tokens,
+    workflows,
+)
 from orchestrator.service.http.context import Context, Here, Permit
 from orchestrator.service.permission import Action
 from orchestrator.store import search
@@ -64,6 +76,7 @@ def create(context: Context) -> FastAPI:
         events.router,
         sites.router,
         agents.router,
+        retention.router,
         tokens.router,
     ):
         app.include_router(router, prefix=protocol.API)
