@@ -15,6 +15,7 @@ from orchestrator.client.base import Backend
 from orchestrator.client.files import Files
 from orchestrator.client.lineage import Lineage
 from orchestrator.client.local import Local
+from orchestrator.client.retention import Retention
 from orchestrator.client.watches import Watches
 from orchestrator.errors import Unavailable
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
@@ -43,7 +44,6 @@ class Client:
             self._backend = Remote(settings)
         else:
             self._backend = Local(settings, starts=starts)
-        self.lineage: Lineage = self._backend.lineage
 
     def __enter__(self) -> Client:
         return self
@@ -63,6 +63,16 @@ class Client:
     def files(self) -> Files:
         """The catalog: experiments, files and collections."""
         return self._backend.files
+
+    @property
+    def retention(self) -> Retention:
+        """Which copies stay, go, are archived and restored."""
+        return self._backend.retention
+
+    @property
+    def lineage(self) -> Lineage:
+        """What came from what, and what is stale."""
+        return self._backend.lineage
 
     # ---- workflows
 

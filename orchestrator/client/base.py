@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator import protocol
 from orchestrator.client.files import Files
+from orchestrator.client.retention import Retention
 from orchestrator.client.watches import Watches
 from orchestrator.model import Definition, Placing, Plan, Run
 from orchestrator.store.letters import Letter
@@ -28,6 +29,9 @@ class Backend(Protocol):
 
     @property
     def files(self) -> Files: ...
+
+    @property
+    def retention(self) -> Retention: ...
 
     # ---- workflows
 

@@ -15,7 +15,7 @@ class Role(StrEnum):
     VIEWER = "viewer"  # reads
     USER = "user"  # and runs the workflows that are there, and cancels or retries its own runs
     AUTHOR = "author"  # and runs definitions of its own (any command as the service's account), and watches directories
-    OPERATOR = "operator"  # and cancels or retries everyone's runs
+    OPERATOR = "operator"  # and cancels or retries everyone's runs, and removes, archives and restores copies
     ADMIN = "admin"  # and makes and revokes tokens, and stops the service
     AGENT = "agent"  # serves its one site, and nothing else
 
@@ -29,6 +29,7 @@ class Action(StrEnum):
     CHANGE_ANY = "change anyone's runs"
     CHANGE_FILES = "change experiments and files"  # of those experiments in which one has a part that allows it
     ANY_EXPERIMENT = "see and change any experiment"
+    RETAIN = "remove, archive, restore or pin copies"
     ADMINISTER = "administer"
     SERVE = "serve a site"
     ASK_SELF = "ask who it is known as"
@@ -37,7 +38,7 @@ class Action(StrEnum):
 _READS = frozenset({Action.READ, Action.ASK_SELF})
 _USES = _READS | {Action.RUN, Action.CHANGE_OWN, Action.CHANGE_FILES}
 _WRITES = _USES | {Action.DEFINE, Action.WATCH}
-_OPERATES = _WRITES | {Action.CHANGE_ANY, Action.ANY_EXPERIMENT}
+_OPERATES = _WRITES | {Action.CHANGE_ANY, Action.ANY_EXPERIMENT, Action.RETAIN}
 ALLOWED: dict[Role, frozenset[Action]] = {
     Role.VIEWER: _READS,
     Role.USER: _USES,

@@ -416,6 +416,30 @@ retention_log = Table(
     Index("ix_retention_log_experiment_id", "experiment", "id"),
 )
 
+# What nobody's rule removes. `what`: file, collection, experiment; `target`: its number, its name, nothing.
+pins = Table(
+    "pins",
+    metadata,
+    Column("what", String(16), primary_key=True),
+    Column("experiment", Text, primary_key=True),
+    Column("target", Text, primary_key=True),
+    Column("who", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+# Copies that are being removed, one at a time for each file: noted before they are touched, gone when they are.
+removals = Table(
+    "removals",
+    metadata,
+    Column("file_id", Number, primary_key=True, autoincrement=False),
+    Column("place", String(128), nullable=False),
+    Column("address", LargeBinary, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("ix_removals_holder", "holder"),
+)
+
 # How far somebody who follows what happens has come, written in the transaction of what was done about it.
 cursors = Table(
     "cursors",
