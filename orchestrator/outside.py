@@ -35,7 +35,6 @@ EFFECTS: dict[str, str] = {
     "globus.submit": "a Globus task: asked again with its submission id, which is on the disk, or found by its label",
     "globus.cancel": "the end of a Globus task: asked again as long as it goes on",
     "transfer.run": "a copying program: dies with us; its pieces are found again by their checksums",
-    "transfer.note": "what is to be copied, and how it ended: by rename; without one nothing has begun",
     "file.publish": "a file under its final name: by rename of what has been verified",
 }
 POINTS = tuple(f"{name}:{when}" for name in EFFECTS for when in ("before", "after"))

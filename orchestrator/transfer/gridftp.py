@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import BeamwayError, InputError, nearest
-from orchestrator.transfer import disk, local, url_copy
+from orchestrator.transfer import checksums, disk, local, url_copy
 from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, TransferReport
 from orchestrator.transfer.ends import End, Listing, LocalEnd
 from orchestrator.transfer.gridftp_errors import GridftpDown
@@ -50,20 +50,17 @@ def copy(
     it was. `InputError`: the source is at fault; `TransferError`: the rest, with its failure class.
     """
     begun = time.monotonic()
-    checks = (checks,) if isinstance(checks, str) else checks
-    for check in checks:
-        if check not in local.CHECKS:
-            raise TransferRefused(f"There is no transfer check {check!r}.{nearest(check, local.CHECKS)}")
-    chosen = _chosen(options or {})
-    origin, from_path = _end(source, chosen["silence_s"])
-    target, to_path = _end(destination, chosen["silence_s"])
+    verify = "checksum" in local.checked(checks)
+    kind, chosen = _chosen(options or {})
+    origin, from_path = _end(source, chosen["silence_s"], kind)
+    target, to_path = _end(destination, chosen["silence_s"], kind)
     sums: Sums | None = None
     try:
         listed = origin.listing(from_path)
         job = _Job(origin, target, listed, chosen, token, progress, cancelled or (lambda: False))
         job.aim(to_path)
-        if "checksum" in checks:
-            job.sums = sums = Sums(origin, target)
+        if verify:
+            job.sums = sums = Sums(origin, target, kind)
         job.carry_out()
     finally:
         if sums is not None:
@@ -81,22 +78,25 @@ def copy(
     )
 
 
-def _chosen(options: Mapping[str, Any]) -> dict[str, float]:
+def _chosen(options: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+    """The kind of checksum, and the numbers."""
     for name, value in options.items():
+        if name == "checksum":
+            continue
         if name not in OPTIONS:
             raise TransferRefused(f"GridFTP has no option {name!r}.{nearest(name, OPTIONS)}")
         if not isinstance(value, int | float) or value < (name in ("streams", "concurrency", "silence_s")):
             raise TransferRefused(f"The option {name!r} of GridFTP is a number, and not {value!r}.")
-    return {**OPTIONS, **options}
+    return checksums.chosen(options), {**OPTIONS, **{n: v for n, v in options.items() if n != "checksum"}}
 
 
-def _end(place: str, silence_s: float) -> tuple[End, str]:
+def _end(place: str, silence_s: float, kind: str) -> tuple[End, str]:
     if is_address(place):
         found = address(place)
         return ServerEnd(found, silence_s), found.path
     if not place or "\0" in place:
         raise TransferRefused(f"'{place}' is not a path.")
-    return LocalEnd(), os.path.abspath(place) + ("/" if place.endswith("/") else "")
+    return LocalEnd(kind), os.path.abspath(place) + ("/" if place.endswith("/") else "")
 
 
 class SourceChanged(TransferError):
@@ -119,6 +119,7 @@ class _Job:
     fresh: bool = True  # nothing stands under the final name of a tree: it is renamed as a whole
     skipped: set[str] = field(default_factory=set)
     _moved: Sequence[str] = ()  # to be published: what was not there already
+    _digests: dict[str, str] = field(default_factory=dict)  # of whole files
     _done: int = 0  # bytes that have arrived and agree
     _shown: int = -1
     _renaming: bool = False
@@ -208,6 +209,7 @@ class _Job:
             todo = self._without_identical(todo)
         self._bring(todo)
         self._check_unchanged()
+        self._sum_up()
         self._publish()
 
     def _make_folders(self) -> None:
@@ -386,14 +388,22 @@ class _Job:
             self._shown = min(done, self.listed.bytes)
             self.progress(self._shown, self.listed.bytes)
 
-    def checksum(self) -> str:
+    def _sum_up(self) -> None:
+        """The checksums of whole files."""
         if self.sums is None:
-            return ""
-        digests = {name: self.sums.of_file(cut(name, entry.size)) for name, entry in self.listed.files.items()}
-        kind = self.sums.kind.lower()
-        largest = max(self.listed.files.items(), key=lambda item: item[1].size)
-        pieces = cut(largest[0], largest[1].size)
-        label = kind if len(pieces) == 1 else f"{kind}/{pieces[0].length}"
-        if not self.listed.is_tree:
-            return f"{label}:{digests['']}"
-        return f"{label}:" + tree_digest((n, self.listed.files[n].size, digest) for n, digest in digests.items())
+            return
+        for name, entry in self.listed.files.items():
+            there = self._staged(name) if name in self._moved else disk.below(self.final, name)
+            source = disk.below(self.listed.root, name)
+            self._digests[name] = self.sums.of_file(name, entry.size, source, there, self._look)
+
+    def checksum(self) -> str:
+        if not self.listed.is_tree or self.sums is None:
+            return self._digests.get("", "")
+        split = {name: digest.split(":") for name, digest in self._digests.items()}
+        kinds = {kind for kind, _ in split.values()}
+        sizes = {name: entry.size for name, entry in self.listed.files.items()}
+        if len(kinds) > 1:  # between servers: small files by a stronger kind than large ones
+            return "sha256-tree:" + tree_digest("sha256", ((n, sizes[n], d) for n, d in self._digests.items()))
+        kind = kinds.pop()
+        return f"{kind}-tree:{tree_digest(kind, ((n, sizes[n], d) for n, (_, d) in split.items()))}"
