@@ -297,8 +297,8 @@ class _Job:
             )
             for piece in todo
         ]
-        # Not all at once, so that the first can be compared while the others move.
-        side_by_side = int(max(1, min(self.options["concurrency"], len(todo) // 4)))
+        # Pieces of one file in order, which costs least and lets each be compared while the next one moves.
+        side_by_side = int(max(1, min(self.options["concurrency"], len({piece.name for piece in todo}) // 2)))
         timeout_s = self.options["timeout_s"] or START_S + self.listed.bytes / SLOWEST_BYTES_PER_S
         pace = url_copy.Pace(
             streams=int(self.options["streams"]),

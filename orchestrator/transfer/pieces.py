@@ -12,7 +12,7 @@ from orchestrator.transfer.base import TransferError, TransferRefused
 from orchestrator.transfer.ends import End
 
 PIECE_BYTES = 64 << 20
-PIECES = 100  # of one file, at most about: each costs a few words with the servers
+PIECES = 32  # of one file, at most about: each costs a few words with the servers, over a long way perhaps
 SMALL_BYTES = 16 << 20  # of such a file a strong checksum costs nothing, and a weak one is at its weakest
 LOOK_S = 0.2
 CHEAP = "adler32"
