@@ -11,6 +11,7 @@ import re
 import selectors
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -29,6 +30,7 @@ from orchestrator.service.placing import Placer, learn
 from orchestrator.service.supervisor import Supervisor
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
+from sites import loader
 
 BEAT_S = 0.5  # the longest the loop sleeps: agents are tended and idleness is noticed at least this often
 VERSION = "1"
@@ -75,6 +77,7 @@ class Server:
             default_site=settings.site,
             fence=holding.lease,
             shell_text=_shell_text_allowed(settings),
+            profiles=partial(loader.load, directories=settings.site_directories),
         )
         self._placer = Placer(
             settings, self._database, ask=lambda site, asked: self._site(site).ask(asked), shut=self._shut
@@ -452,8 +455,6 @@ def _shell_text_allowed(settings: Settings) -> Callable[[str], bool]:
 
     def ask(site: str) -> bool:
         if site not in allowed:
-            from sites import loader
-
             allowed[site] = loader.load(site, [settings.home / "sites"]).policies.allow_shell_text
         return allowed[site]
 

@@ -91,7 +91,11 @@ def _door(profile: SiteProfile, number: int, door: Door) -> str:
         if not os.path.isdir(door.root):
             raise Wrong(f"{door.root} is not a folder here", f"Change {key}.root.")
         return f"{door.root} is there"
-    host, _, port = door.endpoint.rpartition(":") if door.kind == "gridftp" else (door.endpoint, "", str(SSH_PORT))
+    host, _, port = (
+        door.endpoint.removeprefix("ftp://").rpartition(":")
+        if door.kind == "gridftp"
+        else (door.endpoint, "", str(SSH_PORT))
+    )
     host = host.rpartition("@")[2]
     try:
         with socket.create_connection((host, int(port)), timeout=CONNECT_S):

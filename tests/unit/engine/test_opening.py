@@ -169,7 +169,7 @@ def test_shell_text_in_a_file_name_found_by_pattern_is_refused(tmp_path: Path, n
     run = run_of(stages, {"filePathPattern": "*.h5"}, directory=str(tmp_path))
     assert "which a shell would read" in refused(run)
     assert "\n" not in refused(run)
-    assert opened(run, shell_text=True).drafts[0].command == f'use "{tmp_path}/{name}"'
+    assert opened(run, where=opening.At(shell_text=True)).drafts[0].command == f'use "{tmp_path}/{name}"'
 
 
 def test_names_that_a_shell_takes_as_they_are_pass(tmp_path: Path) -> None:
