@@ -107,14 +107,15 @@ def neighbours(place: Path, *names: str) -> Iterator[list[tuple[Host, str]]]:
     """Hosts with networks of their own, and their addresses; each reaches each and this machine. One set a process."""
     net = own_net()
     addresses = {name: f"{net}.{4 * number + 2}" for number, name in enumerate(names)}
+    # Servers ask for the names of those who call, and a name service out of reach takes ten seconds to say none.
+    near = {f"near-{name}": f"{net}.{4 * number + 1}" for number, name in enumerate(names)}
     with contextlib.ExitStack() as stack:
         made: list[tuple[Host, str]] = []
         for number, (name, there) in enumerate(addresses.items()):
-            known = table(place / f"hosts-{name}", {"localhost": "127.0.0.1", **addresses})
+            known = table(place / f"hosts-{name}", {"localhost": "127.0.0.1", **addresses, **near})
             host = Host(name, known, network=True)
             stack.callback(host.close)
-            here = f"{net}.{4 * number + 1}"
-            stack.enter_context(network(host, f"bw{os.getpid()}{number}", here=here, there=there))
+            stack.enter_context(network(host, f"bw{os.getpid()}{number}", here=near[f"near-{name}"], there=there))
             for other, (neighbour, address) in enumerate(made):
                 _join(neighbour, address, host, there, f"bn{number}{other}")
             made.append((host, there))
