@@ -81,9 +81,9 @@ class GlobusTransfer:
         return self._go_on(note, begin=False)
 
     def is_open(self, token: str) -> bool:
-        """Has it been asked for, and has nobody seen its end? Asks nobody."""
+        """Has it been asked for, is it still wanted, and has nobody seen its end? Asks nobody."""
         note = self._notes.read(token)
-        return note is not None and (note.verdict is None or note.verdict.status is TransferStatus.HELD)
+        return note is not None and not note.cancelled and self._notes.unended(token)
 
     def cancel(self, token: str) -> None:
         note = self._notes.read(token)
