@@ -12,14 +12,15 @@ import time
 from collections.abc import Sequence
 
 from orchestrator import settings
-from orchestrator.errors import BeamwayError, Unavailable
+from orchestrator.errors import BeamwayError, Unavailable, nearest
 from orchestrator.model import FailureClass, Order, Outcome, Product, split_token
 from orchestrator.model import token as token_of
-from orchestrator.transfer.base import TransferRequest, TransferState, TransferStatus, failure_of
+from orchestrator.transfer.base import TransferRefused, TransferRequest, TransferState, TransferStatus, failure_of
 from orchestrator.transfer.globus.notes import Notes
 from orchestrator.transfer.globus.session import Held
 from orchestrator.transfer.globus.transfer import GlobusTransfer
 
+OPTIONS = ("deadline_s", "direct")
 LOOK_S = (1.0, 15.0)  # between looks: at first, and at most
 SILENCE_S = 120.0  # Globus has not answered for so long: it is down
 
@@ -84,11 +85,16 @@ def end(tokens: Sequence[str]) -> Outcome:
 
 def _request(order: Order) -> TransferRequest:
     given = order.arguments["from"]
-    checks = order.arguments.get("checks", "checksum")
+    checks, options = order.arguments.get("checks", "checksum"), dict(order.arguments.get("options") or {})
+    for name in options:
+        if name not in OPTIONS:
+            raise TransferRefused(f"Globus has no option {name!r}.{nearest(name, OPTIONS)}")
     if isinstance(given, str):
-        return TransferRequest(given, order.arguments["to"], (checks,))
+        return TransferRequest(given, order.arguments["to"], (checks,), options)
     # Several go into a folder, even if it is only one this time.
-    return TransferRequest(given[0], f"{order.arguments['to'].rstrip('/')}/", (checks,), {"sources": list(given)})
+    return TransferRequest(
+        given[0], f"{order.arguments['to'].rstrip('/')}/", (checks,), {**options, "sources": list(given)}
+    )
 
 
 def _token(transfer: GlobusTransfer, order: Order) -> str:

@@ -26,6 +26,7 @@ class Item(Struct, frozen=True):
     source: str
     destination: str
     is_tree: bool = False
+    part: str = ""  # where it is until it is whole; empty: it is written under its final name
 
 
 class Copy(Struct, frozen=True, array_like=True):
