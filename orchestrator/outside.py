@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 EFFECTS: dict[str, str] = {
     "store.commit": "a turn's changes: all there or none; what was not answered is asked again under the same id",
+    "catalog.write": "what runs have read and made: with how far it came in one transaction, so it is written once",
     "orders.send": "orders to an agent: what it does not hold at its next hello is sent again, to be looked for",
     "kills.send": "what is to end: asked again at the next hello until it is seen to have ended",
     "report.send": "what an agent has seen: kept until it is stored, and sent again",

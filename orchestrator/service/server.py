@@ -23,6 +23,7 @@ from orchestrator.errors import BeamwayError, Conflict, Stale, Unavailable
 from orchestrator.model import FailureClass, Outcome, Run, split_token
 from orchestrator.outside import effect
 from orchestrator.service.agents import Site, View
+from orchestrator.service.cataloguing import Cataloguing
 from orchestrator.service.gate import Gate
 from orchestrator.service.holding import Holding
 from orchestrator.service.peers import Peer, RemoteAgent, SocketPeer
@@ -81,6 +82,7 @@ class Server:
             shell_text=_shell_text_allowed(settings),
             profiles=partial(loader.load, directories=settings.site_directories),
         )
+        self._cataloguing = Cataloguing(settings.database_url, holding.lease, settings.site)
         self._placer = Placer(
             settings, self._database, ask=lambda site, asked: self._site(site).ask(asked), shut=self._shut
         )
@@ -102,6 +104,7 @@ class Server:
             log.info("service.started", home=str(self._home), unfinished=self._engine.recover())
             self._begin_sites()
             self._recovered = self._turn()
+            self._cataloguing.start()
             self._loop()
             self._turn()
         except Unavailable as error:  # Stale, or the store was away just as it was read
@@ -200,6 +203,8 @@ class Server:
         self._carry_out(effects)
         for peer, reply in replies:
             self._send(peer, reply)
+        if effects.finished:
+            self._cataloguing.call()
         if replies or effects.finished:
             self.changed()
         return True
@@ -437,6 +442,7 @@ class Server:
     def _leave(self) -> None:
         """Nothing is written any more. The agents of this home end what runs, and it is taken up again when the service
         is started again; agents of other processes go on, with whoever has the engine next."""
+        self._cataloguing.stop()
         try:
             for agent in list(self._remote):
                 self._dismiss(agent)

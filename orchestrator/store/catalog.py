@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -136,6 +136,12 @@ def replicas(database: Database, file_ids: Sequence[int]) -> list[Replica]:
     with database.read() as connection:
         query = select(_r).where(_r.c.file_id.in_(file_ids)).order_by(_r.c.file_id, _r.c.place, _r.c.address_key)
         return [_replica(row) for row in connection.execute(query).mappings()]
+
+
+def several(connection: Connection, ids: Iterable[int]) -> list[CatalogFile]:
+    """Those of these ids that are there, the newest first, within the caller's transaction."""
+    rows = connection.execute(select(_f).where(_f.c.id.in_(list(ids))).order_by(_f.c.id.desc())).mappings()
+    return [_file(row) for row in rows]
 
 
 def at(database: Database, place: str, address: str) -> list[CatalogFile]:
