@@ -44,6 +44,11 @@
             "choices": ["no", "yes"],
             "description": "yes leaves the copies at the site, to look at or to reconstruct once more.",
         },
+        "inputChecksum": {
+            "default": "",
+            "description": "Checksum of the scan as it arrived (xxh3:…, sha256:…): what reads another content, here or "
+            "there, fails. A watch gives it.",
+        },
         "rotationAxis": {"default": "", "description": "As in tomography. Empty: it is searched."},
         "filter": {
             "choices": ["ramp", "shepp-logan", "cosine", "hann"],
@@ -82,6 +87,7 @@
             "arguments": {
                 "filePath": "site://$site/$stageIn/$id/scan.h5",
                 "outputDir": "site://$site/$stageIn/$id/products",
+                "inputChecksum": "$inputChecksum",
                 "rotationAxis": "$rotationAxis",
                 "filter": "$filter",
                 "binning": "$binning",
