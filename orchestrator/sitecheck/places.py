@@ -86,7 +86,7 @@ def doors(profile: SiteProfile) -> Iterator[Check]:
 def _door(profile: SiteProfile, number: int, door: Door) -> str:
     key = f"doors[{number}]"
     if door.kind == "globus":
-        raise NotDone("transfers through Globus are not built yet, so nobody was asked")
+        raise NotDone("Globus was not asked; `beamway doctor` says whether it lets us in")
     if door.kind == "local":
         if not os.path.isdir(door.root):
             raise Wrong(f"{door.root} is not a folder here", f"Change {key}.root.")
