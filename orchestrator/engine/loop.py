@@ -41,6 +41,8 @@ from orchestrator.store import letters, lineage, search
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
+from orchestrator.transfer.places import Profiles
+from sites import loader
 
 log = structlog.get_logger()
 
@@ -66,6 +68,7 @@ class Engine:
         *,
         clock: Callable[[], float],
         shell_text: Callable[[str], bool] = lambda site: False,
+        profiles: Profiles = loader.load,
         default_site: str = "local",
         fence: Lease | None = None,
     ) -> None:
@@ -75,6 +78,7 @@ class Engine:
         self._directory = runs
         self._clock = clock
         self._shell_text = shell_text
+        self._profiles = profiles
         self._default_site = default_site
         self._fence = fence
         self._queue: deque[tuple[str, events.Event]] = deque()
@@ -241,7 +245,7 @@ class Engine:
         at = self._clock()
         try:
             site = self._site(run.stages[command.stage].site)
-            return opening.answer(run, command, at, shell_text=self._shell_text(site))
+            return opening.answer(run, command, at, opening.At(site, self._shell_text(site), self._profiles))
         except Exception as error:
             log.exception("engine.opening_failed", run=run_id, stage=command.stage)
             return events.StageRefused(at, command.stage, f"internal error: {type(error).__name__}: {error}")

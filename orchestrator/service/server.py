@@ -11,6 +11,7 @@ import re
 import selectors
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -31,6 +32,7 @@ from orchestrator.service.supervisor import Supervisor
 from orchestrator.service.watching import Watching
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
+from sites import loader
 
 BEAT_S = 0.5  # the longest the loop sleeps: agents are tended and idleness is noticed at least this often
 VERSION = "1"
@@ -78,6 +80,7 @@ class Server:
             default_site=settings.site,
             fence=holding.lease,
             shell_text=_shell_text_allowed(settings),
+            profiles=partial(loader.load, directories=settings.site_directories),
         )
         self._cataloguing = Cataloguing(settings.database_url, holding.lease, settings.site)
         self._placer = Placer(
@@ -465,8 +468,6 @@ def _shell_text_allowed(settings: Settings) -> Callable[[str], bool]:
 
     def ask(site: str) -> bool:
         if site not in allowed:
-            from sites import loader
-
             allowed[site] = loader.load(site, [settings.home / "sites"]).policies.allow_shell_text
         return allowed[site]
 
