@@ -163,7 +163,7 @@ def _rule(table: Mapping[str, Any], file: str, number: int) -> Rule:
     named = [places(pattern) for pattern in given.get("match", ())]
     words = WORDS | (set.intersection(*named) if named else set())
     for name, value in given["arguments"].items():
-        _check_words(value, words | {"path"}, f"{where}, key 'arguments.{name}'")
+        _check_words(value, words | {"path", "checksum"}, f"{where}, key 'arguments.{name}'")
     when = tuple(_condition(path, wanted, where) for path, wanted in given.pop("when", {}).items())
     parts = _parts(given.pop("parts"), where, words) if "parts" in given else None
     need = _need(given.pop("ready", {}), where, parts is not None)

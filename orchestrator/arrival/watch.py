@@ -87,9 +87,14 @@ class Watcher:
         if not NAME.fullmatch(name):
             raise SettingsError(f"A watch cannot be called {name!r}.", "Up to 128 letters, digits and any of . _ : -")
         file = rules.parse(text, name)
+        known = {watch.name: watch for watch in store.watches(self._database)}
+        if name in known and known[name].directory != file.directory:
+            raise SettingsError(
+                f"The watch {name!r} is of the directory '{known[name].directory}'.",
+                "Watch another directory under another name.",
+            )
         if name in self.trees:
             self.stop(name)
-        known = {watch.name: watch for watch in store.watches(self._database)}
         watch = known.get(name) or Watch(name, file.experiment, file.directory, text, created_at=self._now())
         watch = replace(watch, experiment=file.experiment, directory=file.directory, rules=text, stopped_at=0.0)
         root = opened(watch)
@@ -225,10 +230,11 @@ class Watcher:
 
     def _begin_run(self, arrival: Arrival) -> list[tuple[int, str]]:
         tree = self.trees.get(arrival.watch)
-        if tree is not None:
-            there = tree.root.look(arrival.name)
-            if there is None or there.fingerprint != arrival.fingerprint:
-                return self._refuse(arrival, "it was changed, renamed or removed before its run began")
+        if tree is not None and (reason := tree.missing(arrival)):
+            begun = self._refuse(arrival, reason)
+            if not begun:
+                tree.known.forget(arrival.place)  # it may come back as it was
+            return begun
         try:
             return [(arrival.id, self._runs.begin(arrival))]
         except (Unavailable, Denied):

@@ -67,6 +67,7 @@ class Arrival(Struct, frozen=True):
     workflow: str = ""  # with its version
     arguments: dict[str, str] = {}
     checksum: str = ""
+    parts: str = ""  # checksum of the other files of the scan, together
     run_key: str = ""
     content_key: str = ""
     same_as: str = ""
@@ -80,6 +81,7 @@ class _Doc(Struct, frozen=True):
     experiment: str
     arguments: dict[str, str] = {}
     checksum: str = ""
+    parts: str = ""
 
 
 def digest_of(name: str, fingerprint: tuple[int, int, int, int]) -> bytes:
@@ -90,7 +92,8 @@ def digest_of(name: str, fingerprint: tuple[int, int, int, int]) -> bytes:
 def keyed(arrival: Arrival) -> Arrival:
     """With the keys that make it run once."""
     common = (arrival.experiment, arrival.workflow)
-    content = _key(*common, "content", str(arrival.fingerprint[2]), arrival.checksum) if arrival.checksum else ""
+    sums = [s for s in (arrival.checksum, arrival.parts) if s]
+    content = _key(*common, "content", str(arrival.fingerprint[2]), *sums) if arrival.checksum else ""
     return replace(arrival, run_key=_key(*common, "file", _written(arrival.fingerprint)), content_key=content)
 
 
@@ -110,6 +113,7 @@ def decide(database: Database, arrivals: Sequence[Arrival], *, fence: Lease | No
             if (arrival.watch, arrival.place) in decided:
                 continue
             decided.add((arrival.watch, arrival.place))
+            arrival = _told_apart(arrival, taken.get(arrival.run_key))
             first = next((taken[k] for k in _keys(arrival) if k in taken), None)
             if first is not None:
                 arrival = _duplicate(arrival, first)
@@ -185,6 +189,7 @@ def release(
             workflow=workflow or arrival.workflow,
             arguments=arguments or arrival.arguments,
             checksum="",
+            parts="",
             same_as="",
         )
         if not arrival.workflow:
@@ -330,6 +335,16 @@ def _decided(connection: Connection, arrivals: Sequence[Arrival]) -> set[tuple[s
     return found
 
 
+def _told_apart(arrival: Arrival, holder: Arrival | None) -> Arrival:
+    """With a key of its own when the holder of its key had other content: an inode is used again at once, and copies
+    keep whole seconds."""
+    if holder is None or not arrival.checksum or not holder.checksum:
+        return arrival
+    if (arrival.checksum, arrival.parts) == (holder.checksum, holder.parts):
+        return arrival
+    return replace(arrival, run_key=_key(arrival.run_key, arrival.checksum, arrival.parts))
+
+
 def _duplicate(arrival: Arrival, first: Arrival) -> Arrival:
     same = "file" if first.fingerprint == arrival.fingerprint else "content"
     reason = f"the same {same} as {first.name!r}, which runs with this workflow already"
@@ -364,7 +379,7 @@ def _row(arrival: Arrival) -> dict[str, Any]:
         "run_id": arrival.run_id,
         "seen_at": arrival.seen_at,
         "decided_at": arrival.decided_at,
-        "doc": codec.dumps(_Doc(arrival.experiment, arrival.arguments, arrival.checksum)),
+        "doc": codec.dumps(_Doc(arrival.experiment, arrival.arguments, arrival.checksum, arrival.parts)),
     }
 
 
@@ -380,6 +395,7 @@ def _arrival(row: Any) -> Arrival:
         state=ArrivalState(row["state"]),
         arguments=doc.arguments,
         checksum=doc.checksum,
+        parts=doc.parts,
         run_key=row["run_key"] or "",
         content_key=row["content_key"] or "",
         same_as=row["same_as"] or "",
