@@ -52,7 +52,7 @@ DAQ = {  # of the transfer that a DAQ also is: kept with the watch, for whoever 
     "skipCatalog": bool,
     "uploadDataDirectoryOnExit": str,
 }
-WATCH = {"directory": str, "experiment": str, "existing": bool, "for_hours": float}
+WATCH = {"directory": str, "experiment": str, "existing": bool, "for_hours": float, "once": bool}
 RULE: dict[str, Any] = {
     "name": str,
     "workflow": str,
@@ -104,6 +104,7 @@ class WatchFile(Struct, frozen=True):
     rules: tuple[Rule, ...]
     existing: bool = True  # take up what is there already when the watch begins
     for_hours: float = 0.0  # 0: until it is stopped
+    once: bool = False  # until all that is there is decided
     daq: dict[str, Any] = {}
 
 
@@ -116,8 +117,8 @@ def load(path: Path) -> WatchFile:
     return parse(text, str(path))
 
 
-def parse(text: str, where: str) -> WatchFile:
-    """Raises SettingsError with the first mistake."""
+def parse(text: str, where: str, *, directory: str = "", experiment: str = "") -> WatchFile:
+    """`directory` and `experiment` where the text does not say them. Raises SettingsError with the first mistake."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -133,7 +134,9 @@ def parse(text: str, where: str) -> WatchFile:
     names = [rule.name for rule in rules]
     if twice := next((n for n in names if names.count(n) > 1), ""):
         raise SettingsError(f"{where}: two rules are called {twice!r}.", "Each needs a name of its own.")
-    for needed in ("directory", "experiment"):
+    for needed, said in (("directory", directory), ("experiment", experiment)):
+        if given.setdefault(needed, said) != said and said:
+            raise SettingsError(f"{where}: {needed!r} is {given[needed]!r}, and not {said!r}.", "Say it once.")
         if not given.get(needed):
             raise SettingsError(f"{where}: {needed!r} is not said.", f'Write {needed} = "…" at the top.')
     if given.get("for_hours", 0.0) < 0:

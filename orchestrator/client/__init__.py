@@ -30,7 +30,8 @@ POLL_S = 0.1  # how often a waiting client looks
 class Client:
     """One installation of Beamway, as seen by a user. Not thread-safe. Use as a context manager."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, starts: bool = True) -> None:
+        """`starts`: the service of this home is started where none runs."""
         self.settings = settings
         self._backend: Backend
         if settings.url:
@@ -38,7 +39,7 @@ class Client:
 
             self._backend = Remote(settings)
         else:
-            self._backend = Local(settings)
+            self._backend = Local(settings, starts=starts)
 
     def __enter__(self) -> Client:
         return self

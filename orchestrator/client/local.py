@@ -39,9 +39,10 @@ M = TypeVar("M", bound=protocol.Message)
 
 
 class Local:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, starts: bool = True) -> None:
+        """`starts`: a service is started where none runs; else it is waited for."""
         ensure_home(settings.home)
-        self._settings = settings
+        self._settings, self._starts = settings, starts
         self._database = Database(settings.database_url)
         self._database.ensure()
         self._connection: socket.socket | None = None
@@ -208,6 +209,8 @@ class Local:
         over = time.monotonic() + START_S
         begun = 0  # pid of the service that was started last
         while self.service() is None:
+            if not self._starts:
+                raise Unavailable("No service runs for this home.", "`beamway up` starts it.")
             if time.monotonic() > over:
                 raise Unavailable("The service did not start.", f"Its log: {path}")
             if not (begun and _lives(begun)) and not locks.locked(locks.service_lock(self._settings.home)):

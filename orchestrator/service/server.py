@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from orchestrator import events, protocol
+from orchestrator import events, locks, protocol
 from orchestrator.engine import place_sites
 from orchestrator.engine.loop import Effects, Engine, new_run
 from orchestrator.engine.tally import Tally
@@ -27,6 +27,7 @@ from orchestrator.service.holding import Holding
 from orchestrator.service.peers import Peer, RemoteAgent, SocketPeer
 from orchestrator.service.placing import Placer, learn
 from orchestrator.service.supervisor import Supervisor
+from orchestrator.service.watching import Watching
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 
@@ -57,6 +58,7 @@ class Server:
         self._sites: dict[str, Site] = {}
         self._supervises = supervises
         self._supervisors: dict[str, Supervisor] = {}
+        self._watching = Watching(settings, database) if supervises else None
         self._replies: list[tuple[Peer, protocol.Message]] = []
         self._progress: dict[str, tuple[float, str]] = {}
         self._waits: dict[str, tuple[float, str]] = {}
@@ -122,6 +124,8 @@ class Server:
                 self._holding.tend(now)
                 for supervisor in self._supervisors.values():
                     supervisor.tend()
+                if self._watching is not None and self._watching.tend():
+                    self._busy_at = now
                 for site in self._sites.values():
                     if site.tend():
                         resumed = self._engine.resume_site(site.name)
@@ -411,7 +415,8 @@ class Server:
     def _site(self, name: str) -> Site:
         """The site of that name; the first word about it starts its agent, unless agents are started elsewhere."""
         if name not in self._supervisors and self._supervises:
-            self._supervisors[name] = Supervisor(self._home, name, clock=time.monotonic)
+            words, lock = ["-m", "orchestrator.agent", name], locks.agent_lock(self._home, name)
+            self._supervisors[name] = Supervisor(self._home, f"agent-{name}", lock, words, clock=time.monotonic)
         return self._sites.setdefault(name, Site(name))
 
     def _connected(self) -> tuple[str, ...]:
@@ -437,6 +442,8 @@ class Server:
         finally:
             for supervisor in self._supervisors.values():
                 supervisor.wait(timeout_s=20.0)
+            if self._watching is not None:
+                self._watching.end()
             self.gate.close()
             self._listening.close()
             (self._home / protocol.SOCKET).unlink(missing_ok=True)

@@ -223,6 +223,15 @@ watches = Table(
     Column("doc", Text, nullable=False),
 )
 
+# How each of them stands, as its watcher last said.
+watch_reports = Table(
+    "watch_reports",
+    metadata,
+    Column("watch", String(128), primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("doc", Text, nullable=False),
+)
+
 # What was seen in them. A file that is changed or renamed is another row: `place` is a digest of name and fingerprint.
 # The two keys make a second run impossible: of the same file (device, inode, size, mtime) or of the same content, with
 # the same workflow version in the same experiment. They are null for whatever does not run.

@@ -12,6 +12,12 @@ RunId = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
 
 def upgrade() -> None:
     op.create_table(
+        "watch_reports",
+        sa.Column("watch", sa.String(128), primary_key=True),
+        sa.Column("at", sa.Float, nullable=False),
+        sa.Column("doc", sa.Text, nullable=False),
+    )
+    op.create_table(
         "experiments",
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("created_at", sa.Float, nullable=False),
