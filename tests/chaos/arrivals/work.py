@@ -9,6 +9,7 @@ from typing import Any
 
 import xxhash
 
+from kernels import contract
 from tests.chaos.arrivals import scans
 
 PATIENCE_S = 4
@@ -85,6 +86,13 @@ def definitions(place: Path) -> list[dict[str, Any]]:
         "many": {"01-prove": prove("$filePath", "hdf5")},
     }
     return [{"name": f"arrivals-{name}", "owner": "chaos", "stages": each} for name, each in stages.items()]
+
+
+def warm(place: Path) -> None:
+    """What is compiled once for a machine is compiled before anybody is killed."""
+    scans.dxchange(place / "warm.h5", scans.frames(0, 6))
+    given = {"input": place / "warm.h5", "output": place / "warm.zarr", "rotationAxis": (scans.COLUMNS - 1) / 2}
+    contract.run("tomography.reconstruct", given, say=None)
 
 
 def prove(path: str, kind: str, checksum: str, product: str, marks: str) -> None:
