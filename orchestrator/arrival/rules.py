@@ -86,6 +86,7 @@ READY = {
 }
 PARTS = {"pattern": str, "first": int, "count": int, "count_from": str, "links": str, "manifest": str}
 WORDS = {"name", "stem"}  # that every name has; others are those of `match`
+NAME = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # of a watch
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _WANT: dict[Any, str] = {
     str: "a text",
@@ -143,6 +144,13 @@ def parse(text: str, where: str, *, directory: str = "", experiment: str = "") -
         raise SettingsError(f"{where}: key 'for_hours' must not be below 0.")
     daq = {name: given[name] for name in DAQ if name in given}
     return WatchFile(**{n: given[n] for n in WATCH if n in given}, rules=rules, daq=daq)
+
+
+def checked_name(name: str) -> str:
+    """Raises SettingsError."""
+    if not NAME.fullmatch(name):
+        raise SettingsError(f"A watch cannot be called {name!r}.", "Up to 128 letters, digits and any of . _ : -")
+    return name
 
 
 def _rule(table: Mapping[str, Any], file: str, number: int) -> Rule:

@@ -7,7 +7,6 @@ again: files that were only waiting are found again, what is due is asked for ag
 from __future__ import annotations
 
 import itertools
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from orchestrator.arrival.contents import Reader
 from orchestrator.arrival.hints import Hints
 from orchestrator.arrival.tree import Tree, opened
 from orchestrator.arrival.trigger import Rule
-from orchestrator.errors import BeamwayError, Denied, Retry, SettingsError, Unavailable
+from orchestrator.errors import BeamwayError, Denied, Retry, Unavailable
 from orchestrator.store import arrivals as store
 from orchestrator.store import watches
 from orchestrator.store.arrivals import Arrival
@@ -37,8 +36,6 @@ MOST_REST_S = 0.5
 LOOK_S = 0.5  # how often the store is asked what is to be watched
 SAID_S = 10.0  # how old what is said of a watch may be
 TROUBLES = 20  # places that are named with it
-
-NAME = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 log = structlog.get_logger()
 
@@ -98,7 +95,7 @@ class Watcher:
 
     def add(self, name: str, text: str) -> Tree:
         """Begin to watch what a rule file says, or go on with it; changed rules hold from now. Raises SettingsError."""
-        file = rules.parse(text, checked_name(name))
+        file = rules.parse(text, rules.checked_name(name))
         known = {watch.name: watch for watch in watches.ls(self._database)}
         if name in known and known[name].directory != file.directory:
             raise SettingsError(
@@ -134,7 +131,7 @@ class Watcher:
 
     def stop(self, name: str) -> None:
         """Watch it no more; what is due of it still runs."""
-        watches.change(self._database, name, fence=self._fence, stopped_at=self._now())
+        watches.stop(self._database, name, self._now(), fence=self._fence)
         self._let_go(name)
 
     def _let_go(self, name: str) -> None:
@@ -300,13 +297,6 @@ class Watcher:
             return [(arrival.id, run_id)]
         store.refused(self._database, arrival, reason, fence=self._fence)
         return []
-
-
-def checked_name(name: str) -> str:
-    """Raises SettingsError."""
-    if not NAME.fullmatch(name):
-        raise SettingsError(f"A watch cannot be called {name!r}.", "Up to 128 letters, digits and any of . _ : -")
-    return name
 
 
 def _asked(watch: Watch) -> tuple[str, str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli import (
+    arrivals,
     database,
     dead,
     definitions,
@@ -17,6 +18,7 @@ from orchestrator.cli import (
     sites,
     slurm_cluster,
     tokens,
+    watching,
 )
 from orchestrator.cli.group import Commands
 
@@ -38,7 +40,8 @@ for command in (
     runs.run,
     runs.ls,
     runs.show,
-    runs.watch,
+    watching.watch,
+    arrivals.arrivals,
     logs.logs,
     runs.why,
     runs.cancel,
@@ -55,6 +58,7 @@ for command in (
     slurm_cluster.slurm_cluster,
     serving.service,
     serving.agent,
+    serving.watcher,
     tokens.token,
     service.up,
     service.down,

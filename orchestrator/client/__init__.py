@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator import protocol
 from orchestrator.client.base import Backend
 from orchestrator.client.local import Local
+from orchestrator.client.watches import Watches
 from orchestrator.errors import Unavailable
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
 from orchestrator.settings import Settings
@@ -49,6 +50,11 @@ class Client:
 
     def close(self) -> None:
         self._backend.close()
+
+    @property
+    def watches(self) -> Watches:
+        """Watched directories, and what has arrived in them."""
+        return self._backend.watches
 
     # ---- workflows
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import uuid
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from orchestrator.arrival.trigger import Rule
-from orchestrator.model import Definition, Placing
+from orchestrator.engine.watching import Versions
+from orchestrator.model import Placing
 from orchestrator.outside import effect
 from orchestrator.store import search, watches
 from orchestrator.store.arrivals import Arrival
@@ -21,30 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.client import Client
 
 KEYS = uuid.UUID("5b0c31a4-8f0e-4d0b-9f6f-3d3b7a1f4d52")  # namespace of the ids made from keys of arrivals
-FRESH_S = 1.0  # for so long a definition and a watch are as they were read
-DIGITS = 16
-
-
-class Versions:
-    """Definitions by name, each with its version, which is of what it says and of the workflows that it starts."""
-
-    def __init__(self, load: Callable[[str], Definition], *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._load, self._clock = load, clock
-        self._kept: dict[str, tuple[float, Definition, str]] = {}
-
-    def get(self, name: str) -> tuple[Definition, str]:
-        """The definition, and `NAME@VERSION`. Raises what loading it raises."""
-        kept = self._kept.get(name)
-        if kept is None or self._clock() > kept[0] + FRESH_S:
-            definition = self._load(name)
-            kept = self._kept[name] = (self._clock(), definition, f"{name}@{self._digest(definition, ())}")
-        return kept[1], kept[2]
-
-    def _digest(self, definition: Definition, above: tuple[str, ...]) -> str:
-        started = sorted({str(stage["workflow"]) for stage in definition.stages.values() if stage.get("workflow")})
-        children = [self._digest(self._load(n), (*above, n)) for n in started if n not in above]
-        text = json.dumps([definition.raw, children], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+FRESH_S = 1.0  # for so long a watch is as it was read
 
 
 def run_id(run_key: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator import protocol
+from orchestrator.client.watches import Watches
 from orchestrator.model import Definition, Placing, Plan, Run
 from orchestrator.store.letters import Letter
 from orchestrator.store.runs import EventRow
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
+    @property
+    def watches(self) -> Watches: ...
+
     # ---- workflows
 
     def definition(self, name_or_path: str) -> Definition: ...

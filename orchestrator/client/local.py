@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator import locks, protocol, written
+from orchestrator.client.watches import LocalWatches
 from orchestrator.errors import Conflict, Unavailable, of_exit_code
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
 from orchestrator.settings import Settings, ensure_home
@@ -45,6 +46,7 @@ class Local:
         self._settings, self._starts = settings, starts
         self._database = Database(settings.database_url)
         self._database.ensure()
+        self.watches = LocalWatches(settings, self._database, self._planner, self.ensure_service)
         self._connection: socket.socket | None = None
         self._frames = protocol.Frames()
         self._heard: deque[protocol.AnyMessage] = deque()

@@ -13,7 +13,7 @@ from orchestrator.store.tokens import Token
 class Role(StrEnum):
     VIEWER = "viewer"  # reads
     USER = "user"  # and runs the workflows that are there, and cancels or retries its own runs
-    AUTHOR = "author"  # and runs definitions of its own, which is to run any command as the service's account
+    AUTHOR = "author"  # and runs definitions of its own (any command as the service's account), and watches directories
     OPERATOR = "operator"  # and cancels or retries everyone's runs
     ADMIN = "admin"  # and makes and revokes tokens, and stops the service
     AGENT = "agent"  # serves its one site, and nothing else
@@ -23,6 +23,7 @@ class Action(StrEnum):
     READ = "read"
     RUN = "run"
     DEFINE = "define"
+    WATCH = "watch directories"
     CHANGE_OWN = "change one's own runs"
     CHANGE_ANY = "change anyone's runs"
     ADMINISTER = "administer"
@@ -32,7 +33,7 @@ class Action(StrEnum):
 
 _READS = frozenset({Action.READ, Action.ASK_SELF})
 _USES = _READS | {Action.RUN, Action.CHANGE_OWN}
-_WRITES = _USES | {Action.DEFINE}
+_WRITES = _USES | {Action.DEFINE, Action.WATCH}
 _OPERATES = _WRITES | {Action.CHANGE_ANY}
 ALLOWED: dict[Role, frozenset[Action]] = {
     Role.VIEWER: _READS,

@@ -266,6 +266,7 @@ arrivals = Table(
         postgresql_where=text("same_as IS NOT NULL"),
     ),
     Index("ix_arrivals_state_experiment_id", "state", "experiment", "id"),
+    Index("ix_arrivals_watch_state_id", "watch", "state", "id"),
 )
 
 # ---------------------------------------------------------------------------------------------------- the catalog

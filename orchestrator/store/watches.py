@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, literal_column, select, update
+from sqlalchemy import Connection, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -59,6 +59,34 @@ class Report(Struct, frozen=True):
     troubles: dict[str, str] = {}  # places that could not be looked at; some of them
 
 
+class Wish(Struct, frozen=True):
+    """A directory to be watched. `directory` and `experiment` where the rules do not say them."""
+
+    rules: str
+    directory: str = ""
+    experiment: str = ""
+    name: str = ""  # empty: made of the experiment
+    site: str = "local"
+    base: str = "/"
+    change: bool = False  # a watch that is there may get other rules
+    source: str = ""  # file that the rules are in, for what is said about them
+
+
+class Watched(Struct, frozen=True):
+    """A watch, how it stands, and what has become of its files."""
+
+    watch: Watch
+    report: Report | None
+    arrivals: dict[str, int]
+
+
+def add(database: Database, watch: Watch) -> bool:
+    """A new one; False when there is one of its name."""
+    with database.write() as connection:
+        added = _insert(database, _w).values(**_row(watch)).on_conflict_do_nothing(index_elements=["name"])
+        return connection.execute(added.returning(_w.c.name)).first() is not None
+
+
 def put(database: Database, watch: Watch, *, fence: Lease | None = None) -> None:
     """New, or as it is now."""
     with database.write() as connection:
@@ -75,6 +103,15 @@ def change(database: Database, name: str, *, fence: Lease | None = None, **chang
         watch = replace(_locked(connection, name), **changes)
         _put(database, connection, watch)
     return watch
+
+
+def stop(database: Database, name: str, at: float, *, fence: Lease | None = None) -> None:
+    """It is watched no more; one that was stopped before stays as it was. Raises NotFound."""
+    with database.write() as connection:
+        if fence is not None:
+            leases.prove(connection, fence)
+        watch = _locked(connection, name)
+        _put(database, connection, replace(watch, stopped_at=watch.stopped_at or at))
 
 
 def follow(database: Database, watch: Watch, device: int, inode: int, *, fence: Lease | None = None) -> Watch:
@@ -128,6 +165,17 @@ def reports(database: Database) -> dict[str, Report]:
         return {name: codec.loads(doc, Report) for name, doc in connection.execute(select(_p.c.watch, _p.c.doc))}
 
 
+def standing(database: Database) -> list[Watched]:
+    """All of them, by name."""
+    query = select(_t.c.watch, _t.c.state, func.count()).group_by(_t.c.watch, _t.c.state)
+    counted: dict[str, dict[str, int]] = {}
+    with database.read() as connection:
+        for name, state, number in connection.execute(query):
+            counted.setdefault(name, {})[state] = number
+    said = reports(database)
+    return [Watched(w, said.get(w.name), counted.get(w.name, {})) for w in ls(database)]
+
+
 def busy(database: Database, site: str) -> bool:
     """Whether a watcher of this site has something to do: a watch that was not stopped, or a run to begin."""
     with database.read() as connection:
@@ -146,7 +194,12 @@ def _locked(connection: Connection, name: str) -> Watch:
 
 
 def _put(database: Database, connection: Connection, watch: Watch) -> None:
-    row = {
+    row = _row(watch)
+    connection.execute(_insert(database, _w).values(**row).on_conflict_do_update(index_elements=["name"], set_=row))
+
+
+def _row(watch: Watch) -> dict[str, Any]:
+    return {
         "name": watch.name,
         "experiment": storable(watch.experiment),
         "directory": os.fsencode(watch.directory),
@@ -155,7 +208,6 @@ def _put(database: Database, connection: Connection, watch: Watch) -> None:
         "stopped_at": watch.stopped_at,
         "doc": codec.dumps(watch),
     }
-    connection.execute(_insert(database, _w).values(**row).on_conflict_do_update(index_elements=["name"], set_=row))
 
 
 def _insert(database: Database, table: Any) -> Any:

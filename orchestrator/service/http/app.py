@@ -13,7 +13,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator import codec, protocol
 from orchestrator.errors import Unavailable
-from orchestrator.service.http import agents, dead, events, metrics, problems, runs, shapes, sites, tokens, workflows
+from orchestrator.service.http import (
+    agents,
+    dead,
+    events,
+    metrics,
+    problems,
+    runs,
+    shapes,
+    sites,
+    tokens,
+    watches,
+    workflows,
+)
 from orchestrator.service.http.context import Context, Here, Permit
 from orchestrator.service.permission import Action
 from orchestrator.store import search
@@ -65,6 +77,7 @@ def create(context: Context) -> FastAPI:
         sites.router,
         agents.router,
         tokens.router,
+        watches.router,
     ):
         app.include_router(router, prefix=protocol.API)
     for router in (status_router, tokens.own_router):
