@@ -435,6 +435,8 @@ class Server:
         """Nothing is written any more. The agents of this home end what runs, and it is taken up again when the service
         is started again; agents of other processes go on, with whoever has the engine next."""
         try:
+            if self._watching is not None:
+                self._watching.end()  # first: it asks us, and from now on nobody answers
             for agent in list(self._remote):
                 self._dismiss(agent)
             for site in self._sites.values():
@@ -442,8 +444,6 @@ class Server:
         finally:
             for supervisor in self._supervisors.values():
                 supervisor.wait(timeout_s=20.0)
-            if self._watching is not None:
-                self._watching.end()
             self.gate.close()
             self._listening.close()
             (self._home / protocol.SOCKET).unlink(missing_ok=True)
