@@ -21,7 +21,7 @@ from orchestrator.arrival.contents import Reader
 from orchestrator.arrival.hints import Hints
 from orchestrator.arrival.tree import Tree, opened
 from orchestrator.arrival.trigger import Rule
-from orchestrator.errors import BeamwayError, Denied, Retry, Unavailable
+from orchestrator.errors import BeamwayError, Denied, Retry, SettingsError, Unavailable
 from orchestrator.store import arrivals as store
 from orchestrator.store import watches
 from orchestrator.store.arrivals import Arrival

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="Leave everything on the disk.")
     options = parser.parse_args(arguments)
-    place, begun = Path(tempfile.mkdtemp(prefix="bw-arrivals-")), time.monotonic()
+    place, begun = Path(tempfile.mkdtemp(prefix="bw-scans-")), time.monotonic()
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - begun:6.1f} s  {text}", flush=True)
@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{lost(left, truth)} runs did not find their file as it had arrived, and say so")
     for sentence in wrong[:100]:
         print(f"WRONG {sentence}")
-    print(f"{len(truth.whole)} whole scans, {len(left.runs)} runs, {len(wrong)} wrong, {time.monotonic() - begun:.0f} s")
+    print(
+        f"{len(truth.whole)} whole scans, {len(left.runs)} runs, {len(wrong)} wrong, {time.monotonic() - begun:.0f} s"
+    )
     if not options.keep and not wrong:
         shutil.rmtree(place, ignore_errors=True)
     return 1 if wrong else 0
