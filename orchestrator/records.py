@@ -13,6 +13,7 @@ from orchestrator.store.letters import Letter
 from orchestrator.store.search import Summary
 from orchestrator.store.watches import Watched
 
+START_S = 15.0  # within which a watcher is there
 SILENT_S = 60.0  # of a watch that has not been looked at for so long it is said
 
 
@@ -187,6 +188,22 @@ def watch_state(watched: Watched, now: float) -> str:
     if report is None or now > report.at + SILENT_S:
         return "unseen"
     return "wrong" if report.error else "watched"
+
+
+def watch_trouble(watched: Watched, now: float) -> str:
+    """What is wrong with a watch; empty when nothing is."""
+    watch, report = watched.watch, watched.report
+    state = watch_state(watched, now)
+    if state == "wrong" and report is not None:
+        return f"{watch.name}: {report.error}"
+    if state == "unseen" and (report is not None or now > watch.created_at + START_S):
+        since = f"for {now - report.at:.0f} s" if report is not None else "yet"
+        return f"{watch.name}: no watcher of site {watch.site} has looked at it {since}."
+    if state == "watched" and report is not None and report.troubles:
+        place, reason = next(iter(report.troubles.items()))
+        more = f" (and {len(report.troubles) - 1} other places)" if len(report.troubles) > 1 else ""
+        return f"{watch.name}: '{place}' cannot be looked at: {reason}{more}" if place else f"{watch.name}: {reason}"
+    return ""
 
 
 def watch_record(watched: Watched, now: float) -> dict[str, Any]:

@@ -58,6 +58,7 @@ RULE: dict[str, Any] = {
     "workflow": str,
     "owner": str,
     "detector": str,
+    "kind": str,
     "match": tuple,
     "skip": tuple,
     "extensions": tuple,
@@ -85,6 +86,7 @@ READY = {
     "layout": str,
 }
 PARTS = {"pattern": str, "first": int, "count": int, "count_from": str, "links": str, "manifest": str}
+KINDS = ("raw", "calibration", "other")  # of files, in the catalog
 WORDS = {"name", "stem"}  # that every name has; others are those of `match`
 NAME = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # of a watch
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -161,6 +163,10 @@ def _rule(table: Mapping[str, Any], file: str, number: int) -> Rule:
         raise SettingsError(f"{where}: 'workflow' is not said.", "Say what is to run.")
     if "owner" in given and "workflow" not in table and "workflowName" not in table:
         raise SettingsError(f"{where}: an owner without a workflow.", "Give both or neither.")
+    if (kind := given.get("kind", KINDS[0])) not in KINDS:
+        raise SettingsError(
+            f"{where}, key 'kind': there is no kind {kind!r}.{nearest(kind, KINDS)}", f"Kinds: {', '.join(KINDS)}."
+        )
     for key in ("extensions", "exclude_extensions"):
         texts = [e for text in given.get(key, ()) for e in re.split(r"[,\s]+", text) if e]
         given[key] = tuple(e.lstrip(".").lower() for e in texts)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.client import Client
     from orchestrator.store.arrivals import Arrival, ArrivalState
 
-FOLLOW_S = 0.2
+FOLLOW_S, LS_S = 0.2, 1.0
 
 
 @click.group(cls=Noun)
@@ -104,8 +104,11 @@ def follow(client: Client, watch: str, *, as_json: bool) -> None:
     from orchestrator.store.arrivals import ArrivalState
 
     last, going, runs = _last(client, watch), dict[int, ArrivalState](), dict[str, Arrival]()
+    stopped, asked_at = False, 0.0
     while True:
-        stopped = any(w.watch.name == watch and w.watch.stopped_at for w in client.watches.ls())
+        if time.monotonic() > asked_at + LS_S:
+            stopped = any(w.watch.name == watch and w.watch.stopped_at for w in client.watches.ls())
+            asked_at = time.monotonic()
         fresh = client.watches.arrivals(watch=watch, after=last)
         last = fresh[-1].id if fresh else last
         for arrival in [*client.watches.of([*going]), *fresh]:

@@ -132,6 +132,7 @@ def ls(as_json: bool) -> None:
 
     from orchestrator import records
     from orchestrator.cli import formats
+    from orchestrator.errors import printable
 
     with session.client() as client:
         found = client.watches.ls()
@@ -152,31 +153,8 @@ def ls(as_json: bool) -> None:
     headings = ("name", "state", "experiment", "directory", "scanned", *states)
     click.echo(formats.table(headings, rows, right=states))
     for w in found:
-        if words := trouble(w, now):
-            click.echo(words)
-
-
-def trouble(watched: Watched, now: float) -> str:
-    """What is wrong with a watch, in a line; empty when nothing is."""
-    from orchestrator import records
-    from orchestrator.cli import formats
-    from orchestrator.errors import printable
-
-    report, name = watched.report, watched.watch.name
-    state = records.watch_state(watched, now)
-    if state == "wrong" and report is not None:
-        return printable(f"{name}: {report.error}")
-    if state == "unseen":
-        ago = f"since {formats.local(report.at)}" if report else "yet"
-        site = watched.watch.site
-        return printable(
-            f"{name}: no watcher of site {site} has looked at it {ago}; its service or `beamway watcher` does."
-        )
-    if state == "watched" and report is not None and report.troubles:
-        place, reason = next(iter(report.troubles.items()))
-        more = f", and {len(report.troubles) - 1} other places" if len(report.troubles) > 1 else ""
-        return printable(f"{name}: '{place}' cannot be looked at: {reason}{more}" if place else f"{name}: {reason}")
-    return ""
+        if words := records.watch_trouble(w, now):
+            click.echo(printable(words))
 
 
 @watch.command()
@@ -186,6 +164,7 @@ def show(name: str, as_json: bool) -> None:
     """Show a watch: its rules, its last scan, what has become of its files."""
     import time
 
+    from orchestrator import records
     from orchestrator.cli import formats
     from orchestrator.errors import printable
 
@@ -202,8 +181,8 @@ def show(name: str, as_json: bool) -> None:
         click.echo(f"scanned {formats.local(report.scanned_at)} in {took}, {report.waiting} files wait to be whole")
     if report is not None and report.polls:
         click.echo(printable(f"polled: {report.polls}"))
-    if words := trouble(watched, time.time()):
-        click.echo(words)
+    if words := records.watch_trouble(watched, time.time()):
+        click.echo(printable(words))
     numbers = ", ".join(f"{n} {state}" for state, n in sorted(watched.arrivals.items())) or "none yet"
     click.echo(f"arrivals {numbers}\n")
     click.echo("\n".join(map(printable, watch.rules.splitlines())))

@@ -17,6 +17,7 @@ import structlog
 from orchestrator import locks, logs
 from orchestrator import settings as settings_module
 from orchestrator.arrival.watch import Watcher
+from orchestrator.catalog.shelving import Shelf
 from orchestrator.client import Client
 from orchestrator.client.arrived import Arrived
 from orchestrator.errors import BeamwayError, SettingsError, Stale, Unavailable
@@ -113,7 +114,14 @@ def _watch(
                 over.set()
 
         try:
-            with Watcher(database, runs, site=site, version=runs.version, fence=held.lease) as watcher:
+            with Watcher(
+                database,
+                runs,
+                site=site,
+                version=runs.version,
+                shelve=Shelf(database, fence=held.lease).put,
+                fence=held.lease,
+            ) as watcher:
                 watcher.run(over, each)
             held.give_back()
         except Stale as error:

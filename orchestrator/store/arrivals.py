@@ -226,6 +226,15 @@ def due_experiments(database: Database) -> list[str]:
             found.append(name)
 
 
+def oldest_due(database: Database) -> float:
+    """Since when the one that is due for longest is; 0 when none is."""
+    with database.read() as connection:
+        return (
+            connection.execute(select(func.min(_t.c.decided_at)).where(_t.c.state == ArrivalState.DUE.value)).scalar()
+            or 0.0
+        )
+
+
 def ls(
     database: Database,
     *,

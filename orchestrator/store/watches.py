@@ -165,12 +165,12 @@ def reports(database: Database) -> dict[str, Report]:
         return {name: codec.loads(doc, Report) for name, doc in connection.execute(select(_p.c.watch, _p.c.doc))}
 
 
-def standing(database: Database) -> list[Watched]:
-    """All of them, by name."""
+def standing(database: Database, *, count: bool = True) -> list[Watched]:
+    """All of them, by name; with the numbers of their arrivals when they are to be counted."""
     query = select(_t.c.watch, _t.c.state, func.count()).group_by(_t.c.watch, _t.c.state)
     counted: dict[str, dict[str, int]] = {}
     with database.read() as connection:
-        for name, state, number in connection.execute(query):
+        for name, state, number in connection.execute(query) if count else ():
             counted.setdefault(name, {})[state] = number
     said = reports(database)
     return [Watched(w, said.get(w.name), counted.get(w.name, {})) for w in ls(database)]
