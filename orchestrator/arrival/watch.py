@@ -32,6 +32,7 @@ from orchestrator.store.watches import Report, Watch
 QUOTA, QUOTA_S = 500, 0.1  # runs of an experiment that one turn begins, and for how long
 AGAIN_S, AGAIN_MOST_S = 0.5, 30.0
 SHELVED = 50  # arrivals
+HEIRS = 500  # failed runs that are looked at, and duplicates of each
 MOST_REST_S = 0.5
 LOOK_S = 0.5  # how often the store is asked what is to be watched
 SAID_S = 10.0  # how old what is said of a watch may be
@@ -211,6 +212,7 @@ class Watcher:
         try:
             if self._clock() >= self._looked_at + LOOK_S:
                 self.resume()
+                self._inherit()
                 self.report()
                 self._looked_at = self._clock()
             busy = [self._tree(name, tree) for name, tree in list(self.trees.items())]
@@ -274,6 +276,22 @@ class Watcher:
             more = more or len(due) == QUOTA
         self._last = (later or experiments or [""])[0]
         return more
+
+    def _inherit(self) -> None:
+        """A run that has failed and would not find its file again: a duplicate that is there runs in its place.
+
+        So it is with what was renamed after its run was begun and before that had read it.
+        """
+        for arrival in store.failed_with_duplicates(self._database, limit=HEIRS):
+            tree = self.trees.get(arrival.watch)
+            if tree is None or not tree.missing(arrival):
+                continue
+            for heir in store.duplicates(self._database, arrival.run_key, limit=HEIRS):
+                there = self.trees.get(heir.watch)
+                if there is not None and not there.missing(heir):
+                    reason = f"in the place of {arrival.name!r}, which is gone and whose run has failed"
+                    store.inherit(self._database, arrival, heir, reason, fence=self._fence)
+                    break
 
     def _begin_run(self, arrival: Arrival) -> list[tuple[int, str]]:
         tree = self.trees.get(arrival.watch)

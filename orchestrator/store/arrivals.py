@@ -27,6 +27,7 @@ from orchestrator.store.leases import Lease
 from orchestrator.store.texts import key, storable
 
 _t = schema.arrivals
+_l = schema.dead_letters
 PAGE = 50_000  # rows that one reading transaction gives
 KEYS_AT_ONCE = 5000
 BEFORE = "it was there before the watch began"  # why it is ignored, whatever the rules
@@ -149,6 +150,23 @@ def refused(database: Database, arrival: Arrival, reason: str, *, fence: Lease |
             connection.execute(update(_t).where(others).values(same_as=heir.run_key))
 
 
+def inherit(database: Database, arrival: Arrival, heir: Arrival, reason: str, *, fence: Lease | None = None) -> None:
+    """The run of `arrival` has failed, and its duplicate runs in its place."""
+    free = {"run_key": None, "content_key": None}
+    taking = replace(heir, state=ArrivalState.DUE, reason=reason, same_as="")
+    taking = replace(keyed(taking), run_key=_key(arrival.run_key, "again", str(heir.id)))
+    with database.write() as connection:
+        if fence is not None:
+            leases.prove(connection, fence)
+        as_found = (_t.c.id == heir.id) & (_t.c.state == ArrivalState.DUPLICATE.value)
+        if connection.execute(select(_t.c.id).where(as_found)).first() is None:
+            return  # somebody has released it meanwhile
+        connection.execute(update(_t).where(_t.c.id == arrival.id).values(**free))
+        connection.execute(update(_t).where(_t.c.id == heir.id).values(**_row(taking)))
+        others = (_t.c.same_as == arrival.run_key) & (_t.c.id != heir.id)
+        connection.execute(update(_t).where(others).values(same_as=taking.run_key))
+
+
 def release(
     database: Database,
     number: int,
@@ -209,6 +227,23 @@ def due(database: Database, experiment: str, *, limit: int, of: Collection[str] 
     query = select(_t).where(_t.c.state == ArrivalState.DUE.value, _t.c.experiment == key(experiment))
     if of is not None:
         query = query.where(_t.c.watch.in_(of))
+    with database.read() as connection:
+        return [_arrival(row) for row in connection.execute(query.order_by(_t.c.id).limit(limit)).mappings()]
+
+
+def failed_with_duplicates(database: Database, *, limit: int) -> list[Arrival]:
+    """Those whose run is on the list of the failed ones, and that others are duplicates of."""
+    others = _t.alias()
+    has = select(others.c.id).where(others.c.same_as == _t.c.run_key).exists()
+    begun = _t.c.run_id != literal_column("''")  # as the index says it
+    query = select(_t).join(_l, _l.c.run_id == _t.c.run_id).where(begun, _t.c.run_key.is_not(None), has)
+    with database.read() as connection:
+        return [_arrival(row) for row in connection.execute(query.order_by(_t.c.id.desc()).limit(limit)).mappings()]
+
+
+def duplicates(database: Database, run_key: str, *, limit: int) -> list[Arrival]:
+    """Of the one with this key, from the first on."""
+    query = select(_t).where(_t.c.same_as == run_key, _t.c.state == ArrivalState.DUPLICATE.value)
     with database.read() as connection:
         return [_arrival(row) for row in connection.execute(query.order_by(_t.c.id).limit(limit)).mappings()]
 

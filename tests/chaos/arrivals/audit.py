@@ -109,14 +109,14 @@ class Audit:
 
     def of_content(self, content: Content) -> Iterator[str]:
         """A whole scan, under whatever names: one run, whose product only this content gives."""
-        begun = self.by_checksum[content.checksum]
+        begun = [a for a in self.by_checksum[content.checksum] if not self._lost(a)]
         twins = self.whole[content.checksum]
         products = [self.left.products.get(a.run_id, {}).get("proof") for a in begun]
         mine = products.count(content.proof)
         names = ", ".join(repr(a.name) for a in begun)
         if len(begun) > len(twins) or mine > 1:
             yield f"a scan ({content.kind}) has run {max(len(begun), mine)} times: {names}"
-        if content.stays and not mine and not (content.moved and any(self._lost(a) for a in begun)):
+        if content.stays and not mine and not (content.away and self.by_checksum[content.checksum]):
             yield f"a whole scan ({content.kind}, {content.checksum}) has no product: {names or 'it has not run'}"
 
     def of_arrival(self, arrival: Arrival) -> Iterator[str]:
@@ -147,7 +147,7 @@ class Audit:
             product = self.left.products.get(run.id, {})
             if (product.get("checksum"), product.get("proof")) not in {(c.checksum, c.proof) for c in contents}:
                 yield f"{said}: the product of {run.id} is not of its scan: {product}"
-        elif not (self._lost(arrival) and any(c.moved or not c.stays for c in contents)):
+        elif not (self._lost(arrival) and any(c.moved or c.away or not c.stays for c in contents)):
             yield f"{said}: its run {run.id} has failed: {run.error}"
 
     def _lost(self, arrival: Arrival) -> bool:

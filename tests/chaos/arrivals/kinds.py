@@ -181,7 +181,7 @@ def folder_renamed_later(shot: Shot) -> None:
 
 def away_and_back(shot: Shot) -> None:
     name, content = shot.scan()
-    shot.whole(name, content._replace(moved=True))
+    shot.whole(name, content._replace(away=True))
     shot.rest(0.0, 2.0)
     away = shot.beside / f"away-{shot.number}"
     os.rename(shot.path(name), away)

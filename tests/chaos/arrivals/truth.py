@@ -19,6 +19,7 @@ class Content(NamedTuple):
     kind: str
     stays: bool = True
     moved: bool = False
+    away: bool = False  # it was nowhere for a while: a run that was to read it then has failed
 
 
 class Item(NamedTuple):

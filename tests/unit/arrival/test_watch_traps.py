@@ -15,6 +15,7 @@ from orchestrator.arrival import tree as trees
 from orchestrator.errors import SettingsError, Unavailable
 from orchestrator.store import arrivals as store
 from orchestrator.store.database import Database
+from orchestrator.store.schema import dead_letters
 from tests.unit.arrival.test_watch import RULES, Bench, put
 
 SECOND = 10**9
@@ -131,6 +132,58 @@ def test_what_arrives_before_the_first_scan_is_over_was_not_there_before(
     bench.again()
     bench.settle()
     assert bench.states() == {"before.h5": "ignored", "meanwhile.h5": "run", "moved here.h5": "run"}
+
+
+def fail(database: Database, name: str) -> None:
+    """The run of the file of that name has failed for good."""
+    with database.write() as connection:
+        for arrival in store.ls(database):
+            if arrival.name == name and arrival.run_id:
+                row = {c.name: "" for c in dead_letters.columns} | {"run_id": arrival.run_id, "at": 1.0}
+                connection.execute(dead_letters.insert().values(**row))
+
+
+@pytest.mark.parametrize("how", ["renamed", "copied, then removed", "renamed twice", "replaced"])
+def test_what_is_elsewhere_when_its_run_has_failed_runs_there(bench: Bench, how: str) -> None:
+    tree = bench.watch()
+    put(tree / "a.h5")
+    bench.settle()
+    if how.startswith("copied"):
+        shutil.copy(tree / "a.h5", tree / "b.h5")
+        bench.settle()
+        (tree / "a.h5").unlink()
+    else:
+        (tree / "a.h5").rename(tree / "b.h5")
+    bench.settle()
+    if how == "renamed twice":
+        (tree / "b.h5").rename(tree / "c.h5")
+        bench.settle()
+    if how == "replaced":
+        put(tree / "a.h5", of="other")
+        bench.settle()
+    others = ["a.h5"] if how == "replaced" else []
+    assert bench.service.files == ["a.h5", *others]
+    fail(bench.database, "a.h5")
+    bench.settle()
+    last = "c.h5" if how == "renamed twice" else "b.h5"
+    assert bench.service.files == ["a.h5", *others, last]
+    assert bench.states()[last] == "run"
+    bench.again()
+    shutil.copy(tree / last, tree / "d.h5")
+    bench.settle()
+    assert bench.service.files == ["a.h5", *others, last]
+    assert bench.states()["d.h5"] == "duplicate"
+
+
+def test_a_failed_run_whose_file_is_there_is_left_to_people(bench: Bench) -> None:
+    tree = bench.watch()
+    put(tree / "a.h5")
+    bench.settle()
+    shutil.copy(tree / "a.h5", tree / "b.h5")
+    bench.settle()
+    fail(bench.database, "a.h5")
+    bench.settle()
+    assert bench.service.files == ["a.h5"]
 
 
 def test_a_watch_stays_with_its_directory(bench: Bench) -> None:
