@@ -5,10 +5,13 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli import (
+    collections,
     database,
     dead,
     definitions,
     demo,
+    experiments,
+    files,
     logs,
     reservations,
     runs,
@@ -45,6 +48,9 @@ for command in (
     runs.retry,
     runs.resume,
     dead.dead,
+    experiments.experiment,
+    files.file,
+    collections.collection,
     definitions.workflows,
     definitions.kernels,
     definitions.explain,
