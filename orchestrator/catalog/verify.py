@@ -31,7 +31,7 @@ def copies(
     replicas: Sequence[Replica],
     place: str,
     *,
-    progress: Callable[[CatalogFile], Progress] | None = None,
+    progress: Callable[[CatalogFile], Progress | None] | None = None,
 ) -> Iterator[Looked]:
     """Of a file, those at this place, one after another. What was pruned is not looked for."""
     for replica in replicas:

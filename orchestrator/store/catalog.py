@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -27,6 +27,7 @@ from orchestrator.store.texts import key
 _f = schema.catalog_files
 _r = schema.replicas
 AT_ONCE = 500
+TURNS = 0x66696C65  # PostgreSQL's locks of that number
 
 
 class FileKind(StrEnum):
@@ -96,6 +97,7 @@ def put(connection: Connection, files: Sequence[CatalogFile]) -> list[int]:
     """Their ids, in order, within the caller's transaction. One that is known keeps its id, and its metadata."""
     upsert: Any = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
     ids: list[int] = []
+    _in_turn(connection, files)
     for start in range(0, len(files), AT_ONCE):
         some = [_row(file) for file in files[start : start + AT_ONCE]]
         known = _known(connection, some)
@@ -113,6 +115,17 @@ def put(connection: Connection, files: Sequence[CatalogFile]) -> list[int]:
                 known |= _known(connection, [row for row, _ in fresh.values()])
         ids += [known[row["name_key"]] for row in some]
     return ids
+
+
+def _in_turn(connection: Connection, files: Sequence[CatalogFile]) -> None:
+    """Of two contents of one name that come at the same time, one comes first: else neither would supersede the other.
+
+    PostgreSQL alone has more than one writer. The names share few locks, which all take in the same order.
+    """
+    if connection.dialect.name == "postgresql":
+        turns = sorted({path_key(file.experiment, file.name)[0] for file in files})
+        query = text("SELECT count(pg_advisory_xact_lock(:what, turn)) FROM unnest(CAST(:turns AS int[])) AS turn")
+        connection.execute(query, {"what": TURNS, "turns": turns})
 
 
 def _known(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[bytes, int]:
