@@ -113,6 +113,16 @@ def test_a_file_that_was_replaced_is_not_ours(alone: Beamline) -> None:
     assert alone.states(file)["tape"] == "verified"
 
 
+def test_an_older_content_of_the_name_is_missing_and_not_corrupted(alone: Beamline) -> None:
+    old = alone.file("a.h5", "tape")
+    new = alone.file("a.h5", content=b"newer")
+    [done] = alone.apply()
+    assert (done.file, done.verdict, done.trouble) == (old.id, "refused", "corrupted")
+    assert alone.states(old) == {"beamline": "missing", "tape": "verified"}
+    assert alone.states(new) == {"beamline": "verified"}
+    assert (alone.home / "raw" / "a.h5").read_bytes() == b"newer"
+
+
 def test_two_that_rest_on_each_other_do_not_both_go(beamline: Beamline) -> None:
     beamline.rules = '[[rule]]\nkeep = "1 day"\n'
     file = beamline.file("a.h5", "tape")
