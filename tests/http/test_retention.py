@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from orchestrator.errors import Denied, NotFound, SettingsError, UserError
+from orchestrator.errors import Conflict, Denied, NotFound, SettingsError, UserError
 from orchestrator.settings import Settings
 from orchestrator.store import catalog
 from orchestrator.store.catalog import CatalogFile, Replica, ReplicaState
@@ -60,6 +60,28 @@ def test_the_client_is_the_same_over_http(running: Running, tmp_path: Path, tape
         assert [row.verdict for row in log] == ["restored", "pruned", "unpinned", "pinned", "archived"]
         assert log[1].evidence["who"] == "a operator"
         assert keeps.log(experiment="e1", before=log[1].id, limit=1)[0].verdict == "unpinned"
+
+
+def test_whoever_goes_away_ends_it_and_the_next_one_goes_on(running: Running, tmp_path: Path, tape: Path) -> None:
+    for number in range(40):
+        scan(running, tmp_path / f"{number}.h5", "e2")
+    with running.client() as client:
+        assert len(list(client.retention.archive("", experiment="e2", to="tape"))) == 40
+        first = client.retention.apply(experiment="e2", dry_run=False)
+        assert next(first).verdict == "pruned"
+        first.close()  # type: ignore[attr-defined]
+        over = time.monotonic() + 60
+        while True:
+            try:
+                rest = list(client.retention.apply(experiment="e2", dry_run=False))
+                break
+            except Conflict:  # it is still at the copy that it was at
+                assert time.monotonic() < over
+                time.sleep(0.1)
+        assert all(done.good for done in rest)
+        rows = client.retention.log(experiment="e2", limit=1000)
+    assert sorted(r.file_id for r in rows if r.verdict == "pruned") == sorted({r.file_id for r in rows})
+    assert list(tmp_path.glob("*.h5*")) == []
 
 
 def test_who_may(running: Running, tape: Path) -> None:

@@ -158,7 +158,9 @@ def test_the_same_file_by_another_way_is_no_other_copy(alone: Beamline, how: str
     assert (alone.home / "raw" / "a.h5").read_bytes() == b"frames"
 
 
-@pytest.mark.parametrize("at", ["/x/../etc/passwd", "raw/a.h5", "/", "/nul\0", "ftp://h/../x", "s3://bucket/a", ""])
+@pytest.mark.parametrize(
+    "at", ["/x/../etc/passwd", "raw/a.h5", "/", "/nul\0", "ftp://h/../x", "globus://c/a", "s3://bucket/a", ""]
+)
 def test_an_address_that_leaves_its_folder_is_not_touched(alone: Beamline, at: str) -> None:
     file = alone.file("b.h5", "tape")
     alone.copy(file, "beamline", at)
