@@ -211,7 +211,9 @@ class Pruning:
         return done(file, replica.place, replica.address, verdict, reason, looks=looks)
 
     def _let_be(self, file: CatalogFile, replica: Replica, reason: str) -> Done:
-        self._end(file)
+        with effect("removal.note"), self._book.database.write() as connection:
+            self._book.write(connection, file, replica.place, "kept", reason, {"address": replica.address})
+            store.end_removal(connection, file.id)
         return done(file, replica.place, replica.address, "kept", reason)
 
     def _not_touched(self, file: CatalogFile, replica: Replica, error: BeamwayError, looks: Sequence[Look]) -> Done:

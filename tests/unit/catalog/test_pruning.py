@@ -113,6 +113,16 @@ def test_a_file_that_was_replaced_is_not_ours(alone: Beamline) -> None:
     assert alone.states(file)["tape"] == "verified"
 
 
+def test_an_older_content_of_the_name_is_missing_and_not_corrupted(alone: Beamline) -> None:
+    old = alone.file("a.h5", "tape")
+    new = alone.file("a.h5", content=b"newer")
+    [done] = alone.apply()
+    assert (done.file, done.verdict, done.trouble) == (old.id, "refused", "corrupted")
+    assert alone.states(old) == {"beamline": "missing", "tape": "verified"}
+    assert alone.states(new) == {"beamline": "verified"}
+    assert (alone.home / "raw" / "a.h5").read_bytes() == b"newer"
+
+
 def test_two_that_rest_on_each_other_do_not_both_go(beamline: Beamline) -> None:
     beamline.rules = '[[rule]]\nkeep = "1 day"\n'
     file = beamline.file("a.h5", "tape")
@@ -148,7 +158,9 @@ def test_the_same_file_by_another_way_is_no_other_copy(alone: Beamline, how: str
     assert (alone.home / "raw" / "a.h5").read_bytes() == b"frames"
 
 
-@pytest.mark.parametrize("at", ["/x/../etc/passwd", "raw/a.h5", "/", "/nul\0", "ftp://h/../x", "s3://bucket/a", ""])
+@pytest.mark.parametrize(
+    "at", ["/x/../etc/passwd", "raw/a.h5", "/", "/nul\0", "ftp://h/../x", "globus://c/a", "s3://bucket/a", ""]
+)
 def test_an_address_that_leaves_its_folder_is_not_touched(alone: Beamline, at: str) -> None:
     file = alone.file("b.h5", "tape")
     alone.copy(file, "beamline", at)

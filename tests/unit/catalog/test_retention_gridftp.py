@@ -15,6 +15,7 @@ from orchestrator.store.catalog import CatalogFile
 from tests.gridftp import Gridftp, missing
 from tests.unit.catalog.keep import DAY, NOW, Beamline, E, sum_of
 from tests.unit.catalog.test_pruning import tree
+from tests.unit.catalog.test_pruning_killed import killed, points
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
@@ -119,6 +120,17 @@ def test_a_copy_on_the_server_is_removed(far: Beamline, server: Gridftp, fetched
     assert far.raw() == ["a.h5"]
     assert far.states(file) == {"beamline": "verified", "tape": "pruned"}
     assert fetched == [server.url("a.h5")]  # it has no xxh3 to tell
+
+
+@pytest.mark.parametrize("point", points())
+def test_killed_while_a_copy_on_the_server_goes(far: Beamline, server: Gridftp, point: str) -> None:
+    far.rules = '[[rule]]\nplaces = "tape"\nkeep = "90 days"\n'
+    file = copied(far, server, "sha256")
+    killed(far, point)
+    done = far.apply()
+    assert all(each.good for each in done), done
+    assert os.listdir(server.root) == []
+    assert far.states(file) == {"beamline": "verified", "tape": "pruned"}
 
 
 def test_a_tree_on_the_server(far: Beamline, server: Gridftp) -> None:
