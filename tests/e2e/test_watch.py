@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from orchestrator.store import catalog
 from orchestrator.store.arrivals import ArrivalState
 from orchestrator.store.database import Database
 from orchestrator.store.watches import Report, Wish
+from tests.postgres import Postgres
 
 WITHIN_S = 60.0
 
