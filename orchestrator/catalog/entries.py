@@ -77,6 +77,7 @@ def add(database: Database, entries: Sequence[Entry], *, now: float) -> list[int
                     there[number] = catalog.change(connection, number, news)
                 seen = {"size": entry.size, "checksum": entry.checksum}
                 address = entry.address or entry.name
+                catalog.displace(connection, number, entry.place, address)
                 catalog.put_replica(
                     connection, Replica(number, entry.place, address, ReplicaState.VERIFIED, False, now, seen)
                 )
