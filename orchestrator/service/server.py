@@ -203,7 +203,7 @@ class Server:
         self._carry_out(effects)
         for peer, reply in replies:
             self._send(peer, reply)
-        if effects.finished:
+        if effects.files:
             self._cataloguing.call()
         if replies or effects.finished:
             self.changed()
