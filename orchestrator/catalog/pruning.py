@@ -23,7 +23,7 @@ from orchestrator.catalog.content import KINDS
 from orchestrator.catalog.copies import Copies, Look, Trouble, server_of
 from orchestrator.catalog.copies import aside as aside_name
 from orchestrator.catalog.retention import THERE, Decision, Planning, Verdict, in_use, paths_of
-from orchestrator.errors import BeamwayError
+from orchestrator.errors import BeamwayError, Unavailable
 from orchestrator.outside import effect
 from orchestrator.store import catalog
 from orchestrator.store import retention as store
@@ -98,6 +98,9 @@ class Pruning:
             reason = self._differs(file, own, looks)
             if not reason:
                 reason = self._record(again, looks)
+        except Unavailable as error:  # it may be recorded all the same
+            words = f"{error.sentence} The next one goes on."
+            return done(file, place, at, "unfinished", words, looks=looks)
         except BeamwayError as error:
             reason = error.sentence.rstrip(".")
         if reason:
