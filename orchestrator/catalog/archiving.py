@@ -9,7 +9,7 @@ from urllib.parse import quote
 from msgspec.structs import replace
 
 from orchestrator.catalog.book import Book, Done, done
-from orchestrator.catalog.content import KINDS
+from orchestrator.catalog.content import TELLING
 from orchestrator.catalog.copies import Copies, Look, Trouble, trouble_of
 from orchestrator.catalog.retention import THERE
 from orchestrator.errors import ArgumentError, BeamwayError, nearest
@@ -78,7 +78,7 @@ class Archiving:
     ) -> tuple[Replica | None, dict[str, str]]:
         """The first copy elsewhere that is right, and its checksums of a kind that a server at `to` tells: so what
         arrives there need not be read over the wire."""
-        told = [kind for kind in KINDS if kind in self._copies.kinds(to, self._at(to, "any"))]
+        told = [kind for kind in TELLING if kind in self._copies.kinds(to, self._at(to, "any"))]
         for source in self._sources(known, away_from=to):
             look, twins = self._copies.look_here(file, source.place, source.address, told[:1])
             looks.append(look)

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from orchestrator.catalog.archiving import Archiving
 from orchestrator.catalog.book import Book, Done, done
-from orchestrator.catalog.content import KINDS
+from orchestrator.catalog.content import TELLING
 from orchestrator.catalog.copies import Copies, Look, Trouble, server_of
 from orchestrator.catalog.copies import aside as aside_name
 from orchestrator.catalog.retention import THERE, Decision, Planning, Verdict, in_use, paths_of
@@ -29,6 +29,7 @@ from orchestrator.store import catalog
 from orchestrator.store import retention as store
 from orchestrator.store.catalog import CatalogFile, Replica, ReplicaState
 from orchestrator.store.retention import Removal
+from orchestrator.transfer import checksums
 from orchestrator.transfer.base import TransferCancelled
 
 
@@ -132,10 +133,10 @@ class Pruning:
         itself while that is compared: so it need not be read over the wire.
         """
         file, replica, copies = decision.file, decision.replica, self._copies
-        own_kind = file.checksum.partition(":")[0]
+        own_kind = checksums.kind_of(file.checksum)
         later: dict[tuple[str, str], str] = {}
         for other in _rested_on(decision):
-            told = [kind for kind in KINDS if kind in copies.kinds(other.place, other.address)]
+            told = [kind for kind in TELLING if kind in copies.kinds(other.place, other.address)]
             if told and own_kind not in told:
                 later[_key(other)] = told[0]
         first = [other for other in _rested_on(decision) if _key(other) not in later]

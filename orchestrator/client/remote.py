@@ -19,7 +19,10 @@ import msgspec
 from msgspec.structs import replace
 
 from orchestrator import codec, protocol, wire
+from orchestrator.client.lineage import Lineage, RemoteLineage
+from orchestrator.client.remote_files import RemoteFiles
 from orchestrator.client.remote_retention import RemoteRetention
+from orchestrator.client.remote_watches import RemoteWatches
 from orchestrator.engine.placement import Placement
 from orchestrator.engine.why import Why
 from orchestrator.errors import BeamwayError, Conflict, SettingsError, Unavailable, of_exit_code
@@ -49,6 +52,9 @@ class Remote:
             headers={"authorization": f"Bearer {token}"} if token else {},
             timeout=httpx2.Timeout(ANSWER_S, connect=CONNECT_S),
         )
+        self.watches = RemoteWatches(self.request)
+        self.lineage: Lineage = RemoteLineage(self._get, self._post)
+        self.files = RemoteFiles(self.request)
         self.retention = RemoteRetention(self._answer, self._streamed)
         self._made: list[tuple[Plan, dict[str, Any]]] = []  # plans of the service's own workflows, as they were asked
 
@@ -212,7 +218,12 @@ class Remote:
         return self._request("GET", path, params=dict(wanted or {}))
 
     def _post(self, path: str, body: Any) -> str:
-        return self._request("POST", path, content=codec.dumps(body), headers={"content-type": "application/json"})
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None, /, params: Mapping[str, Any] | None = None) -> str:
+        """What it answers to one request, with a body as JSON."""
+        json_body = {"content": codec.dumps(body), "headers": {"content-type": "application/json"}}
+        return self._request(method, path, params=dict(params or {}), **({} if body is None else json_body))
 
     def _request(self, method: str, path: str, **more: Any) -> str:
         return self._answer(method, path, **more).text

@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from orchestrator import events, records, states
-from orchestrator.engine import opening, orders
+from orchestrator.engine import accounts, opening, orders
 from orchestrator.engine.tally import Tally
 from orchestrator.errors import BeamwayError, Conflict
 from orchestrator.model import (
@@ -37,10 +37,12 @@ from orchestrator.model import (
     token,
 )
 from orchestrator.outside import effect
-from orchestrator.store import letters, search
+from orchestrator.store import letters, lineage, search
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
+from orchestrator.transfer.places import Profiles
+from sites import loader
 
 log = structlog.get_logger()
 
@@ -66,6 +68,7 @@ class Engine:
         *,
         clock: Callable[[], float],
         shell_text: Callable[[str], bool] = lambda site: False,
+        profiles: Profiles = loader.load,
         default_site: str = "local",
         fence: Lease | None = None,
     ) -> None:
@@ -75,6 +78,7 @@ class Engine:
         self._directory = runs
         self._clock = clock
         self._shell_text = shell_text
+        self._profiles = profiles
         self._default_site = default_site
         self._fence = fence
         self._queue: deque[tuple[str, events.Event]] = deque()
@@ -202,6 +206,7 @@ class Engine:
                         heapq.heappush(self._timers, (command.at, run_id, command.number))
                     case events.Finished():
                         self._finished.append(run)
+                        self._note_files(run)
                         self._tell_parent(run)
         self._save()
         effects = Effects([], [], self._places, self._finished)
@@ -240,7 +245,7 @@ class Engine:
         at = self._clock()
         try:
             site = self._site(run.stages[command.stage].site)
-            return opening.answer(run, command, at, shell_text=self._shell_text(site))
+            return opening.answer(run, command, at, opening.At(site, self._shell_text(site), self._profiles))
         except Exception as error:
             log.exception("engine.opening_failed", run=run_id, stage=command.stage)
             return events.StageRefused(at, command.stage, f"internal error: {type(error).__name__}: {error}")
@@ -348,6 +353,11 @@ class Engine:
         row = _event_row(run, event)
         if row is not None:
             self._log.append(row)
+
+    def _note_files(self, run: Run) -> None:
+        """For whoever writes down what came from what: see `store.lineage`."""
+        if text := accounts.summary(run):
+            self._log.append(store.EventRow(run.id, run.ended_at, lineage.FILES, text=text))
 
     def _count(self, task: Task, run: Run) -> None:
         """Into the tally. `task`: as it was before this attempt of it ended; `run`: as it is now."""

@@ -23,8 +23,9 @@ def settings(unit: Path) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def test_there_are_units_for_services_and_agents() -> None:
-    assert [u.name for u in LASTING] == ["beamway-agent@.service", "beamway-service.service"]
+def test_there_are_units_for_services_agents_and_watchers() -> None:
+    names = ["beamway-agent@.service", "beamway-service.service", "beamway-watcher@.service"]
+    assert [u.name for u in LASTING] == names
     assert [u.name for u in UNITS if u not in LASTING] == ONCE
 
 

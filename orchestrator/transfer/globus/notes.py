@@ -17,7 +17,7 @@ from orchestrator import codec
 from orchestrator.errors import Unavailable
 from orchestrator.outside import effect
 from orchestrator.transfer import disk
-from orchestrator.transfer.base import TransferRequest, TransferState
+from orchestrator.transfer.base import TransferRequest, TransferState, TransferStatus
 
 
 class Item(Struct, frozen=True):
@@ -26,6 +26,7 @@ class Item(Struct, frozen=True):
     source: str
     destination: str
     is_tree: bool = False
+    part: str = ""  # where it is until it is whole; empty: it is written under its final name
 
 
 class Copy(Struct, frozen=True, array_like=True):
@@ -78,6 +79,11 @@ class Notes:
             sentence = f"The note of transfer {note.token!r} cannot be written: {error.strerror}."
             raise Unavailable(sentence, "Nothing is asked of Globus without it.") from error
         return note
+
+    def unended(self, token: str) -> bool:
+        """Has it been asked for, and has nobody seen its end?"""
+        note = self.read(token)
+        return note is not None and (note.verdict is None or note.verdict.status is TransferStatus.HELD)
 
     def _path(self, token: str) -> Path:
         return self._folder / f"{quote(token, safe='')}.json"

@@ -18,7 +18,7 @@ from orchestrator.settings import Settings
 from orchestrator.store import retention as store
 from orchestrator.store.catalog import CatalogFile
 from orchestrator.store.database import Database
-from orchestrator.transfer.survey import tree_digest
+from orchestrator.transfer import checksums
 from tests.unit.catalog.keep import DAY, NOW, Beamline, E, sum_of
 
 
@@ -207,8 +207,8 @@ def tree(alone: Beamline) -> CatalogFile:
             path = alone.home / place / "t" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    digest = tree_digest((n, len(c), sum_of(c, "xxh3").partition(":")[2]) for n, c in files.items())
-    made = CatalogFile(E, str(alone.home / "raw" / "t"), 5, f"xxh3:{digest}", added_at=NOW - 100 * DAY)
+    digest = checksums.whole("xxh3", {n: sum_of(c, "xxh3").partition(":")[2] for n, c in files.items()})
+    made = CatalogFile(E, str(alone.home / "raw" / "t"), 5, digest, added_at=NOW - 100 * DAY)
     file = alone.known(made)
     alone.copy(file, "beamline", file.name)
     alone.copy(file, "tape", str(alone.home / "tape" / "t"))
