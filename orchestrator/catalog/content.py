@@ -21,6 +21,7 @@ from orchestrator.transfer.survey import Fingerprint
 
 BLOCK_BYTES = 8 << 20
 SILENCE_S = 120.0
+TELLING = ("sha256", "sha512", "sha1", "md5")  # kinds that a server is asked for in the place of the file's own
 
 Progress = Callable[[int], None]  # bytes read since the last call; may end the reading by an exception
 
