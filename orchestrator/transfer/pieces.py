@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -85,16 +85,17 @@ class Sums:
         del self._sources[piece]  # the source may have been read wrong
         return False
 
-    def of_file(self, name: str, size: int, source: str, target: str, look: Callable[[], None]) -> str:
+    def of_file(self, pieces: Sequence[Piece], source: str, target: str, look: Callable[[], None]) -> str:
         """`kind:digest` of a whole file whose pieces agree. A TransferError: by the wanted kind the ends differ."""
+        size = pieces[0].size
         places = zip(self._knowing, (source, target), strict=True)
         able = [(asked, path) for (asked, knows), path in places if knows]
         if self._wanted != checksums.USUAL or len(able) == 1:
             found = {_waited(asked.pool.submit(asked.whole, path, self._wanted, size), look) for asked, path in able}
             if len(found) != 1:
-                raise TransferError(f"The copy of '{name or source}' has another {self._wanted} than its source.")
+                raise TransferError(f"The copy of '{source}' has another {self._wanted} than its source.")
             return f"{self._wanted}:{found.pop()}"
-        pieces, kind = cut(name, size), self._kind(size)
+        kind = self._kind(size)
         if len(pieces) == 1:
             return f"{kind}:{self._known[pieces[0]]}"
         if kind == CHEAP:

@@ -19,9 +19,15 @@ import xxhash
 
 from orchestrator.errors import InputError
 from orchestrator.model import FailureClass
-from orchestrator.transfer import gridftp, local, pieces, url_copy
-from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, TransferReport, failure_of
-from orchestrator.transfer.gridftp_errors import GridftpDown
+from orchestrator.transfer import carrying, gridftp, local, pieces, url_copy
+from orchestrator.transfer.base import (
+    TransferCancelled,
+    TransferDown,
+    TransferError,
+    TransferRefused,
+    TransferReport,
+    failure_of,
+)
 from orchestrator.transfer.pieces import Sums
 from tests.gridftp import Gridftp, missing
 
@@ -51,7 +57,7 @@ def other(servers: tuple[Gridftp, Gridftp]) -> Gridftp:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "PIECE_BYTES", MB)
     monkeypatch.setattr(pieces, "SMALL_BYTES", MB // 2)
-    monkeypatch.setattr(gridftp, "PAUSE_S", 0.1)
+    monkeypatch.setattr(carrying, "PAUSE_S", 0.1)
 
 
 @pytest.fixture
@@ -321,7 +327,7 @@ def test_without_the_program(one: Gridftp, tmp_path: Path, monkeypatch: pytest.M
 def test_no_server(tmp_path: Path) -> None:
     with Gridftp() as gone:
         target = gone.url("b")
-    with pytest.raises(GridftpDown, match="does not answer: Connection refused") as caught:
+    with pytest.raises(TransferDown, match="does not answer: Connection refused") as caught:
         copy(noise(tmp_path / "a", 10), target)
     assert caught.value.failure is FailureClass.TRANSIENT
 
@@ -503,7 +509,7 @@ def test_a_server_that_stays_away_leaves_no_final_name_and_a_later_copy_goes_on(
 ) -> None:
     source = noise(tmp_path / "a", 6 * MB)
     with Gridftp() as frail:
-        with pytest.raises(GridftpDown):
+        with pytest.raises(TransferDown):
             copy(source, frail.url("b"), progress=at(0.4, frail.kill), options={"retries": 0})
         assert not (frail.root / "b").exists()
         assert len(parts(frail.root)) == 1
@@ -525,7 +531,7 @@ def test_connections_that_are_cut(one: Gridftp, other: Gridftp, tmp_path: Path) 
 def test_a_server_that_hangs_is_given_up(tmp_path: Path) -> None:
     source = noise(tmp_path / "a", 6 * MB)
     with Gridftp() as slow:
-        with pytest.raises(GridftpDown, match="Nothing was heard"):
+        with pytest.raises(TransferDown, match="Nothing was heard"):
             copy(
                 source,
                 slow.url("b"),
