@@ -13,6 +13,7 @@ from orchestrator import settings
 from orchestrator.errors import BeamwayError, Unavailable
 from orchestrator.model import FailureClass, Order, Outcome, Product, split_token
 from orchestrator.model import token as token_of
+from orchestrator.transfer import progress
 from orchestrator.transfer.base import TransferRequest, TransferState, TransferStatus, failure_of
 from orchestrator.transfer.globus.transfer import GlobusTransfer
 
@@ -78,9 +79,7 @@ def _followed(transfer: GlobusTransfer, token: str, request: TransferRequest) ->
             answered_at = time.monotonic()
             if state.status not in (TransferStatus.PENDING, TransferStatus.RUNNING):
                 return state
-            line = (
-                f"{state.bytes_done} of {state.bytes_total} bytes, {state.rate / 1e6:.1f} MB/s {state.reason}".strip()
-            )
+            line = progress.line(state.bytes_done, state.bytes_total, state.rate, state.reason)
             if line != shown:
                 print(line, flush=True)
                 shown = line
