@@ -50,6 +50,7 @@ class _Active:
         self.started_at = 0.0  # seen to have started
         self.asked: FailureClass | None = None  # it was asked to end, for this reason
         self.asked_at = 0.0
+        self.checked = False  # a command: what it has made was looked at, or is being
         self.over = False  # its end is reported, and may not be stored yet
         self.progress: tuple[float, str] | None = None
         self.waits = ""
@@ -273,7 +274,8 @@ class Agent:
             order = active.order
             if self.cluster is not None:
                 self.cluster.forget(token)
-            elif order.kind is StageKind.COMMAND and order.expect and outcome.failure is None and not outcome.findings:
+            elif _to_be_checked(active, outcome):
+                active.checked = True
                 self._check(order, outcome)
                 continue
             active.over = True
@@ -292,6 +294,7 @@ class Agent:
                     reason=seen.reason,
                     findings=seen.findings,
                     products=seen.products,
+                    inputs=seen.inputs,
                     checks_s=seen.checks_s,
                     ended_at=time.time(),
                 ),
@@ -429,6 +432,13 @@ def _outcome(future: Future[Any]) -> Outcome:
         result = future.result()
         return result if isinstance(result, Outcome) else codec.loads(result, Outcome)
     return Outcome(FailureClass.LOST, f"the worker was lost: {type(error).__name__}: {error}", ended_at=time.time())
+
+
+def _to_be_checked(active: _Active, outcome: Outcome) -> bool:
+    """Has a command ended well of which more is asked than that?"""
+    order = active.order
+    asked = order.kind is StageKind.COMMAND and (order.expect or order.known)
+    return bool(asked) and outcome.failure is None and not active.checked
 
 
 def _left_files(active: _Active, outcome: Outcome) -> bool:

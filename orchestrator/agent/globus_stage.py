@@ -46,7 +46,7 @@ def call(order: Order) -> Outcome:
         return Outcome(state.failure, state.reason)
     report = state.report
     print(f"moved {report.files} files, {report.bytes} bytes, {report.skipped} of them were there", flush=True)
-    product = Product(report.destination, report.bytes, "transferred by Globus, checksums verified")
+    product = Product(report.destination, report.bytes, "transferred by Globus, checksums verified", report.checksum)
     return Outcome(products=(product,), transfer_s=time.time() - begun)
 
 

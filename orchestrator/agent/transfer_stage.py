@@ -47,7 +47,7 @@ def call(order: Order) -> Outcome:
             return Outcome(failure, str(error), exit_status=status, products=tuple(products))
         _tell(f"copied {report.files} files, {report.bytes} bytes, {report.skipped} of them were there")
         moved += report.bytes - report.skipped_bytes
-        products.append(Product(report.destination, report.bytes, f"copy of {source}"))
+        products.append(Product(report.destination, report.bytes, f"copy of {source}", report.checksum))
     return Outcome(products=tuple(products), transfer_s=time.time() - begun)
 
 

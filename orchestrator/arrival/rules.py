@@ -52,12 +52,13 @@ DAQ = {  # of the transfer that a DAQ also is: kept with the watch, for whoever 
     "skipCatalog": bool,
     "uploadDataDirectoryOnExit": str,
 }
-WATCH = {"directory": str, "experiment": str, "existing": bool, "for_hours": float}
+WATCH = {"directory": str, "experiment": str, "existing": bool, "for_hours": float, "once": bool}
 RULE: dict[str, Any] = {
     "name": str,
     "workflow": str,
     "owner": str,
     "detector": str,
+    "kind": str,
     "match": tuple,
     "skip": tuple,
     "extensions": tuple,
@@ -85,7 +86,9 @@ READY = {
     "layout": str,
 }
 PARTS = {"pattern": str, "first": int, "count": int, "count_from": str, "links": str, "manifest": str}
+KINDS = ("raw", "calibration", "other")  # of files, in the catalog
 WORDS = {"name", "stem"}  # that every name has; others are those of `match`
+NAME = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # of a watch
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _WANT: dict[Any, str] = {
     str: "a text",
@@ -104,6 +107,7 @@ class WatchFile(Struct, frozen=True):
     rules: tuple[Rule, ...]
     existing: bool = True  # take up what is there already when the watch begins
     for_hours: float = 0.0  # 0: until it is stopped
+    once: bool = False  # until all that is there is decided
     daq: dict[str, Any] = {}
 
 
@@ -116,8 +120,8 @@ def load(path: Path) -> WatchFile:
     return parse(text, str(path))
 
 
-def parse(text: str, where: str) -> WatchFile:
-    """Raises SettingsError with the first mistake."""
+def parse(text: str, where: str, *, directory: str = "", experiment: str = "") -> WatchFile:
+    """`directory` and `experiment` where the text does not say them. Raises SettingsError with the first mistake."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -133,13 +137,22 @@ def parse(text: str, where: str) -> WatchFile:
     names = [rule.name for rule in rules]
     if twice := next((n for n in names if names.count(n) > 1), ""):
         raise SettingsError(f"{where}: two rules are called {twice!r}.", "Each needs a name of its own.")
-    for needed in ("directory", "experiment"):
+    for needed, said in (("directory", directory), ("experiment", experiment)):
+        if given.setdefault(needed, said) != said and said:
+            raise SettingsError(f"{where}: {needed!r} is {given[needed]!r}, and not {said!r}.", "Say it once.")
         if not given.get(needed):
             raise SettingsError(f"{where}: {needed!r} is not said.", f'Write {needed} = "…" at the top.')
     if given.get("for_hours", 0.0) < 0:
         raise SettingsError(f"{where}: key 'for_hours' must not be below 0.")
     daq = {name: given[name] for name in DAQ if name in given}
     return WatchFile(**{n: given[n] for n in WATCH if n in given}, rules=rules, daq=daq)
+
+
+def checked_name(name: str) -> str:
+    """Raises SettingsError."""
+    if not NAME.fullmatch(name):
+        raise SettingsError(f"A watch cannot be called {name!r}.", "Up to 128 letters, digits and any of . _ : -")
+    return name
 
 
 def _rule(table: Mapping[str, Any], file: str, number: int) -> Rule:
@@ -150,6 +163,10 @@ def _rule(table: Mapping[str, Any], file: str, number: int) -> Rule:
         raise SettingsError(f"{where}: 'workflow' is not said.", "Say what is to run.")
     if "owner" in given and "workflow" not in table and "workflowName" not in table:
         raise SettingsError(f"{where}: an owner without a workflow.", "Give both or neither.")
+    if (kind := given.get("kind", KINDS[0])) not in KINDS:
+        raise SettingsError(
+            f"{where}, key 'kind': there is no kind {kind!r}.{nearest(kind, KINDS)}", f"Kinds: {', '.join(KINDS)}."
+        )
     for key in ("extensions", "exclude_extensions"):
         texts = [e for text in given.get(key, ()) for e in re.split(r"[,\s]+", text) if e]
         given[key] = tuple(e.lstrip(".").lower() for e in texts)

@@ -22,8 +22,9 @@ from orchestrator.arrival.known import Known
 from orchestrator.arrival.rules import WatchFile
 from orchestrator.arrival.scan import Batch, Found, Root
 from orchestrator.arrival.trigger import Claim, Rule
-from orchestrator.errors import InputError, SettingsError
-from orchestrator.store.arrivals import BEFORE, Arrival, ArrivalState, Watch, digest_of, keyed
+from orchestrator.errors import BeamwayError, SettingsError
+from orchestrator.store.arrivals import BEFORE, Arrival, ArrivalState, digest_of, keyed
+from orchestrator.store.watches import Watch
 
 MOST_WAITING = 50_000
 FOLLOWED = 1000  # folders, about
@@ -57,7 +58,8 @@ def opened(watch: Watch) -> Root:
 
 
 class Tree:
-    """Does a little at each `step`. `version` says what a rule's workflow is called, with its version."""
+    """Does a little at each `step`. `version` says what a rule's workflow is called, `NAME@VERSION`, or raises why it
+    cannot run."""
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class Tree:
         self.known = Known()
         self.troubles: dict[str, str] = {}  # places that could not be looked at, in the last whole scan
         self.scans = 0  # whole ones
+        self.scanned_at, self.scan_s = 0.0, 0.0  # when the last of them was over, and what it took
         self._evidence = Evidence(root, reader)
         self._aside, self._version, self._clock, self._now = aside, version, clock, now
         self._waiting: dict[bytes, Waiting] = {}
@@ -95,6 +98,8 @@ class Tree:
     @property
     def over(self) -> bool:
         """Whether it has been watched for as long as asked; counted anew by whoever goes on with it."""
+        if self.file.once and self.scans and not self._decided and len(self._waiting) == self._listed:
+            return True
         return bool(self.file.for_hours) and self._clock() >= self._first + 3600 * self.file.for_hours
 
     @property
@@ -154,8 +159,8 @@ class Tree:
         self.troubles, self.folders = self._troubles, self._folders
         for place in [p for p, w in self._waiting.items() if w.scan < self.scans]:
             self._forget(place)  # changed, renamed or gone; under its new fingerprint it waits anew
-        took_s = self._clock() - self._begun_s
-        self._next_scan = self._clock() + max(PAUSE_S, 3 * took_s)
+        self.scanned_at, self.scan_s = self._now(), self._clock() - self._begun_s
+        self._next_scan = self._clock() + max(PAUSE_S, 3 * self.scan_s)
 
     @property
     def _baseline(self) -> bool:
@@ -234,9 +239,9 @@ class Tree:
         still_s = self._clock() - waiting.since
         try:
             reason, wait_s = self._decide(waiting, place, still_s)
-        except (InputError, OSError) as error:  # it went away in this moment, or it may not be read
+        except (BeamwayError, OSError) as error:  # it went away in this moment, it or its workflow may not be read
             waiting.sum = None
-            reason, wait_s = error.sentence if isinstance(error, InputError) else str(error), 0.0
+            reason, wait_s = error.sentence if isinstance(error, BeamwayError) else str(error), 0.0
         if not reason:
             return None
         some, _ = trigger.claims(self.file.rules, found.name)
@@ -290,6 +295,15 @@ class Tree:
         self._add(found, place, ArrivalState.DUE, rule=rule, arguments=arguments, checksum=checksum)
         return "", 0.0
 
+    def _workflow(self, rule: Rule, state: ArrivalState) -> str:
+        """With its version, without which nothing is due: it says what has run before."""
+        try:
+            return self._version(rule)
+        except BeamwayError:
+            if state is ArrivalState.DUE:
+                raise
+            return f"{rule.workflow}@"
+
     def _part_ready(self, part: Found) -> str:
         """A part is ready when it was decided, as what it is now."""
         place = digest_of(part.name, part.fingerprint)
@@ -321,7 +335,7 @@ class Tree:
             state,
             reason=reason,
             rule=rule.name if rule else "",
-            workflow=self._version(rule) if rule else "",
+            workflow=self._workflow(rule, state) if rule else "",
             arguments=arguments or {},
             checksum=checksum,
             seen_at=now,

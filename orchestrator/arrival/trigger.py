@@ -66,6 +66,7 @@ class Rule(Struct, frozen=True):
     arguments: dict[str, str] = {}  # with {path}, {name}, {stem} and {scan}
     arguments_from: dict[str, str] = {}  # argument -> path in the file
     detector: str = ""
+    kind: str = "raw"  # of the file, in the catalog
     checksum: bool = True
     need: Need = Need()
     parts: Parts | None = None

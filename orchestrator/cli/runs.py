@@ -187,11 +187,7 @@ def print_outputs(found: object) -> None:
         click.echo(formats.table(("output (passed its checks)", "size", ""), rows, right=("size",)))
 
 
-@click.command()
-@run_argument
-@json_option
-@click.pass_context
-def watch(context: click.Context, run_id: str, as_json: bool) -> None:
+def watch_run(context: click.Context, run_id: str, *, as_json: bool) -> None:
     """Show a run until it is over; exit 0 only when it is done."""
     from orchestrator import records
     from orchestrator.cli import formats, progress

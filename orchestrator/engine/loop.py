@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from orchestrator import events, records, states
-from orchestrator.engine import opening, orders
+from orchestrator.engine import accounts, opening, orders
 from orchestrator.engine.tally import Tally
 from orchestrator.errors import BeamwayError, Conflict
 from orchestrator.model import (
@@ -37,7 +37,7 @@ from orchestrator.model import (
     token,
 )
 from orchestrator.outside import effect
-from orchestrator.store import letters, search
+from orchestrator.store import letters, lineage, search
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
@@ -202,6 +202,7 @@ class Engine:
                         heapq.heappush(self._timers, (command.at, run_id, command.number))
                     case events.Finished():
                         self._finished.append(run)
+                        self._note_files(run)
                         self._tell_parent(run)
         self._save()
         effects = Effects([], [], self._places, self._finished)
@@ -348,6 +349,11 @@ class Engine:
         row = _event_row(run, event)
         if row is not None:
             self._log.append(row)
+
+    def _note_files(self, run: Run) -> None:
+        """For whoever writes down what came from what: see `store.lineage`."""
+        if text := accounts.summary(run):
+            self._log.append(store.EventRow(run.id, run.ended_at, lineage.FILES, text=text))
 
     def _count(self, task: Task, run: Run) -> None:
         """Into the tally. `task`: as it was before this attempt of it ended; `run`: as it is now."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from orchestrator import events, protocol
+from orchestrator import events, locks, protocol
 from orchestrator.engine import place_sites
 from orchestrator.engine.loop import Effects, Engine, new_run
 from orchestrator.engine.tally import Tally
@@ -22,11 +22,13 @@ from orchestrator.errors import BeamwayError, Conflict, Stale, Unavailable
 from orchestrator.model import FailureClass, Outcome, Run, split_token
 from orchestrator.outside import effect
 from orchestrator.service.agents import Site, View
+from orchestrator.service.cataloguing import Cataloguing
 from orchestrator.service.gate import Gate
 from orchestrator.service.holding import Holding
 from orchestrator.service.peers import Peer, RemoteAgent, SocketPeer
 from orchestrator.service.placing import Placer, learn
 from orchestrator.service.supervisor import Supervisor
+from orchestrator.service.watching import Watching
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
 
@@ -57,6 +59,7 @@ class Server:
         self._sites: dict[str, Site] = {}
         self._supervises = supervises
         self._supervisors: dict[str, Supervisor] = {}
+        self._watching = Watching(settings, database) if supervises else None
         self._replies: list[tuple[Peer, protocol.Message]] = []
         self._progress: dict[str, tuple[float, str]] = {}
         self._waits: dict[str, tuple[float, str]] = {}
@@ -76,6 +79,7 @@ class Server:
             fence=holding.lease,
             shell_text=_shell_text_allowed(settings),
         )
+        self._cataloguing = Cataloguing(settings.database_url, holding.lease, settings.site)
         self._placer = Placer(
             settings, self._database, ask=lambda site, asked: self._site(site).ask(asked), shut=self._shut
         )
@@ -97,6 +101,7 @@ class Server:
             log.info("service.started", home=str(self._home), unfinished=self._engine.recover())
             self._begin_sites()
             self._recovered = self._turn()
+            self._cataloguing.start()
             self._loop()
             self._turn()
         except Unavailable as error:  # Stale, or the store was away just as it was read
@@ -122,6 +127,8 @@ class Server:
                 self._holding.tend(now)
                 for supervisor in self._supervisors.values():
                     supervisor.tend()
+                if self._watching is not None and self._watching.tend():
+                    self._busy_at = now
                 for site in self._sites.values():
                     if site.tend():
                         resumed = self._engine.resume_site(site.name)
@@ -193,6 +200,8 @@ class Server:
         self._carry_out(effects)
         for peer, reply in replies:
             self._send(peer, reply)
+        if effects.finished:
+            self._cataloguing.call()
         if replies or effects.finished:
             self.changed()
         return True
@@ -411,7 +420,8 @@ class Server:
     def _site(self, name: str) -> Site:
         """The site of that name; the first word about it starts its agent, unless agents are started elsewhere."""
         if name not in self._supervisors and self._supervises:
-            self._supervisors[name] = Supervisor(self._home, name, clock=time.monotonic)
+            words, lock = ["-m", "orchestrator.agent", name], locks.agent_lock(self._home, name)
+            self._supervisors[name] = Supervisor(self._home, f"agent-{name}", lock, words, clock=time.monotonic)
         return self._sites.setdefault(name, Site(name))
 
     def _connected(self) -> tuple[str, ...]:
@@ -429,6 +439,7 @@ class Server:
     def _leave(self) -> None:
         """Nothing is written any more. The agents of this home end what runs, and it is taken up again when the service
         is started again; agents of other processes go on, with whoever has the engine next."""
+        self._cataloguing.stop()
         try:
             for agent in list(self._remote):
                 self._dismiss(agent)
@@ -437,6 +448,8 @@ class Server:
         finally:
             for supervisor in self._supervisors.values():
                 supervisor.wait(timeout_s=20.0)
+            if self._watching is not None:
+                self._watching.end()
             self.gate.close()
             self._listening.close()
             (self._home / protocol.SOCKET).unlink(missing_ok=True)

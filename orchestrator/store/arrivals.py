@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -27,7 +27,6 @@ from orchestrator.store.leases import Lease
 from orchestrator.store.texts import key, storable
 
 _t = schema.arrivals
-_w = schema.watches
 PAGE = 50_000  # rows that one reading transaction gives
 KEYS_AT_ONCE = 5000
 BEFORE = "it was there before the watch began"  # why it is ignored, whatever the rules
@@ -39,20 +38,6 @@ class ArrivalState(StrEnum):
     DUPLICATE = "duplicate"  # the same file or the same content has run with this workflow version
     IGNORED = "ignored"  # nothing is to be done with it; `reason` says why
     INCOMPLETE = "incomplete"  # it is not whole and does not change; taken up when it becomes whole, or by hand
-
-
-class Watch(Struct, frozen=True):
-    """A directory that is watched. `device` and `inode` are its root's as it was first seen."""
-
-    name: str
-    experiment: str
-    directory: str
-    rules: str  # text of the rule file
-    device: int = 0
-    inode: int = 0
-    created_at: float = 0.0
-    baseline_at: float = 0.0
-    stopped_at: float = 0.0
 
 
 class Arrival(Struct, frozen=True):
@@ -197,38 +182,7 @@ def release(
     return free
 
 
-def put_watch(database: Database, watch: Watch, *, fence: Lease | None = None) -> None:
-    """New, or changed. When its rules are, what the old ones ignored is to be looked at again."""
-    row = {
-        "name": watch.name,
-        "experiment": storable(watch.experiment),
-        "directory": os.fsencode(watch.directory),
-        "created_at": watch.created_at,
-        "baseline_at": watch.baseline_at,
-        "stopped_at": watch.stopped_at,
-        "doc": codec.dumps(watch),
-    }
-    with database.write() as connection:
-        if fence is not None:
-            leases.prove(connection, fence)
-        dialect_insert: Any = postgresql_insert if database.postgresql else sqlite_insert
-        before = connection.execute(select(_w.c.doc).where(_w.c.name == watch.name)).scalar()
-        if before is not None and codec.loads(before, Watch).rules != watch.rules:
-            ignored = (_t.c.watch == watch.name) & (_t.c.state == ArrivalState.IGNORED.value) & (_t.c.reason != BEFORE)
-            again = {"state": ArrivalState.INCOMPLETE.value, "reason": "the rules that it was ignored by were changed"}
-            connection.execute(update(_t).where(ignored).values(**again))
-        put = dialect_insert(_w).values(**row)
-        connection.execute(put.on_conflict_do_update(index_elements=["name"], set_=row))
-
-
 # -------------------------------------------------------------------------------------------------------- reading
-
-
-def watches(database: Database) -> list[Watch]:
-    """All of them, by name."""
-    with database.read() as connection:
-        docs = connection.execute(select(_w.c.doc).order_by(_w.c.name)).scalars()
-        return [codec.loads(doc, Watch) for doc in docs]
 
 
 def known(database: Database, watch: str) -> Iterator[tuple[bytes, bool]]:
@@ -245,9 +199,11 @@ def known(database: Database, watch: str) -> Iterator[tuple[bytes, bool]]:
         last = bytes(rows[-1].place)
 
 
-def due(database: Database, experiment: str, *, limit: int) -> list[Arrival]:
-    """Of an experiment, those that are to run, in the order in which they were decided."""
+def due(database: Database, experiment: str, *, limit: int, of: Collection[str] | None = None) -> list[Arrival]:
+    """Of an experiment, those that are to run, in the order in which they were decided. `of`: these watches only."""
     query = select(_t).where(_t.c.state == ArrivalState.DUE.value, _t.c.experiment == key(experiment))
+    if of is not None:
+        query = query.where(_t.c.watch.in_(of))
     with database.read() as connection:
         return [_arrival(row) for row in connection.execute(query.order_by(_t.c.id).limit(limit)).mappings()]
 
@@ -265,6 +221,15 @@ def due_experiments(database: Database) -> list[str]:
             found.append(name)
 
 
+def oldest_due(database: Database) -> float:
+    """Since when the one that is due for longest is; 0 when none is."""
+    with database.read() as connection:
+        return (
+            connection.execute(select(func.min(_t.c.decided_at)).where(_t.c.state == ArrivalState.DUE.value)).scalar()
+            or 0.0
+        )
+
+
 def ls(
     database: Database,
     *,
@@ -272,15 +237,26 @@ def ls(
     experiment: str = "",
     state: ArrivalState | None = None,
     after: int = 0,
+    before: int = 0,
+    newest: bool = False,
     limit: int = 1000,
 ) -> list[Arrival]:
-    """The oldest first; `after`: the number of the last one on the page before."""
+    """The oldest first, or the `newest`; `after`, or `before`: the number of the last one on the page before."""
     wanted: list[ColumnElement[bool]] = [_t.c.id > after]
+    wanted += [_t.c.id < before] if before else []
     wanted += [_t.c.watch == watch] if watch else []
     wanted += [_t.c.experiment == key(experiment)] if experiment else []
     wanted += [_t.c.state == state.value] if state else []
     with database.read() as connection:
-        rows = connection.execute(select(_t).where(*wanted).order_by(_t.c.id).limit(limit)).mappings()
+        order = _t.c.id.desc() if newest else _t.c.id
+        rows = connection.execute(select(_t).where(*wanted).order_by(order).limit(limit)).mappings()
+        return [_arrival(row) for row in rows]
+
+
+def get(database: Database, numbers: Sequence[int]) -> list[Arrival]:
+    """Those of these numbers that there are, by number."""
+    with database.read() as connection:
+        rows = connection.execute(select(_t).where(_t.c.id.in_(numbers)).order_by(_t.c.id)).mappings()
         return [_arrival(row) for row in rows]
 
 

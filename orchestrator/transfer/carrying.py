@@ -82,7 +82,7 @@ def carried(
         job = Carrying(origin, target, listed, mover, token, progress, cancelled or (lambda: False))
         job.aim(places[1])
         if kind:
-            job.sums = sums = Sums(origin, target, kind)
+            job.sums = sums = Sums(origin, target, kind, max(entry.size for entry in listed.files.values()))
         job.carry_out()
     finally:
         if sums is not None:
@@ -392,12 +392,8 @@ class Carrying:
         if not self.listed.is_tree or self.sums is None:
             return self._digests.get("", "")
         split = {name: digest.split(":") for name, digest in self._digests.items()}
-        kinds = {kind for kind, _ in split.values()}
-        sizes = {name: entry.size for name, entry in self.listed.files.items()}
-        if len(kinds) > 1:  # between servers: small files by a stronger kind than large ones
-            return "sha256-tree:" + tree_digest("sha256", ((n, sizes[n], d) for n, d in self._digests.items()))
-        kind = kinds.pop()
-        return f"{kind}-tree:{tree_digest(kind, ((n, sizes[n], d) for n, (_, d) in split.items()))}"
+        kind = next(kind for kind, _ in split.values())
+        return f"{kind}:{tree_digest((n, self.listed.files[n].size, digest) for n, (_, digest) in split.items())}"
 
     def report(self, seconds: float) -> TransferReport:
         return TransferReport(

@@ -145,7 +145,7 @@ class _Job:
         if not self.listed.is_tree:
             return f"{self.kind}:{self.digests['']}"
         lines = ((name, self.listed.files[name].size, digest) for name, digest in self.digests.items())
-        return f"{self.kind}-tree:{tree_digest(self.kind, lines)}"
+        return f"{self.kind}:{tree_digest(lines)}"
 
 
 # ------------------------------------------------------------------------------------------------- before it

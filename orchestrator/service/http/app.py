@@ -13,7 +13,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator import codec, protocol
 from orchestrator.errors import Unavailable
-from orchestrator.service.http import agents, dead, events, metrics, problems, runs, shapes, sites, tokens, workflows
+from orchestrator.service.http import (
+    agents,
+    catalog,
+    dead,
+    events,
+    lineage,
+    metrics,
+    problems,
+    retention,
+    runs,
+    shapes,
+    sites,
+    tokens,
+    watches,
+    workflows,
+)
 from orchestrator.service.http.context import Context, Here, Permit
 from orchestrator.service.permission import Action
 from orchestrator.store import search
@@ -60,11 +75,15 @@ def create(context: Context) -> FastAPI:
     for router in (
         runs.router,
         dead.router,
+        lineage.router,
         workflows.router,
         events.router,
         sites.router,
         agents.router,
+        retention.router,
         tokens.router,
+        watches.router,
+        catalog.router,
     ):
         app.include_router(router, prefix=protocol.API)
     for router in (status_router, tokens.own_router):

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from orchestrator.errors import Conflict, NotFound, Stale, Unavailable
 from orchestrator.store import arrivals as store
-from orchestrator.store import leases
-from orchestrator.store.arrivals import Arrival, ArrivalState, Watch
+from orchestrator.store import leases, watches
+from orchestrator.store.arrivals import Arrival, ArrivalState
 from orchestrator.store.database import Database
+from orchestrator.store.watches import Watch
 
 NASTY = "so\udcffme/\x01\n name’s.h5"
 
@@ -141,9 +142,9 @@ def test_one_that_lost_its_lease_writes_nothing(database: Database) -> None:
 
 def test_watches(database: Database) -> None:
     watch = Watch("w", "e", "/data/\udcff", "rules", device=2**63, inode=2**64 - 1, created_at=1.0)
-    store.put_watch(database, watch)
-    store.put_watch(database, replace(watch, baseline_at=2.0))
-    assert store.watches(database) == [replace(watch, baseline_at=2.0)]
+    watches.put(database, watch)
+    watches.put(database, replace(watch, baseline_at=2.0))
+    assert watches.ls(database) == [replace(watch, baseline_at=2.0)]
 
 
 FILES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from(["", "s", "t"]), st.sampled_from("abc"))
