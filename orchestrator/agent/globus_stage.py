@@ -47,7 +47,7 @@ def call(order: Order) -> Outcome:
     report = state.report
     print(f"moved {report.files} files, {report.bytes} bytes, {report.skipped} of them were there", flush=True)
     product = Product(report.destination, report.bytes, "transferred by Globus, checksums verified", report.checksum)
-    return Outcome(products=(product,), transfer_s=time.time() - begun)
+    return Outcome(products=(product,), transfer_s=time.time() - begun, moved_bytes=report.bytes - report.skipped_bytes)
 
 
 def _request(order: Order) -> TransferRequest:

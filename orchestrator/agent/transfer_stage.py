@@ -48,7 +48,7 @@ def call(order: Order) -> Outcome:
         _tell(f"copied {report.files} files, {report.bytes} bytes, {report.skipped} of them were there")
         moved += report.bytes - report.skipped_bytes
         products.append(Product(report.destination, report.bytes, f"copy of {source}", report.checksum))
-    return Outcome(products=tuple(products), transfer_s=time.time() - begun)
+    return Outcome(products=tuple(products), transfer_s=time.time() - begun, moved_bytes=moved)
 
 
 def _tell(line: str) -> None:

@@ -308,6 +308,37 @@ def test_bad_destinations(one: Gridftp, other: Gridftp, tmp_path: Path) -> None:
         copy(source, one.url("b"), options={"streams": 0})
 
 
+@pytest.mark.parametrize("way", ["put", "get"])
+def test_a_link_where_a_folder_goes_is_not_written_through(way: str, one: Gridftp, tmp_path: Path) -> None:
+    source = (tmp_path if way == "put" else one.root) / "s"
+    noise(source / "d" / "a", 10)
+    target = (one.root if way == "put" else tmp_path) / "t"
+    target.mkdir(mode=0o777)
+    target.chmod(0o777)
+    elsewhere = one.root / "elsewhere"
+    elsewhere.mkdir(mode=0o777)
+    (target / "d").symlink_to(elsewhere)
+    with pytest.raises(TransferRefused, match="holds the link"):
+        copy(source if way == "put" else one.url("s"), one.url("t") if way == "put" else target)
+    assert os.listdir(elsewhere) == []
+
+
+@pytest.mark.usefixtures("slowly")
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_a_directory_that_vanishes(end: str, one: Gridftp, other: Gridftp) -> None:
+    for number in range(3):
+        noise(one.root / "s" / f"d{number}" / "a", MB, seed=number)
+
+    def vanish() -> None:
+        gone = one.root / "s" if end == "source" else other.root / parts(other.root)[0]
+        subprocess.run(["rm", "-rf", gone], check=True)
+
+    with pytest.raises((TransferError, InputError)) as caught:
+        copy(one.url("s"), other.url("t"), progress=at(0.3, vanish), options={"retries": 0})
+    assert str(caught.value).isprintable()
+    assert not (other.root / "t").exists()
+
+
 def test_a_folder_that_may_not_be_written(one: Gridftp, tmp_path: Path) -> None:
     (one.root / "locked").mkdir(mode=0o555)
     with pytest.raises(TransferRefused, match=r"[Pp]ermission denied") as caught:
