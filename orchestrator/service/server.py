@@ -235,7 +235,7 @@ class Server:
     def _finished(self, run: Run) -> None:
         log.info("run.finished", run=run.id, workflow=run.plan.workflow, status=run.status.value, error=run.error)
         try:
-            learn(self._database, run, lambda site: site or self._settings.site)
+            learn(self._database, run, self._settings)
         except BeamwayError as error:
             log.warning("history.not_kept", run=run.id, reason=error.sentence)
         for shown in (self._progress, self._waits):
