@@ -56,6 +56,11 @@ def at_hand(value: Any, at: str, profiles: Profiles) -> Any:
     return _here(profiles(site), path) if _sees(site, path, at, profiles) else value
 
 
+def in_command(text: str, at: str) -> str:
+    """The text of a command with the places at its own site as the paths that they are there."""
+    return text.replace(f"{SCHEME}{at}/", "/")
+
+
 def check_at_hand(value: Any, at: str) -> None:
     """Refuse a place at another site: a stage that is no transfer cannot open it."""
     if isinstance(value, Mapping | list):
