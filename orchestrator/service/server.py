@@ -444,6 +444,8 @@ class Server:
         is started again; agents of other processes go on, with whoever has the engine next."""
         self._cataloguing.stop()
         try:
+            if self._watching is not None:
+                self._watching.end()  # first: it asks us, and from now on nobody answers
             for agent in list(self._remote):
                 self._dismiss(agent)
             for site in self._sites.values():
@@ -451,8 +453,6 @@ class Server:
         finally:
             for supervisor in self._supervisors.values():
                 supervisor.wait(timeout_s=20.0)
-            if self._watching is not None:
-                self._watching.end()
             self.gate.close()
             self._listening.close()
             (self._home / protocol.SOCKET).unlink(missing_ok=True)

@@ -169,7 +169,7 @@ def _read(connection: Connection, account: Account, step: Step) -> tuple[int, Fi
         [number] = catalog.put(connection, [file])
     if step.checksum:
         _is_the_content(connection, number, step)
-        _copy_is_there(connection, number, step)
+    _copy_is_there(connection, number, step)
     return number, kind
 
 
@@ -227,6 +227,9 @@ def _copy_is_there(connection: Connection, number: int, step: Step) -> None:
     this = {"file_id": number, "place": step.place, "address_key": catalog.address_key(step.address)}
     upsert: Any = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
     put = upsert(_r).values(**this, **row, address=os.fsencode(step.address), pinned=0)
+    if not (verified or step.made):  # it says less than what may be known
+        connection.execute(put.on_conflict_do_nothing())
+        return
     connection.execute(put.on_conflict_do_update(index_elements=list(this), set_=row))
     same_spot = (_r.c.place == step.place) & (_r.c.address_key == this["address_key"]) & (_r.c.file_id != number)
     was_there = _r.c.state.in_([ReplicaState.VERIFIED.value, ReplicaState.UNVERIFIED.value])

@@ -41,6 +41,4 @@ def copy(
             progress=progress,
             cancelled=cancelled,
         )
-    if options:
-        raise TransferRefused("A copy between paths takes no options.", "They are for GridFTP.")
-    return local.copy(source, destination, checks=checks, progress=progress, cancelled=cancelled)
+    return local.copy(source, destination, checks=checks, options=options, progress=progress, cancelled=cancelled)

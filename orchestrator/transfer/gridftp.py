@@ -20,13 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import BeamwayError, InputError, nearest
-from orchestrator.transfer import disk, local, url_copy
+from orchestrator.transfer import checksums, disk, local, url_copy
 from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, TransferReport
 from orchestrator.transfer.ends import End, Listing, LocalEnd
 from orchestrator.transfer.gridftp_errors import GridftpDown
 from orchestrator.transfer.gridftp_server import ServerEnd, address, is_address
 from orchestrator.transfer.pieces import Piece, Sums, cut
-from orchestrator.transfer.survey import tree_digest
 
 OPTIONS = {"streams": 4, "concurrency": 4, "silence_s": 120, "timeout_s": 0, "retries": 5}
 SLOWEST_BYTES_PER_S = 1e6  # below it a copy has hung, unless `timeout_s` says otherwise
@@ -50,20 +49,17 @@ def copy(
     it was. `InputError`: the source is at fault; `TransferError`: the rest, with its failure class.
     """
     begun = time.monotonic()
-    checks = (checks,) if isinstance(checks, str) else checks
-    for check in checks:
-        if check not in local.CHECKS:
-            raise TransferRefused(f"There is no transfer check {check!r}.{nearest(check, local.CHECKS)}")
-    chosen = _chosen(options or {})
-    origin, from_path = _end(source, chosen["silence_s"])
-    target, to_path = _end(destination, chosen["silence_s"])
+    verify = "checksum" in local.checked(checks)
+    kind, chosen = _chosen(options or {})
+    origin, from_path = _end(source, chosen["silence_s"], kind)
+    target, to_path = _end(destination, chosen["silence_s"], kind)
     sums: Sums | None = None
     try:
         listed = origin.listing(from_path)
         job = _Job(origin, target, listed, chosen, token, progress, cancelled or (lambda: False))
         job.aim(to_path)
-        if "checksum" in checks:
-            job.sums = sums = Sums(origin, target)
+        if verify:
+            job.sums = sums = Sums(origin, target, kind)
         job.carry_out()
     finally:
         if sums is not None:
@@ -81,22 +77,25 @@ def copy(
     )
 
 
-def _chosen(options: Mapping[str, Any]) -> dict[str, float]:
+def _chosen(options: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+    """The kind of checksum, and the numbers."""
     for name, value in options.items():
+        if name == "checksum":
+            continue
         if name not in OPTIONS:
             raise TransferRefused(f"GridFTP has no option {name!r}.{nearest(name, OPTIONS)}")
         if not isinstance(value, int | float) or value < (name in ("streams", "concurrency", "silence_s")):
             raise TransferRefused(f"The option {name!r} of GridFTP is a number, and not {value!r}.")
-    return {**OPTIONS, **options}
+    return checksums.chosen(options), {**OPTIONS, **{n: v for n, v in options.items() if n != "checksum"}}
 
 
-def _end(place: str, silence_s: float) -> tuple[End, str]:
+def _end(place: str, silence_s: float, kind: str) -> tuple[End, str]:
     if is_address(place):
         found = address(place)
         return ServerEnd(found, silence_s), found.path
     if not place or "\0" in place:
         raise TransferRefused(f"'{place}' is not a path.")
-    return LocalEnd(), os.path.abspath(place) + ("/" if place.endswith("/") else "")
+    return LocalEnd(kind), os.path.abspath(place) + ("/" if place.endswith("/") else "")
 
 
 class SourceChanged(TransferError):
@@ -119,6 +118,7 @@ class _Job:
     fresh: bool = True  # nothing stands under the final name of a tree: it is renamed as a whole
     skipped: set[str] = field(default_factory=set)
     _moved: Sequence[str] = ()  # to be published: what was not there already
+    _digests: dict[str, str] = field(default_factory=dict)  # of whole files
     _done: int = 0  # bytes that have arrived and agree
     _shown: int = -1
     _renaming: bool = False
@@ -208,6 +208,7 @@ class _Job:
             todo = self._without_identical(todo)
         self._bring(todo)
         self._check_unchanged()
+        self._sum_up()
         self._publish()
 
     def _make_folders(self) -> None:
@@ -295,8 +296,8 @@ class _Job:
             )
             for piece in todo
         ]
-        # Not all at once, so that the first can be compared while the others move.
-        side_by_side = int(max(1, min(self.options["concurrency"], len(todo) // 4)))
+        # Pieces of one file in order, which costs least and lets each be compared while the next one moves.
+        side_by_side = int(max(1, min(self.options["concurrency"], len({piece.name for piece in todo}) // 2)))
         timeout_s = self.options["timeout_s"] or START_S + self.listed.bytes / SLOWEST_BYTES_PER_S
         pace = url_copy.Pace(
             streams=int(self.options["streams"]),
@@ -386,14 +387,20 @@ class _Job:
             self._shown = min(done, self.listed.bytes)
             self.progress(self._shown, self.listed.bytes)
 
-    def checksum(self) -> str:
+    def _sum_up(self) -> None:
+        """The checksums of whole files."""
         if self.sums is None:
-            return ""
-        digests = {name: self.sums.of_file(cut(name, entry.size)) for name, entry in self.listed.files.items()}
-        kind = self.sums.kind.lower()
-        largest = max(self.listed.files.items(), key=lambda item: item[1].size)
-        pieces = cut(largest[0], largest[1].size)
-        label = kind if len(pieces) == 1 else f"{kind}/{pieces[0].length}"
-        if not self.listed.is_tree:
-            return f"{label}:{digests['']}"
-        return f"{label}:" + tree_digest((n, self.listed.files[n].size, digest) for n, digest in digests.items())
+            return
+        for name, entry in self.listed.files.items():
+            there = self._staged(name) if name in self._moved else disk.below(self.final, name)
+            source = disk.below(self.listed.root, name)
+            self._digests[name] = self.sums.of_file(name, entry.size, source, there, self._look)
+
+    def checksum(self) -> str:
+        if not self.listed.is_tree or self.sums is None:
+            return self._digests.get("", "")
+        split = {name: digest.split(":") for name, digest in self._digests.items()}
+        kinds = {kind for kind, _ in split.values()}
+        if len(kinds) > 1:  # between servers, small files by a stronger kind than large ones: nobody else can tell that
+            return checksums.whole("sha256", self._digests).replace("sha256", "mixed", 1)
+        return checksums.whole(kinds.pop(), {name: digest for name, (_, digest) in split.items()})

@@ -15,7 +15,7 @@ import pytest
 from orchestrator import outside
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("engine", "service", "agent", "transfer", "client")
+ROOMS = ("engine", "service", "agent", "transfer", "catalog", "client")
 # What changes the world: by its last word, and the word before that where the last says too little.
 EFFECTS = {
     "Popen": "",
