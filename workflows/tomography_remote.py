@@ -109,7 +109,7 @@
         "04-verify": {
             "description": "Read the products at home, and compare each with the checksum that its maker wrote beside "
             "it. At an address they are those of the transfer alone.",
-            "runIf": '"ftp://" not in "$stageOut" and "globus://" not in "$stageOut"',
+            "runIf": '"ftp://" not in "$stageOut" and "ssh://" not in "$stageOut" and "globus://" not in "$stageOut"',
             "site": "$home",
             "kernel": "products.verify",
             "arguments": {"input": "$stageOut"},

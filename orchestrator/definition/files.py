@@ -23,7 +23,7 @@ from orchestrator.definition.stages import split_list
 from orchestrator.errors import InputError
 from orchestrator.model import FileSpec
 
-ELSEWHERE = re.compile(r"(?:site|globus|gsiftp|ftp)://[^/]+/")
+ELSEWHERE = re.compile(r"(?:site|globus|gsiftp|ftp|ssh)://[^/]+/")
 
 
 def resolve(spec: FileSpec, values: Mapping[str, str], data_dir: str) -> tuple[str, ...]:

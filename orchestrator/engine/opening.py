@@ -127,7 +127,7 @@ def _draft(run: Run, plan: StagePlan, item: str | None, given: dict[str, str], w
     if plan.kind is StageKind.COMMAND:
         if not where.shell_text:
             _refuse_shell_text(run, plan, item, given)
-        command = commands.command_line(run.plan, plan, values)
+        command = places.in_command(commands.command_line(run.plan, plan, values), where.site)
         if "\0" in command:
             raise ArgumentError("The command holds a NUL character.")
     arguments = variables.substitute_in(plan.arguments, given)

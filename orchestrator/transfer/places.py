@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SCHEME = "site://"
 HERE = "here"  # the way of a path that whoever carries the transfer out opens by itself
-_WAYS = {"globus": "globus", "gsiftp": "gridftp", "ftp": "gridftp"}
+_WAYS = {"globus": "globus", "gsiftp": "gridftp", "ftp": "gridftp", "ssh": "rsync"}
 _WITHIN = re.compile(r"site://[^/\s]+/")
 
 Profiles = Callable[[str], "SiteProfile"]
@@ -56,6 +56,11 @@ def at_hand(value: Any, at: str, profiles: Profiles) -> Any:
     return _here(profiles(site), path) if _sees(site, path, at, profiles) else value
 
 
+def in_command(text: str, at: str) -> str:
+    """The text of a command with the places at its own site as the paths that they are there."""
+    return text.replace(f"{SCHEME}{at}/", "/")
+
+
 def check_at_hand(value: Any, at: str) -> None:
     """Refuse a place at another site: a stage that is no transfer cannot open it."""
     if isinstance(value, Mapping | list):
@@ -88,8 +93,8 @@ def _here(profile: SiteProfile, path: str) -> str:
 def routed(transfer: Mapping[str, Any], at: str, profiles: Profiles) -> dict[str, Any]:
     """The arguments of a transfer stage that runs at site `at`, with a path or an address for each place.
 
-    All ends have to be reached in one way: on this host, by Globus, or by GridFTP. Where several would do, the first
-    door of the source's profile decides.
+    All ends have to be reached in one way: on this host, by Globus, by GridFTP, or by rsync, which wants one side here.
+    Where several would do, the first door of the source's profile decides.
     """
     given, to = transfer["from"], transfer["to"]
     sources = [given] if isinstance(given, str) else list(given)
@@ -99,14 +104,23 @@ def routed(transfer: Mapping[str, Any], at: str, profiles: Profiles) -> dict[str
     if all(HERE in end for end in ends):
         return _spelled(transfer, [end[HERE] for end in ends])
     for way in dict.fromkeys(way for end in ends for way in end if way != HERE):
-        spelled = [end.get(way) or (end.get(HERE, "") if way == "gridftp" else "") for end in ends]
-        if all(spelled):
+        if all(spelled := _by(way, ends)):
             return _spelled(transfer, spelled)
     told = "; ".join(f"'{end}' {_told(ways)}" for end, ways in zip((*sources, to), ends, strict=True))
     raise TransferRefused(
         f"No way leads from one end of the transfer to the other: {told}.",
         "Give the profiles of both sites a door of the same kind, see [[doors]].",
     )
+
+
+def _by(way: str, ends: Sequence[Mapping[str, str]]) -> list[str]:
+    """How the ends are spelled for one way; empty where it does not lead."""
+    if way == "rsync":
+        *sources, to = ends
+        if HERE in to:
+            return [*(end.get(way, "") for end in sources), to[HERE]]
+        return [*(end.get(HERE, "") for end in sources), to.get(way, "")]
+    return [end.get(way) or (end.get(HERE, "") if way == "gridftp" else "") for end in ends]
 
 
 def _spelled(transfer: Mapping[str, Any], ends: Sequence[str]) -> dict[str, Any]:
@@ -138,7 +152,7 @@ def _ways(end: str, at: str, profiles: Profiles) -> dict[str, str]:
 
 
 def _doors(profile: SiteProfile, path: str) -> list[Door]:
-    return [d for d in profile.doors if d.kind in ("globus", "gridftp") and _below(path, d.root)]
+    return [d for d in profile.doors if d.kind != "local" and _below(path, d.root)]
 
 
 def _through(door: Door, path: str, site: str) -> str:
@@ -146,6 +160,8 @@ def _through(door: Door, path: str, site: str) -> str:
     if door.kind == "gridftp":
         server = door.endpoint if "://" in door.endpoint else f"gsiftp://{door.endpoint}"
         return server + quote(os.fsencode(inside))
+    if door.kind == "rsync":
+        return f"ssh://{door.endpoint}{quote(os.fsencode(inside))}"
     if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", door.endpoint):
         raise TransferRefused(
             f"The Globus door of site '{site}' is '{door.endpoint}', and Globus wants the UUID of the collection.",

@@ -6,17 +6,24 @@ asked by the real SDK. Both sites have both doors: that of a collection comes fi
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 import xxhash
 
 from kernels import contract
+from orchestrator.cli import demo_facility
 from orchestrator.client import Client
 from orchestrator.jobs import JobState
 from orchestrator.model import Run, RunStatus
@@ -153,3 +160,25 @@ def test_the_same_by_globus(bridge: Bridge, tmp_path: Path) -> None:
     there, back = bridge.globus.tasks.values()
     assert (there.doc["faults"], back.doc["faults"]) == (1, 0)
     assert not list(bridge.ours.root.rglob("*.part"))
+
+
+@pytest.mark.skipif(bool(demo_facility.missing()), reason=demo_facility.missing())
+def test_the_demo_with_a_facility_leaves_no_process(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "orchestrator.cli", "demo", "--facility", "--size", "small", "--json"]
+    where = [*argv, "--directory", str(tmp_path)]
+    environment = {**os.environ, "TMPDIR": tempfile.mkdtemp(prefix="bw-d-")}
+    Path(environment["TMPDIR"]).chmod(0o755)
+    try:
+        done = subprocess.run(where, env=environment, capture_output=True, text=True, check=False, timeout=220)
+        assert done.returncode == 0, done.stderr
+        record = json.loads(done.stdout)
+        assert record["relative_error"] < 0.15
+        assert environment["TMPDIR"].encode() not in b"".join(map(words_of, psutil.process_iter()))
+    finally:
+        shutil.rmtree(environment["TMPDIR"], ignore_errors=True)
+
+
+def words_of(process: psutil.Process) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    return b""

@@ -14,6 +14,7 @@ from orchestrator.settings import Settings
 from tests.conftest import submit, wait, workflow
 from tests.globus import CLIENT, SECRET
 from tests.globus.ends import Ends
+from tests.globus.world import Collection
 
 
 def staged(ends: Ends, to: str = "in/a.h5") -> dict[str, Any]:
@@ -53,6 +54,38 @@ def held(client: Client, run_id: str) -> Run:
         assert time.monotonic() < deadline, run
         time.sleep(0.05)
     return run
+
+
+def test_each_hold_says_what_kind_it_is_and_where_it_is_mended(ends: Ends, home: Path, client: Client) -> None:
+    """A full quota, a consent that the client cannot give, and an expired credential, side by side."""
+    full, mapped = ends.globus.collection(home.parent / "full"), ends.globus.collection(home.parent / "mapped")
+    full.quota, mapped.data_access, mapped.refuses_consent = 10, True, True
+
+    def moved(to: Collection) -> str:
+        return submit(client, workflow(s1={"transfer": {"from": f"globus://{ends.raw.id}/a.h5", "to": to.address}}))
+
+    expected = {
+        moved(full): (FailureClass.DOWN, "no room", "activity"),
+        moved(mapped): (FailureClass.AUTHENTICATION, "consent", f"collections/{mapped.id}"),
+    }
+    for run_id, (cause, words, link) in expected.items():
+        hold = held(client, run_id).tasks[0].hold
+        assert hold is not None
+        assert hold.cause is cause
+        assert words in hold.reason
+        assert link in hold.link
+    ends.globus.faults.credential_expired = True
+    late = moved(ends.archive)
+    hold = held(client, late).tasks[0].hold
+    assert hold is not None
+    assert (hold.cause, "expired" in hold.reason) == (FailureClass.AUTHENTICATION, True)
+    full.quota, mapped.refuses_consent, ends.globus.faults.credential_expired = None, False, False
+    for run_id in (*expected, late):
+        client.resume(run_id)
+    for run_id in (*expected, late):
+        assert wait(client, run_id).status is RunStatus.DONE
+    for to in (full, mapped, ends.archive):
+        assert (to.root / "in" / "a.h5").read_bytes() == (ends.raw.root / "a.h5").read_bytes()
 
 
 def test_cancelling_what_is_held_ends_its_task(ends: Ends, home: Path, client: Client) -> None:

@@ -40,6 +40,11 @@ class Collection:
     quota: int | None = None  # bytes
 
     @property
+    def address(self) -> str:
+        """Of a folder in it."""
+        return f"globus://{self.id}/in/"
+
+    @property
     def door(self) -> str:
         """A table of a site profile, for its folder."""
         return f'\n[[doors]]\nkind = "globus"\nendpoint = "{self.id}"\nroot = "{self.root}"\n'

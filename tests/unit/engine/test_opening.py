@@ -248,7 +248,7 @@ def test_a_place_at_a_site_is_the_path_there_and_an_address_elsewhere() -> None:
         {
             "01": {"transfer": {"from": "/raw/a.h5", "to": "site://hpc/$dir/a.h5"}},
             "02": {"kernel": "tomography.inspect", "arguments": {"input": "$filePath"}},
-            "03": {"command": "ls $filePath", "expect": {"$filePath.out": {}}},
+            "03": {"command": "ls $filePath site://hpc$dir", "expect": {"$filePath.out": {}}},
         },
         {"filePath": "site://hpc/scratch/a.h5", "dir": "/scratch"},
     )
@@ -257,7 +257,7 @@ def test_a_place_at_a_site_is_the_path_there_and_an_address_elsewhere() -> None:
     (there,) = opened(run, "02", where=at("hpc")).drafts
     assert (there.item, there.arguments) == ("site://hpc/scratch/a.h5", {"input": "/scratch/a.h5"})
     (listed,) = opened(run, "03", where=at("hpc")).drafts
-    assert (listed.command, listed.expect[0].path) == ("ls /scratch/a.h5", "/scratch/a.h5.out")
+    assert (listed.command, listed.expect[0].path) == ("ls /scratch/a.h5 /scratch", "/scratch/a.h5.out")
     for stage in ("02", "03"):
         event = opening.answer(run, OpenStage(stage, 1), AT, at("local"))
         assert isinstance(event, StageRefused)

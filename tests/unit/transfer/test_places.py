@@ -28,6 +28,7 @@ SITES = {
     "beamline": site("beamline", ("globus", RAW, "/data"), ("gridftp", "dtn.beamline.org:2811", "/data")),
     "hpc": site("hpc", ("gridftp", "dtn.hpc.gov:2811", "/"), ("globus", HPC, "/pscratch/")),
     "archive": site("archive", ("gridftp", "ftp://tape:2121", "/")),
+    "lab": site("lab", ("rsync", "me@lab", "/data")),
     "old": site("old", ("globus", "alcf#dtn", "/")),
     "cluster": site("cluster", more='[[paths.map]]\nhere = "/data"\nthere = "/mnt/data"\n'),
     "island": site("island", more='[paths]\nshared = ["/own"]\n'),
@@ -61,6 +62,8 @@ def way(source: str | list[str], to: str, at: str = "local") -> tuple[str | list
         # a path of the host where the stage runs
         ("/raw/a 1.h5", "site://hpc/pscratch/a 1.h5", ("/raw/a 1.h5", "gsiftp://dtn.hpc.gov:2811/pscratch/a%201.h5")),
         ("site://hpc/pscratch/x", "rel/x", ("gsiftp://dtn.hpc.gov:2811/pscratch/x", "rel/x")),
+        ("site://lab/data/a b", "/x/a", ("ssh://me@lab/a%20b", "/x/a")),
+        ("/x/a", "site://lab/data/", ("/x/a", "ssh://me@lab/")),
         # an address decides the way
         (f"globus://{RAW}/a", "site://hpc/pscratch/a", (f"globus://{RAW}/a", f"globus://{HPC}/a")),
         # no door: what both see
@@ -94,6 +97,7 @@ def test_who_works_at_the_site_itself_needs_no_server_there() -> None:
     [
         ("site://island/data/a", "site://hpc/pscratch/a", "'site://island/data/a' is reached by nothing known here"),
         (f"globus://{RAW}/a", "site://archive/a", "No way leads"),
+        ("site://lab/data/a", "site://lab/data/b", "is reached by rsync"),
         ("site://old/a", "site://hpc/pscratch/a", "wants the UUID"),
         ("site://hpc/a/../b", "/x", "'..'"),
         ("site://hpc", "/x", "reads site://NAME/path"),
