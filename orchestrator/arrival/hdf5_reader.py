@@ -20,6 +20,7 @@ MEMORY = 4 << 30
 SMALL = 4096  # bytes of a value
 MOST_LINKS = 100_000
 MOST_SOFT = 16
+LENGTH_BYTES = 8  # before an answer
 
 
 def look(path: str, ask: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +146,8 @@ def main() -> None:
                 answer = {"broken": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
             for handle in handles:
                 os.close(handle)
-            link.sendall(json.dumps(answer).encode())
+            said = json.dumps(answer).encode()
+            link.sendall(len(said).to_bytes(LENGTH_BYTES) + said)
 
 
 if __name__ == "__main__":
