@@ -80,6 +80,7 @@ READY = {
     "closed": bool,
     "empty": bool,
     "flats": bool,
+    "opens": bool,
     "sentinel": str,
     "end_marker": str,
     "frames": str,
