@@ -312,6 +312,8 @@ class Agent:
         self._collect()  # it may be over
         active = self._active.get(token)
         if active is None:
+            if self._end_left_going(token):
+                return
             if self.cluster is not None:
                 if token not in self._strays:
                     self._strays.add(token)
@@ -331,6 +333,20 @@ class Agent:
             begun = self._end_call(active)
         if not begun:
             self._events.append(protocol.Ended(token, Outcome(why, "cancelled before it began")))
+
+    def _end_left_going(self, token: str) -> bool:
+        """Does an attempt that is over have a transfer that goes on without it? It is ended in a thread."""
+        if token in self._strays:
+            return True
+        if not (self._home / "globus" / "notes").is_dir():  # settings and Globus take a moment to import
+            return False
+        from orchestrator.agent import globus_stage
+
+        left = globus_stage.left(token)
+        if left:
+            self._strays.add(token)
+            threading.Thread(target=lambda: self.arrive(token, globus_stage.end(left)), daemon=True).start()
+        return bool(left)
 
     def _end_call(self, active: _Active) -> bool:
         """False when no worker has begun it; the mark keeps one from beginning it later."""

@@ -6,12 +6,11 @@ time for have no checksum. A worker remembers what it has read, so that the stag
 input again and again.
 
 `xxh3:DIGEST` is that of the bytes of a file (XXH3, 128 bits); that of a directory is over the names, sizes and
-checksums of its files, as a transfer tells it (`survey.tree_digest`).
+checksums of its files, as a transfer and a kernel tell it (`checksums.whole`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import time
@@ -19,13 +18,11 @@ from collections import OrderedDict
 from functools import cache
 from typing import Any
 
-import xxhash
 from msgspec.structs import replace
 
 from orchestrator.errors import printable
 from orchestrator.model import Content, FailureClass, Order, Outcome, Product, StageKind
-from orchestrator.transfer import address
-from orchestrator.transfer.survey import tree_digest
+from orchestrator.transfer import address, checksums
 
 LEAST_S = 30.0
 PIECE = 4 << 20
@@ -49,7 +46,7 @@ def witnessed(order: Order, outcome: Outcome, *, since: float) -> Outcome:
     inputs = []
     for path in _read_by(order)[:READ_MOST]:
         wanted = order.known.get(path, "")
-        seen = _look(path, wanted.partition(":")[0] or "xxh3", None if wanted else deadline)
+        seen = _look(path, checksums.kind_of(wanted) or "xxh3", None if wanted else deadline)
         if wanted and (seen is None or seen.checksum != wanted):
             return replace(outcome, failure=FailureClass.BAD_INPUT, reason=_another(path, wanted, seen))
         if seen is not None and os.path.abspath(path) not in made:
@@ -106,8 +103,8 @@ def _moved(order: Order, outcome: Outcome, told: set[str]) -> list[Content]:
 
 
 def _made(product: Product, deadline: float) -> Product:
-    """With a checksum. That of a tree in a kernel's manifest (`sha256-tree:`) nobody else can tell: it is made anew."""
-    if address.is_one(product.path) or (product.checksum and not product.checksum.startswith("sha256-tree:")):
+    """With a checksum."""
+    if address.is_one(product.path) or product.checksum:
         return product
     seen = _look(product.path, "xxh3", deadline)
     return product if seen is None or not seen.checksum else replace(product, checksum=seen.checksum)
@@ -126,7 +123,7 @@ def _look(path: str, algorithm: str, deadline: float | None) -> Content | None:
     try:
         facts = os.stat(path)
         if stat.S_ISDIR(facts.st_mode):
-            return _look_below(path, deadline)
+            return _look_below(path, algorithm, deadline)
         if not stat.S_ISREG(facts.st_mode):
             return None
         try:
@@ -138,9 +135,9 @@ def _look(path: str, algorithm: str, deadline: float | None) -> Content | None:
         return None
 
 
-def _look_below(root: str, deadline: float | None) -> Content:
+def _look_below(root: str, algorithm: str, deadline: float | None) -> Content:
     total, newest = 0, os.stat(root).st_mtime
-    digests: list[tuple[str, int, str]] | None = []
+    digests: dict[str, str] | None = {}
     for folder, _, names in os.walk(root):
         for name in names:
             path = os.path.join(folder, name)
@@ -151,26 +148,23 @@ def _look_below(root: str, deadline: float | None) -> Content:
             if digests is None:
                 continue
             try:
-                _, _, digest = _checksum(path, facts, "xxh3", deadline).partition(":")
-                digests.append((os.path.relpath(path, root), facts.st_size, digest))
+                _, _, digest = _checksum(path, facts, algorithm, deadline).partition(":")
             except _NoTime:
+                digest = ""
+            if digest:
+                digests[os.path.relpath(path, root)] = digest
+            else:
                 digests = None
-    return Content(root, total, f"xxh3:{tree_digest(digests)}" if digests is not None else "", newest)
+    return Content(root, total, checksums.whole(algorithm, digests) if digests else "", newest)
 
 
 def _checksum(path: str, facts: os.stat_result, algorithm: str, deadline: float | None) -> str:
-    """Empty when the file changed while it was read, or the algorithm is not known here."""
+    """Empty when the file changed while it was read."""
     as_it_is = (path, algorithm, *_identity(facts))
     if as_it_is in _remembered:
         _remembered.move_to_end(as_it_is)
         return _remembered[as_it_is]
-    total: Any
-    if algorithm == "xxh3":
-        total = xxhash.xxh3_128()
-    elif algorithm in hashlib.algorithms_available:
-        total = hashlib.new(algorithm)
-    else:
-        return ""
+    total = checksums.new(algorithm)
     with open(path, "rb", buffering=0) as file:
         while piece := file.read(PIECE):
             total.update(piece)

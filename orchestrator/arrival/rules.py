@@ -15,9 +15,10 @@ A file with one rule may have its keys at the top. Each mistake is one sentence:
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ PARTS = {"pattern": str, "first": int, "count": int, "count_from": str, "links":
 KINDS = ("raw", "calibration", "other")  # of files, in the catalog
 WORDS = {"name", "stem"}  # that every name has; others are those of `match`
 NAME = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # of a watch
+_HEADER = re.compile(r"\s*\[\[\s*rule\s*\]\]")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _WANT: dict[Any, str] = {
     str: "a text",
@@ -120,8 +122,9 @@ def load(path: Path) -> WatchFile:
     return parse(text, str(path))
 
 
-def parse(text: str, where: str, *, directory: str = "", experiment: str = "") -> WatchFile:
-    """`directory` and `experiment` where the text does not say them. Raises SettingsError with the first mistake."""
+def parse(text: str, where: str, *, directory: str = "", experiment: str = "", lines: bool = True) -> WatchFile:
+    """`directory` and `experiment` where the text does not say them. Raises SettingsError with the first mistake, and
+    with its line unless `lines` are of no use to the reader."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -129,11 +132,16 @@ def parse(text: str, where: str, *, directory: str = "", experiment: str = "") -
     tables = raw.pop("rule", None)
     if tables is not None and (not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables)):
         raise SettingsError(f"{where}: rules are written as [[rule]].")
+    begins = [1, *(n for n, line in enumerate(text.splitlines(), 1) if _HEADER.match(line))]
     at_the_top = dict(RULE) if tables is None else {}
-    given = _read(raw, WATCH | DAQ | at_the_top, where)
+    with _at_line(text, where, begins[:1] * lines):
+        given = _read(raw, WATCH | DAQ | at_the_top, where)
     if tables is None:
-        tables = [{name: given.pop(name) for name in list(given) if name in RULE}]
-    rules = tuple(_rule(table, where, number) for number, table in enumerate(tables, 1))
+        tables, begins = [{name: given.pop(name) for name in list(given) if name in RULE}], [1, 1]
+    rules = []
+    for number, table in enumerate(tables, 1):
+        with _at_line(text, where, begins[number : number + 1] * lines):
+            rules.append(_rule(table, where, number))
     names = [rule.name for rule in rules]
     if twice := next((n for n in names if names.count(n) > 1), ""):
         raise SettingsError(f"{where}: two rules are called {twice!r}.", "Each needs a name of its own.")
@@ -145,7 +153,22 @@ def parse(text: str, where: str, *, directory: str = "", experiment: str = "") -
     if given.get("for_hours", 0.0) < 0:
         raise SettingsError(f"{where}: key 'for_hours' must not be below 0.")
     daq = {name: given[name] for name in DAQ if name in given}
-    return WatchFile(**{n: given[n] for n in WATCH if n in given}, rules=rules, daq=daq)
+    return WatchFile(**{n: given[n] for n in WATCH if n in given}, rules=tuple(rules), daq=daq)
+
+
+@contextlib.contextmanager
+def _at_line(text: str, where: str, begin: list[int]) -> Iterator[None]:
+    """A mistake that is found within is said with its line: of its key, or of the `begin` of its rule."""
+    try:
+        yield
+    except SettingsError as error:
+        if not begin:
+            raise
+        key = re.search(r"key '(?:[^']*\.)?([^'.]+)'", error.sentence)
+        wanted = re.compile(rf"(^|[\s{{,.\"']){re.escape(key[1])}[\"']?\s*=" if key else r"\S")
+        lines = text.splitlines()[begin[0] - 1 :]
+        line = begin[0] + next((n for n, found in enumerate(lines) if wanted.search(found)), 0)
+        raise SettingsError(error.sentence.replace(where, f"{where}:{line}", 1), error.hint) from None
 
 
 def checked_name(name: str) -> str:
@@ -180,7 +203,7 @@ def _rule(table: Mapping[str, Any], file: str, number: int) -> Rule:
     named = [places(pattern) for pattern in given.get("match", ())]
     words = WORDS | (set.intersection(*named) if named else set())
     for name, value in given["arguments"].items():
-        _check_words(value, words | {"path"}, f"{where}, key 'arguments.{name}'")
+        _check_words(value, words | {"path", "checksum"}, f"{where}, key 'arguments.{name}'")
     when = tuple(_condition(path, wanted, where) for path, wanted in given.pop("when", {}).items())
     parts = _parts(given.pop("parts"), where, words) if "parts" in given else None
     need = _need(given.pop("ready", {}), where, parts is not None)

@@ -52,6 +52,8 @@ class Book:
             state, at = ReplicaState.VERIFIED, self.clock()
         elif look.trouble in FOUND:
             state, at = FOUND[look.trouble], 0.0
+            if any(other.id > file.id for other in catalog.at(self.database, look.place, look.address)):
+                state = ReplicaState.MISSING  # a newer file has its name: it was replaced
         else:
             return
         for known in catalog.replicas(self.database, [file.id]):

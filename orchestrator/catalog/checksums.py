@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from orchestrator.errors import ArgumentError, InputError, nearest
 from orchestrator.transfer import checksums
-from orchestrator.transfer.survey import Fingerprint, survey, tree_digest
+from orchestrator.transfer.survey import Fingerprint, survey
 
 BLOCK_BYTES = 8 << 20
 ALGORITHMS = checksums.CHOICE
@@ -29,7 +29,7 @@ class Sum(Struct, frozen=True):
 
 def check_algorithm(name: str) -> None:
     """Raises ArgumentError."""
-    if name not in ALGORITHMS:
+    if checksums.kind_of(name) != name:
         raise ArgumentError(
             f"There is no checksum {name!r}.{nearest(name, ALGORITHMS)}", f"Known: {', '.join(ALGORITHMS)}."
         )
@@ -39,7 +39,7 @@ def checksum(path: str, algorithm: str = "xxh3", *, progress: Progress | None = 
     """Of a file or a tree. Raises InputError: it is not there, empty, cannot be read, or changed meanwhile."""
     check_algorithm(algorithm)
     found = survey(path)
-    done, parts = 0, []
+    done, digests = 0, {}
     for name, print_ in found.files.items():
         digest = checksums.new(algorithm)
         for block in _blocks(found.path(name), print_):
@@ -47,9 +47,8 @@ def checksum(path: str, algorithm: str = "xxh3", *, progress: Progress | None = 
             done += len(block)
             if progress is not None:
                 progress(done, found.bytes)
-        parts.append((name, print_.size, str(digest.hexdigest())))
-    whole = tree_digest(parts) if found.is_tree else parts[0][2]
-    return Sum(f"{algorithm}:{whole}", found.bytes, len(parts))
+        digests[name] = digest.hexdigest()
+    return Sum(checksums.whole(algorithm, digests), found.bytes, len(digests))
 
 
 def _blocks(path: str, expected: Fingerprint) -> Any:

@@ -1,6 +1,6 @@
 """What is in a file or a tree: its size and its checksums, read afresh. A checksum is written `algorithm:digest`.
 
-That of a tree is over the names, sizes and checksums of its files (`tree_digest`).
+That of a tree is over the names and checksums of its files (`checksums.whole`).
 """
 
 from __future__ import annotations
@@ -17,27 +17,26 @@ from orchestrator.transfer import checksums, disk
 from orchestrator.transfer.base import TransferDown, TransferRefused
 from orchestrator.transfer.ends import End, Listing
 from orchestrator.transfer.gridftp_errors import explained
-from orchestrator.transfer.survey import Fingerprint, tree_digest
+from orchestrator.transfer.survey import Fingerprint
 
 BLOCK_BYTES = 8 << 20
 SILENCE_S = 120.0
-KINDS = ("xxh3", "sha256", "sha1", "md5", "sha512", "adler32")
+TELLING = ("sha256", "sha512", "sha1", "md5")  # kinds that a server is asked for in the place of the file's own
 
 Progress = Callable[[int], None]  # bytes read since the last call; may end the reading by an exception
 
 
 def kind_of(checksum: str) -> str:
     """The algorithm of a checksum. Raises InputError for one that cannot be made here."""
-    kind, colon, _ = checksum.partition(":")
-    if not colon or kind not in KINDS:
-        raise InputError(f"The checksum '{checksum}' cannot be compared.", f"Known: {', '.join(KINDS)}.")
-    return kind
+    if kind := checksums.kind_of(checksum):
+        return kind
+    raise InputError(f"The checksum '{checksum}' cannot be compared.", "Nothing here makes such a one.")
 
 
 def sums_here(listing: Listing, kinds: Sequence[str], progress: Progress) -> dict[str, str]:
     """Of a file or a tree of this host, of several kinds in one reading. Raises InputError when it changes."""
     parts = {name: _sums_of_file(disk.below(listing.root, name), kinds, progress) for name in listing.files}
-    return {kind: _whole(listing, {name: sums[kind] for name, sums in parts.items()}) for kind in kinds}
+    return {kind: checksums.whole(kind, {name: sums[kind] for name, sums in parts.items()}) for kind in kinds}
 
 
 def sums_there(end: End, listing: Listing, kind: str) -> str:
@@ -48,7 +47,7 @@ def sums_there(end: End, listing: Listing, kind: str) -> str:
         if entry.size and not digest:
             raise InputError(f"'{end.shown(disk.below(listing.root, name))}' is not there any more.")
         parts[name] = digest or checksums.new(kind).hexdigest()
-    return _whole(listing, parts)
+    return checksums.whole(kind, parts)
 
 
 def sums_over_the_wire(end: End, listing: Listing, kind: str, progress: Progress) -> str:
@@ -63,13 +62,7 @@ def sums_over_the_wire(end: End, listing: Listing, kind: str, progress: Progress
         if size != entry.size:
             raise InputError(f"'{end.shown(disk.below(listing.root, name))}' changed while it was read.")
         parts[name] = total.hexdigest()
-    return _whole(listing, parts)
-
-
-def _whole(listing: Listing, parts: dict[str, str]) -> str:
-    if not listing.is_tree:
-        return parts[""]
-    return tree_digest((name, listing.files[name].size, digest) for name, digest in parts.items())
+    return checksums.whole(kind, parts)
 
 
 def _sums_of_file(path: str, kinds: Sequence[str], progress: Progress) -> dict[str, str]:

@@ -155,7 +155,7 @@ class Copies:
                 file,
                 place,
                 at,
-                Look(place, at, 0, listing.bytes, f"{own}:{twins[own]}", _stamp(listing, entry), "read here"),
+                Look(place, at, 0, listing.bytes, twins[own], _stamp(listing, entry), "read here"),
             )
 
         return self._judged(place, at, compared), twins
@@ -183,18 +183,18 @@ class Copies:
         how = "told by the server"
         if isinstance(end, LocalEnd):
             kind, how = own, "read here"
-            digest = content.sums_here(listing, [own], self._progress)[own]
+            checksum = content.sums_here(listing, [own], self._progress)[own]
         else:
             told = _told(end)
             kind = own if own in told else next((k for k in twins if k in told), "")
             if kind:
-                digest = content.sums_there(end, listing, kind)
+                checksum = content.sums_there(end, listing, kind)
             else:
                 kind, how = own, "read over the wire"
-                digest = content.sums_over_the_wire(end, listing, own, self._progress)
+                checksum = content.sums_over_the_wire(end, listing, own, self._progress)
         self._unchanged(end, path, entry, listing)
-        look = Look(place, at, 0, listing.bytes, f"{kind}:{digest}", _stamp(listing, entry), how)
-        return self._equal(file, place, at, look, f"{kind}:{twins[kind]}" if kind != own else "")
+        look = Look(place, at, 0, listing.bytes, checksum, _stamp(listing, entry), how)
+        return self._equal(file, place, at, look, twins[kind] if kind != own else "")
 
     def _there(self, file: CatalogFile, end: End, path: str) -> tuple[Listing, Entry]:
         """What is there, of the right size."""

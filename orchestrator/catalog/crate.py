@@ -121,7 +121,9 @@ class _Crate:
             "dateModified": iso(file.added_at) or iso(1.0),
             "additionalType": file.kind.value,
         }
-        if algorithm == "sha256":
+        if file.id in self._inside:
+            entity["alternateName"] = _text(os.path.basename(file.name))
+        if algorithm == "sha256" and not folder:
             entity["sha256"] = digest
         ending = _TYPES.get(os.path.splitext(file.name)[1].lower())
         if ending and not folder:
@@ -237,9 +239,10 @@ def placed(graph: Graph, copies: Mapping[int, Sequence[Replica]]) -> tuple[dict[
         if not source:
             continue
         folder = "data" if file.kind is not FileKind.PRODUCT else "results"
-        name = f"{folder}/{os.path.basename(source)}"
-        if name in taken or name == METADATA:
-            name = f"{folder}/{file.id}/{os.path.basename(source)}"
+        plain = re.sub(r"[^\w.+ -]", "_", os.path.basename(source)).lstrip(".") or "file"  # as any archive takes it
+        name = f"{folder}/{plain}"
+        if name in taken:
+            name = f"{folder}/{file.id}/{plain}"
         taken.add(name)
         inside[file.id] = name + ("/" if os.path.isdir(source) else "")
         sources[file.id] = source

@@ -19,16 +19,17 @@ from msgspec.structs import replace
 
 from orchestrator.catalog.archiving import Archiving
 from orchestrator.catalog.book import Book, Done, done
-from orchestrator.catalog.content import KINDS
+from orchestrator.catalog.content import TELLING
 from orchestrator.catalog.copies import Copies, Look, Trouble, server_of
 from orchestrator.catalog.copies import aside as aside_name
 from orchestrator.catalog.retention import THERE, Decision, Planning, Verdict, in_use, paths_of
-from orchestrator.errors import BeamwayError
+from orchestrator.errors import BeamwayError, Unavailable
 from orchestrator.outside import effect
 from orchestrator.store import catalog
 from orchestrator.store import retention as store
 from orchestrator.store.catalog import CatalogFile, Replica, ReplicaState
 from orchestrator.store.retention import Removal
+from orchestrator.transfer import checksums
 from orchestrator.transfer.base import TransferCancelled
 
 
@@ -98,6 +99,9 @@ class Pruning:
             reason = self._differs(file, own, looks)
             if not reason:
                 reason = self._record(again, looks)
+        except Unavailable as error:  # it may be recorded all the same
+            words = f"{error.sentence} The next one goes on."
+            return done(file, place, at, "unfinished", words, looks=looks)
         except BeamwayError as error:
             reason = error.sentence.rstrip(".")
         if reason:
@@ -129,10 +133,10 @@ class Pruning:
         itself while that is compared: so it need not be read over the wire.
         """
         file, replica, copies = decision.file, decision.replica, self._copies
-        own_kind = file.checksum.partition(":")[0]
+        own_kind = checksums.kind_of(file.checksum)
         later: dict[tuple[str, str], str] = {}
         for other in _rested_on(decision):
-            told = [kind for kind in KINDS if kind in copies.kinds(other.place, other.address)]
+            told = [kind for kind in TELLING if kind in copies.kinds(other.place, other.address)]
             if told and own_kind not in told:
                 later[_key(other)] = told[0]
         first = [other for other in _rested_on(decision) if _key(other) not in later]
@@ -209,7 +213,9 @@ class Pruning:
         return done(file, replica.place, replica.address, verdict, reason, looks=looks)
 
     def _let_be(self, file: CatalogFile, replica: Replica, reason: str) -> Done:
-        self._end(file)
+        with effect("removal.note"), self._book.database.write() as connection:
+            self._book.write(connection, file, replica.place, "kept", reason, {"address": replica.address})
+            store.end_removal(connection, file.id)
         return done(file, replica.place, replica.address, "kept", reason)
 
     def _not_touched(self, file: CatalogFile, replica: Replica, error: BeamwayError, looks: Sequence[Look]) -> Done:

@@ -179,9 +179,12 @@ class Planning:
     def __init__(self, database: Database, policy: Policy, copies: Copies) -> None:
         self._database, self._policy, self._copies = database, policy, copies
         self._of: dict[str, Policy] = {}  # by experiment
+        self._given: store.Given | None = None
 
     def plan(self, *, experiment: str = "", site: str = "", now: float) -> Iterator[Decision]:
         """One decision for each copy that is there, some files at a time. Raises SettingsError for a wrong rule."""
+        with self._database.read() as connection:
+            self._given = store.Given(connection)
         for files in store.pages(self._database, experiment):
             for decisions in self.of(files, now=now).values():
                 yield from (d for d in decisions if not site or d.replica.place == site)
@@ -192,7 +195,7 @@ class Planning:
             copies[replica.file_id].append(replica)
         with self._database.read() as connection:
             paths = {file.id: paths_of(file, copies[file.id]) for file in files}
-            uses = store.uses(connection, paths)
+            uses = store.uses(connection, paths, self._given)
             pinned = store.pinned(connection, files)
         return {
             file.id: [

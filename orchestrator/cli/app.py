@@ -6,10 +6,13 @@ import click
 
 from orchestrator.cli import (
     arrivals,
+    collections,
     database,
     dead,
     definitions,
     demo,
+    experiments,
+    files,
     logs,
     provenance,
     reservations,
@@ -53,6 +56,9 @@ for command in (
     provenance.provenance,
     provenance.crate,
     provenance.stale,
+    experiments.experiment,
+    files.file,
+    collections.collection,
     definitions.workflows,
     definitions.kernels,
     definitions.explain,

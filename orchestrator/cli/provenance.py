@@ -86,17 +86,22 @@ def crate(what: str, output: Path, data: bool, experiment: str, as_json: bool) -
 
 
 @click.group(cls=Commands, invoke_without_command=True)
+@click.pass_context
+def stale(context: click.Context) -> None:
+    """List products that were made of what has another content now, and make them anew."""
+    if context.invoked_subcommand is None:
+        context.invoke(ls, experiment="", limit=1000, as_json=False)
+
+
+@stale.command()
 @experiment_option
 @click.option("--limit", default=1000, show_default=True, type=click.IntRange(1, 100_000), help="At most so many.")
 @json_option
-@click.pass_context
-def stale(context: click.Context, experiment: str, limit: int, as_json: bool) -> None:
-    """List products that were made of what has another content now, or make them anew."""
+def ls(experiment: str, limit: int, as_json: bool) -> None:
+    """List them, and why; what has to be made anew first comes first."""
     from orchestrator.catalog import provenance as told
     from orchestrator.cli import formats
 
-    if context.invoked_subcommand is not None:
-        return
     with session.client() as client:
         found = client.lineage.stale(experiment=experiment, limit=limit)
     if as_json:

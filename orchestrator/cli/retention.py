@@ -209,7 +209,7 @@ def _tell(done: Iterator[Done], as_json: bool, *, dry_run: bool | None = None) -
         if dry_run:
             click.echo("This was a dry run: nothing was removed or copied. Do it with --yes.")
     if bad:
-        sys.exit(1)
+        click.get_current_context().exit(1)
 
 
 def _bar(as_json: bool) -> Callable[[str, int, int], None] | None:

@@ -40,7 +40,7 @@ class RemoteFiles:
         return records.experiment_of(self._ask("GET", f"/experiments/{_quote(name)}"))
 
     def create(self, experiment: Experiment) -> Experiment:
-        asked = records.experiment(experiment)
+        asked = records.experiment(experiment) | {"metadata": catalog_values.plain(experiment.metadata)}
         asked = {name: asked[name] for name in ("name", "title", "proposal", "metadata", "people")}
         return records.experiment_of(self._ask("POST", "/experiments", asked))
 

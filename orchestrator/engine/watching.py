@@ -97,7 +97,7 @@ def _name(wish: Wish, file: WatchFile) -> str:
 
 def _parsed(wish: Wish) -> WatchFile:
     where = wish.source or "the rules"
-    return rules.parse(wish.rules, where, directory=wish.directory, experiment=wish.experiment)
+    return rules.parse(wish.rules, where, directory=wish.directory, experiment=wish.experiment, lines=bool(wish.source))
 
 
 def check(rule: Rule, load: Load) -> None:

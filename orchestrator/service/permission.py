@@ -87,7 +87,7 @@ def check_part(who: Principal, part: Part | None, needed: Part, experiment: str)
         check(who, Action.CHANGE_FILES)
     if ladder.index(part) < ladder.index(needed):
         raise Denied(
-            f"{who.name!r} is a {part.value} of experiment {experiment!r}; this takes a {needed.value}.",
+            f"{who.name!r} is a {part.value} of experiment {experiment!r}; this takes the role {needed.value!r}.",
             "One of its owners can change that.",
         )
 

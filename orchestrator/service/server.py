@@ -11,6 +11,7 @@ import re
 import selectors
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -31,6 +32,7 @@ from orchestrator.service.supervisor import Supervisor
 from orchestrator.service.watching import Watching
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
+from sites import loader
 
 BEAT_S = 0.5  # the longest the loop sleeps: agents are tended and idleness is noticed at least this often
 VERSION = "1"
@@ -78,6 +80,7 @@ class Server:
             default_site=settings.site,
             fence=holding.lease,
             shell_text=_shell_text_allowed(settings),
+            profiles=partial(loader.load, directories=settings.site_directories),
         )
         self._cataloguing = Cataloguing(settings.database_url, holding.lease, settings.site)
         self._placer = Placer(
@@ -200,7 +203,7 @@ class Server:
         self._carry_out(effects)
         for peer, reply in replies:
             self._send(peer, reply)
-        if effects.finished:
+        if effects.files:
             self._cataloguing.call()
         if replies or effects.finished:
             self.changed()
@@ -441,6 +444,8 @@ class Server:
         is started again; agents of other processes go on, with whoever has the engine next."""
         self._cataloguing.stop()
         try:
+            if self._watching is not None:
+                self._watching.end()  # first: it asks us, and from now on nobody answers
             for agent in list(self._remote):
                 self._dismiss(agent)
             for site in self._sites.values():
@@ -448,8 +453,6 @@ class Server:
         finally:
             for supervisor in self._supervisors.values():
                 supervisor.wait(timeout_s=20.0)
-            if self._watching is not None:
-                self._watching.end()
             self.gate.close()
             self._listening.close()
             (self._home / protocol.SOCKET).unlink(missing_ok=True)
@@ -465,8 +468,6 @@ def _shell_text_allowed(settings: Settings) -> Callable[[str], bool]:
 
     def ask(site: str) -> bool:
         if site not in allowed:
-            from sites import loader
-
             allowed[site] = loader.load(site, [settings.home / "sites"]).policies.allow_shell_text
         return allowed[site]
 

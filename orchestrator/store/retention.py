@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from orchestrator.store import files as run_files
 from orchestrator.store import schema
 from orchestrator.store.catalog import CatalogFile, _file, address_key
 from orchestrator.store.database import Database
+from orchestrator.store.runs import Request
 from orchestrator.store.texts import key, storable
 
 PAGE = 500
@@ -98,7 +100,7 @@ def find(database: Database, text: str, *, experiment: str = "") -> list[Catalog
         if text.isdecimal():
             found = connection.execute(select(_f).where(_f.c.id == int(text), chosen)).mappings().all()
         else:
-            found = connection.execute(_named(text).where(chosen)).mappings().all()
+            found = connection.execute(_named(text, chosen)).mappings().all()
         if not found:
             there = schema.collection_files
             ours = [there.c.name == key(text), *([there.c.experiment == key(experiment)] if experiment else [])]
@@ -119,30 +121,74 @@ def find_collection(database: Database, experiment: str, name: str) -> None:
             raise NotFound(f"The experiment {experiment!r} has no collection {name!r}.")
 
 
-def _named(text: str) -> Any:
+def _named(text: str, chosen: ColumnElement[bool]) -> Any:
     places = select(_r.c.place).distinct()
     there = select(_r.c.file_id).where(_r.c.place.in_(places), _r.c.address_key == address_key(text))
-    newest = select(func.max(_f.c.id)).where(_f.c.id.in_(there))
+    newest = select(func.max(_f.c.id)).where(_f.c.id.in_(there), chosen)
     return select(_f).where(_f.c.id.in_(newest))
 
 
 # --------------------------------------------------------------------------------------------------------- uses
 
 
-def uses(connection: Connection, files: Mapping[int, Sequence[str]]) -> dict[int, list[Use]]:
-    """Who uses each of these files, by its number; `files`: the paths under which runs may have found each."""
+class Given:
+    """What the runs that are not done were given, as it is when this is made: one reading for a whole plan."""
+
+    def __init__(self, connection: Connection) -> None:
+        runs, done = schema.runs, RunStatus.DONE
+        self._runs: dict[str, set[str]] = defaultdict(set)
+        for status in (s.value for s in RunStatus if s is not done):
+            after = ""
+            while True:
+                query = select(runs.c.id, runs.c.request).where(runs.c.status == status, runs.c.id > after)
+                page = connection.execute(query.order_by(runs.c.id).limit(PAGE)).all()
+                for run_id, request in page:
+                    asked = codec.loads(request, Request)
+                    for path in run_files.paths(asked.files, asked.variables, asked.directory):
+                        self._runs[os.path.normpath(os.path.join(asked.directory, path))].add(run_id)
+                if len(page) < PAGE:
+                    break
+                after = page[-1].id
+        self._sorted = sorted(self._runs)
+
+    def of(self, path: str) -> set[str]:
+        """Runs that were given the path, a folder above it, or, of a tree, something within."""
+        found: set[str] = set()
+        above = path
+        while above not in ("", "/"):
+            found |= self._runs.get(above, set())
+            above = os.path.dirname(above)
+        for at in range(bisect(self._sorted, path + "/"), len(self._sorted)):
+            if not self._sorted[at].startswith(path + "/"):
+                break
+            found |= self._runs[self._sorted[at]]
+        return found
+
+
+def uses(
+    connection: Connection, files: Mapping[int, Sequence[str]], given: Given | None = None
+) -> dict[int, list[Use]]:
+    """Who uses each of these files, by its number; `files`: the paths under which runs may have found each.
+
+    What a run reads is in `uses` only when somebody has written it there, and the run may have begun this moment: so
+    its paths count too, in the search index as it is now, or as they were in `given`.
+    """
     told = defaultdict(set)
     for number, run_id in connection.execute(select(_u.c.file_id, _u.c.run_id).where(_u.c.file_id.in_(files))):
         told[number].add(run_id)
-    for number, run_id in _by_path(connection, files):
-        told[number].add(run_id)
+    if given is None:
+        for number, run_id in _by_path(connection, files):
+            told[number].add(run_id)
+    else:
+        for number, paths in files.items():
+            for path in paths:
+                told[number] |= given.of(path)
     runs = _runs(connection, sorted({run_id for ids in told.values() for run_id in ids}))
     return {number: [runs[i] for i in sorted(told[number]) if i in runs] for number in files}
 
 
 def _by_path(connection: Connection, files: Mapping[int, Sequence[str]]) -> Iterator[tuple[int, str]]:
-    """Runs that were given the path, a folder above it, or, of a tree, something within. What a run reads is in `uses`
-    only when somebody has written it there, and the run may have begun this moment."""
+    """The same as `Given.of`, for a few files."""
     table = schema.run_files
     first, last = connection.execute(select(func.min(table.c.part), func.max(table.c.part))).one()
     if first is None:

@@ -268,6 +268,7 @@ arrivals = Table(
     ),
     Index("ix_arrivals_state_experiment_id", "state", "experiment", "id"),
     Index("ix_arrivals_watch_state_id", "watch", "state", "id"),
+    Index("ix_arrivals_run_id", "run_id", sqlite_where=text("run_id <> ''"), postgresql_where=text("run_id <> ''")),
 )
 
 # ---------------------------------------------------------------------------------------------------- the catalog

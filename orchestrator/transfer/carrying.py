@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.errors import BeamwayError, InputError
-from orchestrator.transfer import disk, local
+from orchestrator.transfer import checksums, disk, local
 from orchestrator.transfer.base import TransferCancelled, TransferDown, TransferError, TransferRefused, TransferReport
 from orchestrator.transfer.ends import End, Listing
 from orchestrator.transfer.pieces import Piece, Sums
-from orchestrator.transfer.survey import tree_digest
 
 PAUSE_S = 1.0  # before the first attempt to go on; doubled each time
 LOOK_S = 0.1
@@ -393,7 +392,7 @@ class Carrying:
             return self._digests.get("", "")
         split = {name: digest.split(":") for name, digest in self._digests.items()}
         kind = next(kind for kind, _ in split.values())
-        return f"{kind}:{tree_digest((n, self.listed.files[n].size, digest) for n, (_, digest) in split.items())}"
+        return checksums.whole(kind, {name: digest for name, (_, digest) in split.items()})
 
     def report(self, seconds: float) -> TransferReport:
         return TransferReport(

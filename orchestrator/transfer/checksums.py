@@ -8,6 +8,7 @@ that GridFTP servers know: one wrong byte it always tells, worse damage but for 
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, Self
@@ -68,6 +69,25 @@ _KINDS: Mapping[str, Callable[[], Sum]] = {
 
 def new(kind: str) -> Sum:
     return _KINDS[kind]()
+
+
+def whole(kind: str, digests: Mapping[str, str]) -> str:
+    """`KIND:DIGEST` of a file, which has no name here; of a tree `KIND-tree:DIGEST`.
+
+    That is over the lines `NAME NUL DIGEST LF` of its files, sorted as bytes: what kernels write in their manifests.
+    """
+    if "" in digests:
+        return f"{kind}:{digests['']}"
+    total = new(kind)
+    for line in sorted(os.fsencode(name) + b"\0" + digest.encode() + b"\n" for name, digest in digests.items()):
+        total.update(line)
+    return f"{kind}-tree:{total.hexdigest()}"
+
+
+def kind_of(checksum: str) -> str:
+    """The kind that a checksum is of, as it is written; empty when nothing here can make such a one."""
+    kind = checksum.partition(":")[0].removesuffix("-tree")
+    return kind if kind in _KINDS else ""
 
 
 def chosen(options: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from orchestrator.errors import InputError, nearest
 from orchestrator.outside import effect
 from orchestrator.transfer import checksums, disk, pump
 from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, TransferReport
-from orchestrator.transfer.survey import Fingerprint, Survey, survey, tree_digest
+from orchestrator.transfer.survey import Fingerprint, Survey, survey
 
 OPTIONS = ("checksum", "read_back")
 READ_BACK = ("memory", "disk")
@@ -140,12 +140,7 @@ class _Job:
                 self.skipped, self.skipped_bytes = self.skipped + 1, self.skipped_bytes + skipped
 
     def checksum(self) -> str:
-        if not self.kind:
-            return ""
-        if not self.listed.is_tree:
-            return f"{self.kind}:{self.digests['']}"
-        lines = ((name, self.listed.files[name].size, digest) for name, digest in self.digests.items())
-        return f"{self.kind}:{tree_digest(lines)}"
+        return checksums.whole(self.kind, self.digests) if self.kind else ""
 
 
 # ------------------------------------------------------------------------------------------------- before it

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +18,11 @@ import pytest
 from orchestrator import locks
 from orchestrator.client import Client
 from orchestrator.settings import Settings
-from orchestrator.store.watches import Wish
+from orchestrator.store import catalog
+from orchestrator.store.arrivals import ArrivalState
+from orchestrator.store.database import Database
+from orchestrator.store.watches import Report, Wish
+from tests.postgres import Postgres
 
 WITHIN_S = 60.0
 
@@ -36,7 +44,8 @@ class Bench:
         self.tree.mkdir()
         (home / "workflows").mkdir(parents=True)
         self.write("note", "echo $filePath $word >>$marks")
-        self.client = Client(Settings(home=home, database=database))
+        settings = Settings(home=home, database=database)
+        self.client, self.database = Client(settings), Database(settings.database_url)
 
     def write(self, name: str, command: str) -> None:
         arguments = {"word": {"default": "-"}, "marks": {"default": str(self.marks)}}
@@ -66,17 +75,21 @@ class Bench:
         lock = locks.watcher_lock(self.home, "local")
         return int(until(lambda: lock.exists() and locks.holder(lock), "there is no watcher"))
 
-    def error(self) -> str:
+    def report(self) -> Report:
         (watched,) = self.client.watches.ls()
-        return watched.report.error if watched.report else ""
+        return watched.report or Report()
+
+    def close(self) -> None:
+        self.client.stop_service()
+        self.client.close()
+        self.database.close()
 
 
 @pytest.fixture
 def bench(tmp_path: Path, home: Path) -> Iterator[Bench]:
     made = Bench(tmp_path, home)
     yield made
-    made.client.stop_service()
-    made.client.close()
+    made.close()
 
 
 def test_files_that_arrive_are_run(bench: Bench) -> None:
@@ -91,7 +104,9 @@ def test_files_that_arrive_are_run(bench: Bench) -> None:
     assert bench.states()["x.txt"] == "ignored"
     (run,) = (bench.client.run(a.run_id) for a in bench.client.watches.arrivals() if a.name == "a.h5")
     assert (run.plan.variables["experimentName"], run.plan.placing.priority) == ("e", "live")
-    assert run.plan.directory == "/"
+    [file] = catalog.at(bench.database, "local", str(bench.tree / "a.h5"))
+    assert (file.experiment, file.size, file.kind) == ("e", 4, "raw")
+    assert [copy.state for copy in catalog.replicas(bench.database, [file.id])] == ["verified"]
 
 
 def test_one_that_is_killed_loses_nothing_and_repeats_nothing(bench: Bench) -> None:
@@ -131,3 +146,127 @@ def test_stop_and_start(bench: Bench) -> None:
     bench.put("b.h5")
     bench.client.watches.start("e")
     bench.done("a.h5", "b.h5")
+
+
+def test_killed_where_a_run_is_begun_it_begins_it_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BEAMWAY_CRASH", "run.begin:before,run.begin:after")
+    monkeypatch.setenv("BEAMWAY_CRASH_MARK", str(tmp_path / "crashed"))
+    names = [f"{n}.h5" for n in range(3)]
+    for name in names:
+        bench.put(name)
+    bench.watch()
+    bench.done(*names)
+    assert sorted(p.name for p in tmp_path.glob("crashed.*")) == ["crashed.run.begin:after", "crashed.run.begin:before"]
+
+
+def test_a_service_that_is_killed_finds_its_watcher_again(bench: Bench) -> None:
+    bench.watch()
+    bench.put("a.h5")
+    bench.done("a.h5")
+    watcher, service = bench.pid(), bench.client.service()
+    assert service is not None
+    os.kill(service.pid, signal.SIGKILL)
+    bench.put("b.h5")
+    until(lambda: bench.states().get("b.h5") == "due", "it has not arrived")
+    bench.client.ensure_service()
+    bench.done("a.h5", "b.h5")
+    assert bench.pid() == watcher
+
+
+def test_a_second_one_stands_by(bench: Bench) -> None:
+    bench.watch()
+    first = bench.pid()
+    words = [sys.executable, "-m", "orchestrator.cli", "watcher"]
+    with subprocess.Popen(words, env={**os.environ, "BEAMWAY_HOME": str(bench.home)}, stdout=subprocess.PIPE) as second:
+        assert second.stdout is not None
+        said = json.loads(second.stdout.readline())
+        assert (said["event"], said["reason"]) == ("watcher.stands_by", f"pid {first} watches")
+        second.terminate()
+        assert second.wait(30.0) == 0
+
+
+def test_a_directory_that_vanishes_is_said_and_watched_when_it_is_back(bench: Bench) -> None:
+    bench.watch()
+    bench.put("a.h5")
+    bench.done("a.h5")
+    shutil.rmtree(bench.tree)
+    until(lambda: "not there any more" in str(bench.report().troubles), "nobody has noticed")
+    bench.client.stop_service()
+    bench.client.ensure_service()
+    until(lambda: "cannot be watched" in bench.report().error, "nobody has noticed")
+    bench.put("b.h5")
+    bench.done("a.h5", "b.h5")
+    until(lambda: not bench.report().error, "it is wrong for ever")
+
+
+def test_another_version_of_a_workflow_is_another_matter(bench: Bench) -> None:
+    bench.watch('workflow = "note"\nmatch = "*.h5"\n')
+    bench.put("a.h5")
+    bench.done("a.h5")
+    bench.write("note", "echo $filePath again >>$marks")
+    time.sleep(1.5)  # for so long a definition is as it was read
+    bench.put("b.h5", "a.h5")  # the same content
+    bench.done("a.h5", "b.h5")
+
+
+def test_what_cannot_run_is_listed_and_runs_when_its_workflow_is_mended(bench: Bench) -> None:
+    bench.watch('workflow = "note"\nready = { patience_s = 1 }\n')
+    bench.put("a.h5")
+    bench.done("a.h5")
+    (bench.home / "workflows" / "note.py").write_text("{")
+    time.sleep(1.5)
+    bench.put("b.h5")
+    until(lambda: bench.states().get("b.h5") == "incomplete", "it is not listed")
+    [arrival] = bench.client.watches.arrivals(state=ArrivalState.INCOMPLETE)
+    assert "note.py" in arrival.reason
+    bench.write("note", "echo $filePath $word >>$marks")
+    bench.done("a.h5", "b.h5")
+
+
+def test_one_that_is_released_runs(bench: Bench) -> None:
+    bench.watch()
+    bench.put("x.txt")
+    until(bench.states, "it has not arrived")
+    [arrival] = bench.client.watches.arrivals()
+    bench.client.watches.release(arrival.id, workflow="note", given={"word": "by-hand"})
+    bench.done("x.txt")
+    assert bench.marks.read_text().endswith(" by-hand\n")
+
+
+def test_once_and_followed(bench: Bench) -> None:
+    bench.put("a.h5")
+    bench.put("b.h5", "a.h5")
+    words = ["watch", str(bench.tree), "--experiment", "e", "--workflow", "note", "--once", "--follow"]
+    environment = {**os.environ, "BEAMWAY_HOME": str(bench.home)}
+    said = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (said.returncode, said.stderr) == (0, "")
+    states = [line.split()[2] for line in said.stdout.splitlines()[1:]]
+    assert sorted(s for s in states if s != "due") == ["done", "duplicate", "run"]
+    [watched] = bench.client.watches.ls()
+    assert watched.watch.stopped_at
+
+
+def test_on_postgresql(tmp_path: Path, home: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = postgres.new_database()
+    monkeypatch.setenv("BEAMWAY_DATABASE", url)
+    with Database(url) as database:
+        database.upgrade()
+    bench = Bench(tmp_path, home, url)
+    try:
+        bench.watch()
+        bench.put("a.h5")
+        bench.done("a.h5")
+        os.kill(bench.pid(), signal.SIGKILL)
+        bench.put("b.h5")
+        bench.done("a.h5", "b.h5")
+    finally:
+        bench.close()

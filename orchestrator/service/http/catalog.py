@@ -10,7 +10,7 @@ import time
 import urllib.parse
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from orchestrator import codec
 from orchestrator.catalog import entries, records
@@ -31,6 +31,7 @@ Reads = Depends(Permit(Action.READ))
 Changes = Depends(Permit(Action.CHANGE_FILES))
 Everything = Depends(Permit(Action.ANY_EXPERIMENT))
 ENTRIES_MOST = 1000
+Number = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 def _answer(record: Any, status: int = 200) -> Response:
@@ -145,7 +146,7 @@ def search(
     until: Annotated[float, Query(ge=0.0, description="Epoch seconds; before this moment.")] = 0.0,
     superseded: Annotated[bool, Query(description="Also those that have another content now.")] = False,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    before: Annotated[int, Query(ge=0, description="What the page before said.")] = 0,
+    before: Annotated[int, Query(ge=0, lt=2**63, description="What the page before said.")] = 0,
 ) -> Response:
     """The newest first. A page may be short, or empty, before the end: there are no more when `before` is 0."""
     said = urllib.parse.parse_qs(request.scope["query_string"].decode("ascii"), errors="surrogateescape")
@@ -177,21 +178,21 @@ def at(request: Request, here: Here, asking: Who, place: str, address: str) -> R
 
 
 @router.get("/files/{number}", dependencies=[Reads], response_model=shapes.FileShape)
-def file(number: int, here: Here, asking: Who) -> Response:
+def file(number: Number, here: Here, asking: Who) -> Response:
     """One of them, with its copies."""
     found = _file(here, asking, number, Part.VIEWER)
     return _answer(records.file(found, catalog.replicas(here.database, [number])))
 
 
 @router.patch("/files/{number}", dependencies=[Changes], response_model=shapes.FileShape)
-def change_file(number: int, asked: shapes.MetadataChange, here: Here, asking: Who) -> Response:
+def change_file(number: Number, asked: shapes.MetadataChange, here: Here, asking: Who) -> Response:
     """Set keys of its metadata."""
     _file(here, asking, number, Part.MEMBER)
     return _answer(records.file(entries.change(here.database, number, asked.metadata)))
 
 
 @router.post("/files/{number}/looks", status_code=204, dependencies=[Changes])
-def looked(number: int, asked: shapes.LookRequest, here: Here, asking: Who) -> Response:
+def looked(number: Number, asked: shapes.LookRequest, here: Here, asking: Who) -> Response:
     """Write down what was found where one of its copies should be."""
     _file(here, asking, number, Part.MEMBER)
     entries.looked(here.database, [Look(number, **asked.model_dump())], now=time.time())

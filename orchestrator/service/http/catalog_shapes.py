@@ -24,6 +24,7 @@ def _metadata(value: Any) -> dict[str, Any]:
     return value
 
 
+FileId = Annotated[int, Field(ge=1, lt=2**63)]
 Text = Annotated[Any, PlainValidator(_text), WithJsonSchema({"type": "string"})]
 Metadata = Annotated[Any, PlainValidator(_metadata), WithJsonSchema({"type": "object"})]
 
@@ -127,8 +128,8 @@ class CollectionShape(BaseModel):
 
 
 class CollectRequest(Strict):
-    add: list[int] = Field(default=[], max_length=10_000)
-    remove: list[int] = Field(default=[], max_length=10_000)
+    add: list[FileId] = Field(default=[], max_length=10_000)
+    remove: list[FileId] = Field(default=[], max_length=10_000)
 
 
 class Collected(BaseModel):

@@ -34,37 +34,36 @@ class RerunRequest(Strict):
 @router.get("/lineage", dependencies=[Reads])
 def lineage(
     here: Here, what: What, up: Generations = descent.DEPTH, down: Generations = descent.DEPTH, experiment: str = ""
-) -> dict[str, Any]:
+) -> Response:
     """What it was made of (up) and what was made with it (down)."""
-    return provenance.record(provenance.story(here.database, what, up=up, down=down, experiment=experiment))
+    return _json(provenance.record(provenance.story(here.database, what, up=up, down=down, experiment=experiment)))
 
 
 @router.get("/lineage/document", dependencies=[Reads], include_in_schema=False)
 def document(here: Here, what: str, up: int, down: int, experiment: str) -> Response:
     """The same for our own client. Names are JSON: they may not be UTF-8."""
     found = provenance.story(here.database, _name(what), up=up, down=down, experiment=_name(experiment))
-    return Response(codec.dumps(found), media_type="application/json")
+    return _json(found)
 
 
 @router.get("/crate", dependencies=[Reads])
-def rocrate(here: Here, what: What, experiment: str = "") -> dict[str, Any]:
+def rocrate(here: Here, what: What, experiment: str = "") -> Response:
     """Its RO-Crate: the document `ro-crate-metadata.json`, without data."""
     found = provenance.for_crate(lambda down: provenance.story(here.database, what, down=down, experiment=experiment))
-    return crate.document(found, at=time.time())
+    return _json(crate.document(found, at=time.time()))
 
 
 @router.get("/stale", dependencies=[Reads])
-def listing(
-    here: Here, experiment: str = "", limit: Annotated[int, Query(ge=1, le=100_000)] = 1000
-) -> list[dict[str, Any]]:
+def listing(here: Here, experiment: str = "", limit: Annotated[int, Query(ge=1, le=100_000)] = 1000) -> Response:
     """The products that were made of what has another content now, and why."""
-    return [provenance.stale_record(each) for each in stale.ls(here.database, experiment=experiment, limit=limit)]
+    found = stale.ls(here.database, experiment=experiment, limit=limit)
+    return _json([provenance.stale_record(each) for each in found])
 
 
 @router.get("/stale/document", dependencies=[Reads], include_in_schema=False)
 def stale_document(here: Here, experiment: str, limit: int) -> Response:
     found = stale.ls(here.database, experiment=_name(experiment), limit=limit)
-    return Response(codec.dumps(found), media_type="application/json")
+    return _json(found)
 
 
 @router.post("/stale/rerun", status_code=202, dependencies=[Depends(Permit(Action.CHANGE_OWN))])
@@ -78,7 +77,12 @@ def rerun(asked: RerunRequest, here: Here, asking: Who) -> Response:
     for each in due:
         wish = again.wish(here.database, here.planner, each, username=asking.name, host="")
         here.ask(wish, protocol.Accepted)
-    return Response(codec.dumps(found), 202, media_type="application/json")
+    return _json(found, 202)
+
+
+def _json(found: Any, status: int = 200) -> Response:
+    """As the codec writes it: in ASCII, so that no name of a file can break it."""
+    return Response(codec.dumps(found), status, media_type="application/json")
 
 
 def _check(here: Context, asking: Principal, run_id: str) -> None:

@@ -99,7 +99,8 @@ def put(asked: WatchRequest, here: Here, asking: Who) -> Response:
         text = rule_text.text_of((), **one)
     elif any(value not in (None, "", [], {}) for value in one.values()):
         raise ArgumentError("Give either rules, or what one rule says.")
-    wish = Wish(text, asked.directory, asked.experiment, asked.name, site, "/", asked.change)
+    source = "rules" if asked.rules else ""
+    wish = Wish(text, asked.directory, asked.experiment, asked.name, site, "/", asked.change, source)
     with_name = watching.name_of(wish)
     if asked.change and with_name in {watch.name for watch in watches.ls(here.database)}:
         _mine(here, asking, with_name)
@@ -111,7 +112,7 @@ def put(asked: WatchRequest, here: Here, asking: Who) -> Response:
         now=time.time(),
         here=site == here.settings.site and not here.database.postgresql,
     )
-    return _shown(here, made.name)
+    return _shown(here, made.name, 201)
 
 
 @router.get("/watches", dependencies=[Reads], response_model=list[WatchShape])
@@ -184,7 +185,7 @@ def release(number: int, asked: ReleaseRequest, here: Here, asking: Who) -> Resp
         workflow=asked.workflow,
         given=asked.arguments,
     )
-    return _json(_arrival(made))
+    return _json(_arrival(made), 202)
 
 
 def _load(here: Context) -> watching.Load:
@@ -200,9 +201,9 @@ def _mine(here: Context, asking: Principal, name: str) -> None:
     permission.check(asking, Action.CHANGE_OWN, owner=watches.get(here.database, name).owner)
 
 
-def _shown(here: Context, name: str) -> Response:
+def _shown(here: Context, name: str, status: int = 200) -> Response:
     found = next(w for w in watches.standing(here.database) if w.watch.name == name)
-    return _json(records.watch_record(found, time.time()))
+    return _json(records.watch_record(found, time.time()), status)
 
 
 def _arrival(arrival: arrivals.Arrival) -> dict[str, Any]:
@@ -210,6 +211,6 @@ def _arrival(arrival: arrivals.Arrival) -> dict[str, Any]:
     return {**records.arrival_record(arrival), "why": why, "next": then}
 
 
-def _json(record: Any) -> Response:
+def _json(record: Any, status: int = 200) -> Response:
     """In the one way that loses no file name."""
-    return Response(codec.dumps(record), media_type="application/json")
+    return Response(codec.dumps(record), status, media_type="application/json")

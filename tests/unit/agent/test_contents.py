@@ -48,7 +48,7 @@ def test_each_file_of_a_tree_counts(tmp_path: Path) -> None:
     (tree / "0" / "0.0").write_bytes(b"chunk")
     (tree / "zarr.json").write_bytes(b"{}")
     first = witnessed(order(tmp_path), tree).products[0].checksum
-    assert first.startswith("xxh3:")
+    assert first.startswith("xxh3-tree:")
     assert witnessed(order(tmp_path), tree).products[0].checksum == first
     (tree / "0" / "0.0").rename(tree / "0" / "0.1")
     assert witnessed(order(tmp_path), tree).products[0].checksum != first

@@ -141,6 +141,23 @@ def test_each_mistake_is_one_sentence(text: str) -> None:
     assert "\n" not in caught.value.sentence
 
 
+@pytest.mark.parametrize(
+    ("mistake", "line"),
+    {
+        'workflow = "w"\n\nhiden = true': 5,
+        'workflow = "w"\nready = { setle_s = 1 }': 4,
+        'existing = 3\n[[rule]]\nworkflow = "w"': 3,
+        '[[rule]]\nworkflow = "w"\nhidden = true\n[[rule]]\nworkflow = "w"\nhidden = "yes"': 8,
+        '[[rule]]\nworkflow = "w"\n\n[[rule]]\nname = "b"': 6,
+        '[[rule]]\nworkflow = "w"\n[rule.ready]\nsettle_s = 1\nlayout = "dx"': 7,
+        'workflow = = "w"': 3,
+    }.items(),
+)
+def test_each_mistake_is_said_with_its_line(mistake: str, line: int) -> None:
+    with pytest.raises(SettingsError, match=rf"x.toml:{line}\b|at line {line},"):
+        rules.parse(HEAD + mistake, "x.toml")
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         rules.load(tmp_path / "no.toml")

@@ -10,14 +10,17 @@ import xxhash
 from msgspec.structs import replace
 from sqlalchemy import insert
 
+from orchestrator import codec
 from orchestrator.catalog import policy
 from orchestrator.catalog.book import Done
 from orchestrator.catalog.keeping import Keeping
 from orchestrator.catalog.retention import Decision
+from orchestrator.model import FileSpec
 from orchestrator.settings import Settings
 from orchestrator.store import catalog, files, schema
 from orchestrator.store.catalog import CatalogFile, Replica, ReplicaState
 from orchestrator.store.database import Database
+from orchestrator.store.runs import Request
 
 DAY = 86_400.0
 NOW = 2_000_000_000.0
@@ -61,9 +64,11 @@ class Beamline:
         """A run that was given the file; `told`: it is written among the uses."""
         run_id = f"run-{number}"
         at = NOW - 20 * DAY + number
+        asked = Request({}, (), FileSpec(), "/", () if told else (file.name,), "ann", "")
         values = {
             "id": run_id, "workflow": "tomo", "owner": "o", "status": status, "stage": "", "error": "", "parent": "",
-            "created_at": at, "started_at": at, "ended_at": ended_at, "plan": "", "request": "", "doc": "",
+            "created_at": at, "started_at": at, "ended_at": ended_at, "plan": "", "doc": "",
+            "request": codec.dumps(asked),
         }  # fmt: skip
         with self.database.write() as connection:
             connection.execute(insert(schema.runs).values(**values))

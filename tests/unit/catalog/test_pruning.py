@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from orchestrator.catalog import policy
+from orchestrator.catalog.book import Done
 from orchestrator.catalog.copies import Copies
+from orchestrator.catalog.keeping import Keeping
 from orchestrator.errors import Conflict
+from orchestrator.settings import Settings
 from orchestrator.store import retention as store
 from orchestrator.store.catalog import CatalogFile
-from orchestrator.transfer.survey import tree_digest
+from orchestrator.store.database import Database
+from orchestrator.transfer import checksums
 from tests.unit.catalog.keep import DAY, NOW, Beamline, E, sum_of
 
 
@@ -113,6 +120,16 @@ def test_a_file_that_was_replaced_is_not_ours(alone: Beamline) -> None:
     assert alone.states(file)["tape"] == "verified"
 
 
+def test_an_older_content_of_the_name_is_missing_and_not_corrupted(alone: Beamline) -> None:
+    old = alone.file("a.h5", "tape")
+    new = alone.file("a.h5", content=b"newer")
+    [done] = alone.apply()
+    assert (done.file, done.verdict, done.trouble) == (old.id, "refused", "corrupted")
+    assert alone.states(old) == {"beamline": "missing", "tape": "verified"}
+    assert alone.states(new) == {"beamline": "verified"}
+    assert (alone.home / "raw" / "a.h5").read_bytes() == b"newer"
+
+
 def test_two_that_rest_on_each_other_do_not_both_go(beamline: Beamline) -> None:
     beamline.rules = '[[rule]]\nkeep = "1 day"\n'
     file = beamline.file("a.h5", "tape")
@@ -148,7 +165,9 @@ def test_the_same_file_by_another_way_is_no_other_copy(alone: Beamline, how: str
     assert (alone.home / "raw" / "a.h5").read_bytes() == b"frames"
 
 
-@pytest.mark.parametrize("at", ["/x/../etc/passwd", "raw/a.h5", "/", "/nul\0", "ftp://h/../x", "s3://bucket/a", ""])
+@pytest.mark.parametrize(
+    "at", ["/x/../etc/passwd", "raw/a.h5", "/", "/nul\0", "ftp://h/../x", "globus://c/a", "s3://bucket/a", ""]
+)
 def test_an_address_that_leaves_its_folder_is_not_touched(alone: Beamline, at: str) -> None:
     file = alone.file("b.h5", "tape")
     alone.copy(file, "beamline", at)
@@ -188,8 +207,8 @@ def tree(alone: Beamline) -> CatalogFile:
             path = alone.home / place / "t" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    digest = tree_digest((n, len(c), sum_of(c, "xxh3").partition(":")[2]) for n, c in files.items())
-    made = CatalogFile(E, str(alone.home / "raw" / "t"), 5, f"xxh3:{digest}", added_at=NOW - 100 * DAY)
+    digest = checksums.whole("xxh3", {n: sum_of(c, "xxh3").partition(":")[2] for n, c in files.items()})
+    made = CatalogFile(E, str(alone.home / "raw" / "t"), 5, digest, added_at=NOW - 100 * DAY)
     file = alone.known(made)
     alone.copy(file, "beamline", file.name)
     alone.copy(file, "tape", str(alone.home / "tape" / "t"))
@@ -235,3 +254,29 @@ def test_written_in_the_last_moment_it_gets_its_name_back(alone: Beamline, monke
     assert done.verdict == "refused"
     assert (alone.home / "raw" / "a.h5").read_bytes() == b"newest"
     assert alone.raw() == ["a.h5"]
+
+
+def test_two_hosts_that_count_on_each_other_leave_a_copy_of_each_file(beamline: Beamline) -> None:
+    """Each removes the copies of its place, at the same time, and would rest on those of the other."""
+    beamline.rules = '[[rule]]\nkeep = "1 day"\n'
+    files = [beamline.file(f"{number}.h5", "tape") for number in range(12)]
+    chosen = policy.parse(beamline.places + beamline.rules, "retention.toml")
+    begin = threading.Barrier(2)
+
+    def apply(place: str) -> list[Done]:
+        home = beamline.home / f"home-{place}"
+        home.mkdir()
+        settings = Settings(home=home, site="beamline")
+        with Database(beamline.database.url) as database:
+            keeping = Keeping(settings, database, who=place, policy=chosen, clock=lambda: NOW)
+            begin.wait()
+            return list(keeping.apply(site=place, rehearse=False))
+
+    with ThreadPoolExecutor() as pool:
+        done = [each for found in pool.map(apply, ("beamline", "tape")) for each in found]
+    for file in files:
+        left = [folder for folder in ("raw", "tape") if (beamline.home / folder / Path(file.name).name).exists()]
+        assert len(left) == 1, (left, [d for d in done if d.file == file.id])
+        assert sorted(beamline.states(file).values()) == ["pruned", "verified"]
+    assert {d.verdict for d in done} <= {"pruned", "kept", "refused"}
+    assert [d.verdict for d in done].count("pruned") == len(files)

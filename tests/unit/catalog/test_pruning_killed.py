@@ -14,26 +14,31 @@ from orchestrator.catalog.copies import aside
 from tests.unit.catalog.keep import Beamline
 from tests.unit.catalog.test_pruning import tree
 
-APPLY = """if True:
+DO = """if True:
     import sys
     from pathlib import Path
-    from orchestrator.store.database import Database
-    from tests.unit.catalog.keep import Beamline
-    beamline = Beamline.__new__(Beamline)
-    home, url, beamline.rules, beamline.places = sys.argv[1:]
     from orchestrator.settings import Settings
-    from tests.unit.catalog.keep import NOW
+    from orchestrator.store.database import Database
+    from tests.unit.catalog.keep import NOW, Beamline
+    beamline = Beamline.__new__(Beamline)
+    what, home, url, beamline.rules, beamline.places = sys.argv[1:]
     beamline.home, beamline.database, beamline.now = Path(home), Database(url), NOW
     beamline.settings = Settings(home=Path(home), site="beamline")
-    for done in beamline.apply():
-        print(done.verdict)
+    keeping = beamline.keeping()
+    if what == "apply":
+        done = keeping.apply(rehearse=False)
+    elif what == "archive":
+        done = keeping.archive("1", to="tape")
+    else:
+        done = keeping.restore("1")
+    list(done)
 """
 POINTS = ["removal.note", "copy.aside", "removal.record", "copy.remove"]
 
 
-def killed(beamline: Beamline, point: str, mark: str = "mark") -> None:
+def killed(beamline: Beamline, point: str, mark: str = "mark", *, what: str = "apply") -> None:
     url = beamline.database.url
-    argv = [sys.executable, "-c", APPLY, str(beamline.home), url, beamline.rules, beamline.places]
+    argv = [sys.executable, "-c", DO, what, str(beamline.home), url, beamline.rules, beamline.places]
     environment = {**os.environ, "BEAMWAY_CRASH": point, "BEAMWAY_CRASH_MARK": str(beamline.home / mark)}
     process = subprocess.run(argv, env=environment, check=False, capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
@@ -107,3 +112,29 @@ def test_a_tree_half_removed_is_removed(alone: Beamline) -> None:
     [done] = alone.apply()
     assert done.verdict == "pruned"
     assert alone.raw() == []
+
+
+@pytest.mark.parametrize("point", ["file.publish:before", "file.publish:after"])
+def test_an_archive_that_was_killed_goes_on(alone: Beamline, point: str) -> None:
+    file = alone.file("a.h5")
+    killed(alone, point, what="archive")
+    assert alone.states(file) == {"beamline": "verified"}
+    [done] = alone.keeping().archive("1", to="tape")
+    assert done.verdict == "archived"
+    assert [p.read_bytes() for p in (alone.home / "tape").rglob("*") if p.is_file()] == [b"frames"]
+    assert alone.states(file) == {"beamline": "verified", "tape": "verified"}
+
+
+@pytest.mark.parametrize("point", ["file.publish:before", "file.publish:after"])
+@pytest.mark.parametrize("nth", ["copied", "named"])
+def test_a_restore_that_was_killed_goes_on(alone: Beamline, point: str, nth: str) -> None:
+    file = alone.file("a.h5", "tape")
+    alone.apply()
+    killed(alone, point, what="restore")
+    if nth == "named":  # the first rename was of the copy to its `.part`, the second gives the name
+        killed(alone, point, "again", what="restore")
+    assert Path(file.name).exists() == ((point, nth) == ("file.publish:after", "named"))
+    [done] = alone.keeping().restore("1")
+    assert done.verdict == "restored"
+    assert alone.raw() == ["a.h5"]
+    assert alone.states(file) == {"beamline": "verified", "tape": "verified"}

@@ -492,7 +492,7 @@ def test_a_tree_between_servers_has_one_checksum(one: Gridftp, other: Gridftp, t
     noise(one.root / "s" / "large", MB + 1)
     noise(one.root / "s" / "small", 10)
     report = copy(one.url("s"), other.url("t"))
-    assert report.checksum.startswith("adler32:")
+    assert report.checksum.startswith("adler32-tree:")
     assert copy(one.url("s"), other.url("t")).checksum == report.checksum
     brought = copy(one.url("s"), tmp_path / "t").checksum
     assert brought == local.copy(str(one.root / "s"), str(tmp_path / "u")).checksum  # the same, whoever carried it

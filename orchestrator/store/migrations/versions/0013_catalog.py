@@ -19,6 +19,8 @@ FILES: tuple[tuple[str, ...], ...] = (
 
 def upgrade() -> None:
     op.create_index("ix_arrivals_watch_state_id", "arrivals", ["watch", "state", "id"])
+    begun = sa.text("run_id <> ''")
+    op.create_index("ix_arrivals_run_id", "arrivals", ["run_id"], sqlite_where=begun, postgresql_where=begun)
     op.create_table(
         "watch_reports",
         sa.Column("watch", sa.String(128), primary_key=True),
