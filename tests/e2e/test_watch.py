@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from orchestrator.store import catalog
 from orchestrator.store.arrivals import ArrivalState
 from orchestrator.store.database import Database
 from orchestrator.store.watches import Report, Wish
+from tests.postgres import Postgres
 
 WITHIN_S = 60.0
 
@@ -175,12 +179,16 @@ def test_a_second_one_stands_by(bench: Bench) -> None:
     bench.watch()
     first = bench.pid()
     words = [sys.executable, "-m", "orchestrator.cli", "watcher"]
-    with subprocess.Popen(words, env={**os.environ, "BEAMWAY_HOME": str(bench.home)}, stdout=subprocess.PIPE) as second:
-        assert second.stdout is not None
-        said = json.loads(second.stdout.readline())
-        assert (said["event"], said["reason"]) == ("watcher.stands_by", f"pid {first} watches")
-        second.terminate()
-        assert second.wait(30.0) == 0
+    environment = {**os.environ, "BEAMWAY_HOME": str(bench.home)}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as second:
+        try:
+            assert second.stdout is not None
+            said = json.loads(second.stdout.readline())
+            assert (said["event"], said["reason"]) == ("watcher.stands_by", f"pid {first} watches")
+            second.terminate()
+            assert second.wait(30.0) == 0
+        finally:
+            second.kill()
 
 
 def test_a_directory_that_vanishes_is_said_and_watched_when_it_is_back(bench: Bench) -> None:
