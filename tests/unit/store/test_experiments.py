@@ -64,6 +64,15 @@ def test_people_come_and_go_and_one_owner_stays(database: Database) -> None:
         experiments.remove_person(database, SMITH.name, "ann")
 
 
+@pytest.mark.parametrize("person", ["", "  ", "a\0", "\udcff", "x" * 201])
+def test_who_cannot_be_a_person_is_refused(database: Database, person: str) -> None:
+    experiments.create(database, SMITH)
+    with pytest.raises(ArgumentError, match="name of a person"):
+        experiments.put_person(database, SMITH.name, person, Part.VIEWER)
+    with pytest.raises(ArgumentError, match="name of a person"):
+        experiments.create(database, Experiment("new", people={person: Part.OWNER}))
+
+
 def test_an_experiment_with_files_is_not_deleted(database: Database) -> None:
     experiments.create(database, SMITH)
     experiments.create(database, Experiment("empty"))
