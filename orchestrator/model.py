@@ -279,6 +279,7 @@ class Outcome(Struct, frozen=True):
     started_at: float = 0.0
     ended_at: float = 0.0
     transfer_s: float = 0.0
+    moved_bytes: int = 0  # by a transfer, without what was there already
     checks_s: float = 0.0
     queue_s: float = 0.0  # from the order to the start of the work
     stdout: str = ""  # path of the kept output, or empty when there was none

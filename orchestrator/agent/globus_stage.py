@@ -15,6 +15,7 @@ from orchestrator import settings
 from orchestrator.errors import BeamwayError, Unavailable, nearest
 from orchestrator.model import FailureClass, Order, Outcome, Product, split_token
 from orchestrator.model import token as token_of
+from orchestrator.transfer import progress
 from orchestrator.transfer.base import TransferRefused, TransferRequest, TransferState, TransferStatus, failure_of
 from orchestrator.transfer.globus.notes import Notes
 from orchestrator.transfer.globus.session import Held
@@ -51,7 +52,7 @@ def call(order: Order) -> Outcome:
     report = state.report
     print(f"moved {report.files} files, {report.bytes} bytes, {report.skipped} of them were there", flush=True)
     product = Product(report.destination, report.bytes, "transferred by Globus, checksums verified", report.checksum)
-    return Outcome(products=(product,), transfer_s=time.time() - begun)
+    return Outcome(products=(product,), transfer_s=time.time() - begun, moved_bytes=report.bytes - report.skipped_bytes)
 
 
 def left(token: str) -> list[str]:
@@ -117,9 +118,7 @@ def _followed(transfer: GlobusTransfer, token: str, request: TransferRequest) ->
             answered_at = time.monotonic()
             if state.status not in (TransferStatus.PENDING, TransferStatus.RUNNING):
                 return state
-            line = (
-                f"{state.bytes_done} of {state.bytes_total} bytes, {state.rate / 1e6:.1f} MB/s {state.reason}".strip()
-            )
+            line = progress.line(state.bytes_done, state.bytes_total, state.rate, state.reason)
             if line != shown:
                 print(line, flush=True)
                 shown = line

@@ -346,32 +346,9 @@ def _call_function(order: Order) -> Outcome:
 
 
 def _call_transfer(order: Order) -> Outcome:
-    from orchestrator.errors import BeamwayError
-    from orchestrator.transfer import base, carry
+    from orchestrator.agent import transfer_stage
 
-    begun = time.time()
-    given, destination = order.arguments["from"], order.arguments["to"]
-    checks, options = order.arguments.get("checks", ("checksum",)), order.arguments.get("options")
-    token = order.token.rpartition(".")[0]  # without the attempt: the next one goes on where this one was
-    sources = [given] if isinstance(given, str) else given
-    if any(end.startswith("globus://") for end in (destination, *sources)):
-        from orchestrator.agent import globus_stage
-
-        return globus_stage.call(order)
-    if not isinstance(given, str):
-        destination = os.path.join(destination, "")  # several go into a folder
-    products: list[Product] = []
-    for source in sources:
-        try:
-            report = carry.copy(source, destination, token=token, checks=checks, options=options)
-        except BeamwayError as error:
-            failure = base.failure_of(error)
-            # Who is not let in elsewhere has run here: this site is not to blame.
-            status = error.exit_code if failure is FailureClass.AUTHENTICATION else None
-            return Outcome(failure, str(error), exit_status=status, products=tuple(products))
-        print(f"copied {report.files} files, {report.bytes} bytes", flush=True)
-        products.append(Product(report.destination, report.bytes, f"copy of {source}", report.checksum))
-    return Outcome(products=tuple(products), transfer_s=time.time() - begun)
+    return transfer_stage.call(order)
 
 
 _CALLS: dict[StageKind, Callable[[Order], Outcome]] = {

@@ -76,6 +76,7 @@ class Tree:
     ) -> None:
         self.watch, self.file, self.root = watch, file, root
         self.known = Known()
+        self._asleep = Known()  # incomplete ones that are too many to be looked at again
         self.troubles: dict[str, str] = {}  # places that could not be looked at, in the last whole scan
         self.scans = 0  # whole ones
         self.scanned_at, self.scan_s = 0.0, 0.0  # when the last of them was over, and what it took
@@ -208,6 +209,8 @@ class Tree:
         if waiting is not None:
             waiting.scan = self.scans + 1
             return
+        if len(self._asleep) and self._asleep.of([place])[0]:
+            return
         if self._before(found):
             self._ignore(found, place, BEFORE)
             return
@@ -266,7 +269,7 @@ class Tree:
             waiting.listed = True
             self._listed += 1
             if self._listed > MOST_WAITING // 2:
-                self.known.add(place)  # only a change or a hand wakes it
+                self._asleep.add(place)  # only a change or a hand wakes it
                 return None
         most_s = LISTED_MOST_S if waiting.listed else min(AGAIN_MOST_S, patience_s)
         return max(wait_s, min(most_s, max(AGAIN_S, still_s / 4)))
@@ -323,7 +326,9 @@ class Tree:
     def _part_ready(self, part: Found) -> str:
         """A part is ready when it was decided, as what it is now."""
         place = digest_of(part.name, part.fingerprint)
-        if self.known.of([place])[0] or any(a.place == place for a in self._decided):
+        if self.known.of([place])[0]:
+            return ""
+        if any(a.place == place and a.state is not ArrivalState.INCOMPLETE for a in self._decided):
             return ""
         return "not whole yet"
 

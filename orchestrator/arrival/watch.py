@@ -32,7 +32,7 @@ from orchestrator.store.watches import Report, Watch
 QUOTA, QUOTA_S = 500, 0.1  # runs of an experiment that one turn begins, and for how long
 AGAIN_S, AGAIN_MOST_S = 0.5, 30.0
 SHELVED = 50  # arrivals
-HEIRS = 500  # failed runs that are looked at, and duplicates of each
+HEIRS = 500  # duplicates of a failed run that are looked at
 MOST_REST_S = 0.5
 LOOK_S = 0.5  # how often the store is asked what is to be watched
 SAID_S = 10.0  # how old what is said of a watch may be
@@ -282,7 +282,7 @@ class Watcher:
 
         So it is with what was renamed after its run was begun and before that had read it.
         """
-        for arrival in store.failed_with_duplicates(self._database, limit=HEIRS):
+        for arrival in store.failed_with_duplicates(self._database):
             tree = self.trees.get(arrival.watch)
             if tree is None or not tree.missing(arrival):
                 continue

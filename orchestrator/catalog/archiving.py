@@ -9,6 +9,7 @@ from urllib.parse import quote
 from msgspec.structs import replace
 
 from orchestrator.catalog.book import Book, Done, done
+from orchestrator.catalog.content import TELLING
 from orchestrator.catalog.copies import Copies, Look, Trouble, trouble_of
 from orchestrator.catalog.retention import THERE
 from orchestrator.errors import ArgumentError, BeamwayError, nearest
@@ -53,37 +54,46 @@ class Archiving:
         """Copy it to a place, unless a good copy is there already."""
         known = self._book.copies(file)
         looks: list[Look] = []
+        source, twins = self._source(file, known, to, looks)
         for copy in (c for c in known if c.place == to and c.state in THERE):
-            looks.append(self._copies.look(file, to, copy.address))
+            looks.append(self._copies.look(file, to, copy.address, twins=twins))
             if looks[-1].trouble is None:
                 return self._written(file, to, copy.address, "archived", "a good copy is there already", looks, 0)
-        at = self._address(file, to)
+        at = self._address(file, to, twins)
         if refused := self._copies.refused(to, at):
             return self._refused(file, to, at, f"{refused[0].value}: {refused[1]}", looks)
-        for source in self._sources(known, away_from=to):
-            looks.append(look := self._copies.look(file, source.place, source.address))
-            if look.trouble is not None:
-                continue
-            try:
-                self._carry(file, source.address, at)
-            except TransferCancelled:
-                raise
-            except BeamwayError as error:
-                return self._refused(file, to, at, error.sentence, looks)
-            looks.append(seen := self._copies.look(file, to, at))
-            if seen.trouble is not None:
-                return self._refused(file, to, at, f"the new copy is {seen.trouble.value}: {seen.why}", looks)
-            return self._written(file, to, at, "archived", f"copied from {source.place!r}", looks, file.size)
-        return self._refused(file, to, at, _none(looks), looks)
+        if source is None:
+            return self._refused(file, to, at, _none(looks), looks)
+        try:
+            self._carry(file, source.address, at)
+        except TransferCancelled:
+            raise
+        except BeamwayError as error:
+            return self._refused(file, to, at, error.sentence, looks)
+        looks.append(self._copies.look(file, to, at, twins=twins))
+        return self._written(file, to, at, "archived", f"copied from {source.place!r}", looks, file.size)
 
-    def _address(self, file: CatalogFile, to: str) -> str:
+    def _source(
+        self, file: CatalogFile, known: Sequence[Replica], to: str, looks: list[Look]
+    ) -> tuple[Replica | None, dict[str, str]]:
+        """The first copy elsewhere that is right, and its checksums of a kind that a server at `to` tells: so what
+        arrives there need not be read over the wire."""
+        told = [kind for kind in TELLING if kind in self._copies.kinds(to, self._at(to, "any"))]
+        for source in self._sources(known, away_from=to):
+            look, twins = self._copies.look_here(file, source.place, source.address, told[:1])
+            looks.append(look)
+            if look.trouble is None:
+                return source, twins
+        return None, {}
+
+    def _address(self, file: CatalogFile, to: str, twins: dict[str, str]) -> str:
         """Below the place's root, by experiment and name; with its number where something else stands there."""
         parts = [part for part in file.name.split("/") if part not in ("", ".", "..")]
         experiment = file.experiment.replace("/", "_").strip(".") or "_"
         path = "/".join((experiment, *parts))
         at = self._at(to, path)
         others = [f for f in catalog.at(self._book.database, to, at) if f.id != file.id]
-        there = self._copies.look(file, to, at)
+        there = self._copies.look(file, to, at, twins=twins)
         if not others and there.trouble in (None, Trouble.MISSING, Trouble.UNREACHABLE):
             return at
         return self._at(to, f"{path}~{file.id}")

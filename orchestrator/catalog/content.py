@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from orchestrator.errors import InputError
 from orchestrator.outside import effect
 from orchestrator.transfer import checksums, disk
-from orchestrator.transfer.base import TransferRefused
+from orchestrator.transfer.base import TransferDown, TransferRefused
 from orchestrator.transfer.ends import End, Listing
-from orchestrator.transfer.gridftp_errors import GridftpDown, explained
+from orchestrator.transfer.gridftp_errors import explained
 from orchestrator.transfer.survey import Fingerprint
 
 BLOCK_BYTES = 8 << 20
 SILENCE_S = 120.0
+TELLING = ("sha256", "sha512", "sha1", "md5")  # kinds that a server is asked for in the place of the file's own
 
 Progress = Callable[[int], None]  # bytes read since the last call; may end the reading by an exception
 
@@ -99,7 +100,7 @@ def _fetched(url: str) -> Iterator[bytes]:
         while True:
             ready, _, _ = select.select([process.stdout], [], [], SILENCE_S)
             if not ready:
-                raise GridftpDown(f"Nothing was heard of '{url}' for {SILENCE_S:g} s.", "It is tried again later.")
+                raise TransferDown(f"Nothing was heard of '{url}' for {SILENCE_S:g} s.", "It is tried again later.")
             if not (block := os.read(process.stdout.fileno(), BLOCK_BYTES)):
                 break
             yield block

@@ -21,10 +21,10 @@ from orchestrator.model import FailureClass
 from orchestrator.outside import effect
 from orchestrator.store.catalog import CatalogFile
 from orchestrator.transfer import disk
-from orchestrator.transfer.base import TransferCancelled, TransferRefused
+from orchestrator.transfer.base import TransferCancelled, TransferDown, TransferRefused
 from orchestrator.transfer.ends import End, Entry, Listing, LocalEnd
-from orchestrator.transfer.gridftp_errors import GridftpDown
 from orchestrator.transfer.gridftp_server import ServerEnd, address, is_address
+from orchestrator.transfer.pieces import CHEAP
 from orchestrator.transfer.survey import survey
 
 ASIDE = ".pruned"
@@ -164,7 +164,7 @@ class Copies:
         """What a server tells of its own files; empty for a path, and where it cannot be told."""
         try:
             end, _ = self._reach(place, at)
-            return set() if isinstance(end, LocalEnd) else {kind.lower() for kind in end.sums()}
+            return set() if isinstance(end, LocalEnd) else _told(end)
         except (_Bad, BeamwayError, OSError):
             return set()
 
@@ -185,7 +185,7 @@ class Copies:
             kind, how = own, "read here"
             checksum = content.sums_here(listing, [own], self._progress)[own]
         else:
-            told = {kind.lower() for kind in end.sums()}
+            told = _told(end)
             kind = own if own in told else next((k for k in twins if k in told), "")
             if kind:
                 checksum = content.sums_there(end, listing, kind)
@@ -298,7 +298,7 @@ def server_of(at: str) -> str:
 
 
 def trouble_of(error: BeamwayError) -> Trouble:
-    away = isinstance(error, GridftpDown) or getattr(error, "failure", None) is FailureClass.AUTHENTICATION
+    away = isinstance(error, TransferDown) or getattr(error, "failure", None) is FailureClass.AUTHENTICATION
     return Trouble.UNREACHABLE if away else Trouble.UNREADABLE
 
 
@@ -326,3 +326,8 @@ def _stamp(listing: Listing, entry: Entry) -> str:
         return entry.stamp
     told = repr([*((n, f.size, f.stamp) for n, f in listing.files.items()), *listing.folders])
     return hashlib.sha256(told.encode(errors="backslashreplace")).hexdigest()[:32]
+
+
+def _told(end: End) -> set[str]:
+    """The kinds that a server tells, but for the one that says too little to remove a copy by."""
+    return set(end.sums()) - {CHEAP}

@@ -16,7 +16,7 @@ from orchestrator.store.database import Database
 
 AT_ONCE = 200  # entries in one transaction, which also others wait for
 PATH_MOST = 4096  # bytes, as the file systems have it
-_CHECKSUM = re.compile(r"(xxh3|sha256|sha1|sha512|md5):[0-9a-f]{8,128}")
+_CHECKSUM = re.compile(r"(xxh3|sha256|sha1|sha512|md5)(-tree)?:[0-9a-f]{8,128}")
 
 
 class Entry(Struct, frozen=True):
@@ -77,6 +77,7 @@ def add(database: Database, entries: Sequence[Entry], *, now: float) -> list[int
                     there[number] = catalog.change(connection, number, news)
                 seen = {"size": entry.size, "checksum": entry.checksum}
                 address = entry.address or entry.name
+                catalog.displace(connection, number, entry.place, address)
                 catalog.put_replica(
                     connection, Replica(number, entry.place, address, ReplicaState.VERIFIED, False, now, seen)
                 )

@@ -19,10 +19,11 @@ from msgspec.structs import replace
 
 from orchestrator.catalog.archiving import Archiving
 from orchestrator.catalog.book import Book, Done, done
+from orchestrator.catalog.content import TELLING
 from orchestrator.catalog.copies import Copies, Look, Trouble, server_of
 from orchestrator.catalog.copies import aside as aside_name
 from orchestrator.catalog.retention import THERE, Decision, Planning, Verdict, in_use, paths_of
-from orchestrator.errors import BeamwayError
+from orchestrator.errors import BeamwayError, Unavailable
 from orchestrator.outside import effect
 from orchestrator.store import catalog
 from orchestrator.store import retention as store
@@ -30,8 +31,6 @@ from orchestrator.store.catalog import CatalogFile, Replica, ReplicaState
 from orchestrator.store.retention import Removal
 from orchestrator.transfer import checksums
 from orchestrator.transfer.base import TransferCancelled
-
-TELLING = ("sha256", "sha512", "sha1", "md5")  # kinds that a server is asked for in the place of the file's own
 
 
 class Pruning:
@@ -100,6 +99,9 @@ class Pruning:
             reason = self._differs(file, own, looks)
             if not reason:
                 reason = self._record(again, looks)
+        except Unavailable as error:  # it may be recorded all the same
+            words = f"{error.sentence} The next one goes on."
+            return done(file, place, at, "unfinished", words, looks=looks)
         except BeamwayError as error:
             reason = error.sentence.rstrip(".")
         if reason:

@@ -190,7 +190,7 @@ def number(client: Client, which: str, place: str) -> int:
     there = client.files.at(place or client.settings.site, os.path.abspath(which))
     if not there:
         raise NotFound(f"The catalog knows no file at '{which}'.", "`beamway file ls` lists them.")
-    return there[0].id
+    return next((each for each in there if not each.superseded_at), there[0]).id
 
 
 @file.command()

@@ -56,6 +56,7 @@ class Effects(Struct):
     kills: list[tuple[str, str]]  # site, token
     places: list[tuple[str, events.Place]]  # run, the stage that wants a site
     finished: list[Run]
+    files: bool = False  # one of the finished runs has to do with files: the catalog has work
 
 
 class Engine:
@@ -91,6 +92,7 @@ class Engine:
         self._outward: list[tuple[str, events.Launch | events.Kill]] = []
         self._places: list[tuple[str, events.Place]] = []
         self._finished: list[Run] = []
+        self._files = False
         self.runs: dict[str, Run] = {}
         self.tally = Tally()
 
@@ -209,10 +211,10 @@ class Engine:
                         self._note_files(run)
                         self._tell_parent(run)
         self._save()
-        effects = Effects([], [], self._places, self._finished)
+        effects = Effects([], [], self._places, self._finished, self._files)
         for run_id, outward in self._outward:
             self._effect(run_id, outward, effects)
-        self._outward, self._places, self._finished = [], [], []
+        self._outward, self._places, self._finished, self._files = [], [], [], False
         for run in effects.finished:
             self.tally.run(run.status.value)
             current = self.runs.get(run.id)
@@ -358,6 +360,7 @@ class Engine:
         """For whoever writes down what came from what: see `store.lineage`."""
         if text := accounts.summary(run):
             self._log.append(store.EventRow(run.id, run.ended_at, lineage.FILES, text=text))
+            self._files = True
 
     def _count(self, task: Task, run: Run) -> None:
         """Into the tally. `task`: as it was before this attempt of it ended; `run`: as it is now."""

@@ -116,7 +116,9 @@ class Planner:
             with ThreadPoolExecutor(max(1, len(sites))) as pool:
                 views = pool.map(lambda profile, s=stage: _outlook(profile, s), sites)
                 looked = list(zip(sites, views, strict=True))
-            found.append(place_sites.predict(self._database, run, stage, looked, now=time.time()))
+            found.append(
+                place_sites.predict(self._database, run, stage, looked, now=time.time(), data_at=self._settings.site)
+            )
         return found
 
 

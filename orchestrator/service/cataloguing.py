@@ -19,7 +19,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
 from orchestrator.store.lineage import Account
 
-BATCH = 20  # runs of one transaction: as short as those of the engine, which waits for it on SQLite
+BATCH = 10  # runs of one transaction: as short as those of the engine, which waits for it on SQLite
 BEAT_S = 5.0  # at least so often it looks without being called
 AGAIN_S = 1.0
 

@@ -203,7 +203,7 @@ class Server:
         self._carry_out(effects)
         for peer, reply in replies:
             self._send(peer, reply)
-        if effects.finished:
+        if effects.files:
             self._cataloguing.call()
         if replies or effects.finished:
             self.changed()
@@ -235,7 +235,7 @@ class Server:
     def _finished(self, run: Run) -> None:
         log.info("run.finished", run=run.id, workflow=run.plan.workflow, status=run.status.value, error=run.error)
         try:
-            learn(self._database, run, lambda site: site or self._settings.site)
+            learn(self._database, run, self._settings)
         except BeamwayError as error:
             log.warning("history.not_kept", run=run.id, reason=error.sentence)
         for shown in (self._progress, self._waits):
@@ -440,12 +440,12 @@ class Server:
         return self._idle_exit_s > 0 and now - self._busy_at > self._idle_exit_s
 
     def _leave(self) -> None:
-        """Nothing is written any more. The agents of this home end what runs, and it is taken up again when the service
+        """Nothing is written any more. Agents and watcher of this home end; what ran is taken up again when the service
         is started again; agents of other processes go on, with whoever has the engine next."""
         self._cataloguing.stop()
         try:
             if self._watching is not None:
-                self._watching.end()  # first: it asks us, and from now on nobody answers
+                self._watching.dismiss()
             for agent in list(self._remote):
                 self._dismiss(agent)
             for site in self._sites.values():
@@ -460,6 +460,10 @@ class Server:
                 peer.send(protocol.Refused("The engine is with another service now.", "Ask again.", 75))
             self._replies.clear()
             self._selector.close()
+            for left in self._peers:  # whoever waits for an answer waits no longer: the watcher, too
+                left.socket.close()
+            if self._watching is not None:
+                self._watching.end()
         log.info("service.stopped", unfinished=len(self._engine.runs))
 
 

@@ -37,6 +37,10 @@ class Watching:
         self._needed = needed
         return needed
 
-    def end(self) -> None:
+    def dismiss(self) -> None:
+        """Ask it to end."""
         self._supervisor.dismiss()
+
+    def end(self) -> None:
+        """Wait for that."""
         self._supervisor.wait(END_S)

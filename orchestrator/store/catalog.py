@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -95,7 +95,6 @@ def address_key(address: str) -> bytes:
 
 def put(connection: Connection, files: Sequence[CatalogFile]) -> list[int]:
     """Their ids, in order, within the caller's transaction. One that is known keeps its id, and its metadata."""
-    upsert: Any = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
     ids: list[int] = []
     _in_turn(connection, files)
     for start in range(0, len(files), AT_ONCE):
@@ -105,15 +104,14 @@ def put(connection: Connection, files: Sequence[CatalogFile]) -> list[int]:
         for row, file in zip(some, files[start:], strict=False):
             if row["name_key"] not in known:
                 fresh.setdefault(row["name_key"], (row, file))
+        _bring_back(connection, some, known)
         if fresh:
-            add = upsert(_f).on_conflict_do_nothing(index_elements=["name_key"]).returning(_f.c.name_key, _f.c.id)
+            add = insert(_f).returning(_f.c.name_key, _f.c.id)
             added = {bytes(k): int(n) for k, n in connection.execute(add, [row for row, _ in fresh.values()])}
-            _supersede(connection, [fresh[k][0] | {"id": n} for k, n in added.items()])
+            _supersede(connection, [fresh[k][0] | {"id": n} for k, n in added.items()], _f.c.id < bindparam("number"))
             _index(connection, {n: fresh[k][1] for k, n in added.items()})
-            known |= added
-            if len(added) < len(fresh):  # somebody else has just put them
-                known |= _known(connection, [row for row, _ in fresh.values()])
-        ids += [known[row["name_key"]] for row in some]
+            known |= {k: (n, 0.0) for k, n in added.items()}
+        ids += [known[row["name_key"]][0] for row in some]
     return ids
 
 
@@ -128,18 +126,32 @@ def _in_turn(connection: Connection, files: Sequence[CatalogFile]) -> None:
         connection.execute(query, {"what": TURNS, "turns": turns})
 
 
-def _known(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[bytes, int]:
+def _known(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[bytes, tuple[int, float]]:
+    """name_key → (id, since when it is superseded)"""
     keys = [row["name_key"] for row in rows]
-    query = select(_f.c.name_key, _f.c.id).where(_f.c.name_key.in_(keys))
-    return {bytes(row.name_key): int(row.id) for row in connection.execute(query)}
+    query = select(_f.c.name_key, _f.c.id, _f.c.superseded_at).where(_f.c.name_key.in_(keys))
+    return {bytes(name): (int(number), float(at)) for name, number, at in connection.execute(query)}
 
 
-def _supersede(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Whatever was under these names before."""
-    older = (_f.c.path_key == bindparam("path")) & (_f.c.id < bindparam("number")) & (_f.c.superseded_at == 0.0)
+def _bring_back(
+    connection: Connection, rows: Sequence[dict[str, Any]], known: Mapping[bytes, tuple[int, float]]
+) -> None:
+    """Contents that are there again after others had superseded them."""
+    again: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        number, superseded_at = known.get(row["name_key"], (0, 0.0))
+        if superseded_at and row["added_at"] > superseded_at:
+            again[number] = row | {"id": number}
+    if again:
+        connection.execute(update(_f).where(_f.c.id.in_(list(again))).values(superseded_at=0.0))
+        _supersede(connection, list(again.values()), _f.c.id != bindparam("number"))
+
+
+def _supersede(connection: Connection, rows: Sequence[dict[str, Any]], which: ColumnElement[bool]) -> None:
+    """By these, others under their names."""
+    others = (_f.c.path_key == bindparam("path")) & (_f.c.superseded_at == 0.0) & which
     given = [{"path": row["path_key"], "number": row["id"], "at": row["added_at"]} for row in rows]
-    if given:
-        connection.execute(update(_f).where(older).values(superseded_at=bindparam("at")), given)
+    connection.execute(update(_f).where(others).values(superseded_at=bindparam("at")), given)
 
 
 def _index(connection: Connection, files: dict[int, CatalogFile]) -> None:
@@ -198,6 +210,14 @@ def put_replica(connection: Connection, replica: Replica) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- reading
+
+
+def displace(connection: Connection, number: int, place: str, address: str) -> None:
+    """The copies of other files at an address where this one has been read: they are not there any more."""
+    there = (_r.c.place == place) & (_r.c.address_key == address_key(address)) & (_r.c.file_id != number)
+    gone = {"state": ReplicaState.MISSING.value, "doc": codec.dumps({"why": f"file {number} is there"})}
+    lost = there & _r.c.state.in_([ReplicaState.VERIFIED.value, ReplicaState.UNVERIFIED.value])
+    connection.execute(update(_r).where(lost).values(**gone))
 
 
 def get(database: Database, number: int) -> CatalogFile:

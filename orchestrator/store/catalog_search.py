@@ -42,7 +42,7 @@ from orchestrator.store.texts import key
 MANY = 8192  # files of a condition in some parts: more are not counted, and fewer parts are looked into
 FEW = 256  # as long as one has fewer, the others are not counted further
 PARTS_MOST = 1024  # at once
-CHEAPER = 4  # so many files of another condition are read in the time that one is looked up
+CHEAPER = 16  # so many files of another condition are read in the time that one is looked up; cold more
 LONGEST_S = 0.05
 ALGORITHMS = ("xxh3", "sha256", "md5")
 
@@ -211,6 +211,7 @@ class Condition(Struct, frozen=True):
     file_id: Any
     such: tuple[tuple[ColumnElement[bool], ...], ...]
     part: Any = None
+    indexed: tuple[ColumnElement[bool], ...] = ()  # what the index of its values says of all that is in it
 
     def within(self, window: Window) -> Any:
         """Along the index of its values."""
@@ -218,7 +219,7 @@ class Condition(Struct, frozen=True):
         if self.part is not None:
             whole = window.high % catalog_values.PART == 0  # nothing else is in these parts
             bounds = [self.part.in_(list(window.parts)), *(() if whole else bounds)]
-        return self._select(*bounds)
+        return self._select(*self.indexed, *bounds)
 
     def among(self, connection: Connection, ids: Iterable[int]) -> Any:
         """By file."""
@@ -264,8 +265,8 @@ def _conditions(wanted: Wanted) -> Iterator[Condition]:
 
 
 def _text(name: str, *texts: str) -> Condition:
-    is_text = _v.number.is_(literal_column("NULL"))  # as its index says
-    return Condition(_v.file_id, ((_v.key == name, _v.text.in_([key(text) for text in texts]), is_text),))
+    such = _v.key == name, _v.text.in_([key(text) for text in texts])
+    return Condition(_v.file_id, (such,), indexed=(_v.number.is_(literal_column("NULL")),))
 
 
 def _range(match: Match) -> Condition:

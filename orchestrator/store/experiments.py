@@ -66,13 +66,16 @@ def part(text: str) -> Part:
 
 
 def create(database: Database, experiment: Experiment) -> Experiment:
-    """With its people. Raises Conflict when there is one of that name, and ArgumentError."""
+    """With its people; asked again it is the same one. Raises Conflict when another has its name, and ArgumentError."""
     check_name(experiment.name)
     with database.write() as connection:
         upsert: Any = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
         row = {"name": experiment.name, "created_at": experiment.created_at, "doc": _doc(experiment)}
         added = upsert(_e).values(**row).on_conflict_do_nothing().returning(_e.c.name)
         if connection.execute(added).first() is None:
+            there = _get(connection, experiment.name)
+            if _as_json(there) == _as_json(experiment):
+                return there
             raise Conflict(
                 f"There is an experiment {experiment.name!r} already.", "`beamway experiment set` changes one."
             )
@@ -176,6 +179,10 @@ def _experiment(row: Any, people: dict[str, Part]) -> Experiment:
     return Experiment(
         row["name"], doc.title, doc.proposal, doc.metadata, doc.retention, row["created_at"], dict(people)
     )
+
+
+def _as_json(experiment: Experiment) -> tuple[str, dict[str, Part]]:
+    return _doc(experiment), dict(sorted(experiment.people.items()))
 
 
 def _doc(experiment: Experiment) -> str:

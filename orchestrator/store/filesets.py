@@ -11,10 +11,10 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from orchestrator import codec
-from orchestrator.errors import Conflict, NotFound, nearest
+from orchestrator.errors import ArgumentError, Conflict, NotFound, nearest
 from orchestrator.store import schema
 from orchestrator.store.database import Database
-from orchestrator.store.experiments import check_name
+from orchestrator.store.experiments import TEXT_MOST, check_name
 from orchestrator.store.texts import key
 
 AT_ONCE = 500
@@ -48,18 +48,25 @@ class _Doc(Struct, frozen=True):
 
 
 def create(database: Database, collection: Collection) -> Collection:
-    """Raises NotFound for an experiment that is not there, Conflict for a name that is taken, ArgumentError."""
+    """Asked again it is the same one. Raises NotFound for an experiment that is not there, Conflict for a name that
+    another has, ArgumentError."""
     check_name(collection.name)
+    if len(collection.description) > TEXT_MOST:
+        raise ArgumentError(f"The description has more than {TEXT_MOST} characters.")
     with database.write() as connection:
         require_experiment(connection, collection.experiment)
         row = {
             "experiment": collection.experiment,
             "name": collection.name,
             "created_at": collection.created_at,
-            "doc": codec.dumps(_Doc(collection.description[:2000])),
+            "doc": codec.dumps(_Doc(collection.description)),
         }
         added = _insert(connection)(_c).values(**row).on_conflict_do_nothing().returning(_c.c.name)
         if connection.execute(added).first() is None:
+            same = (_c.c.experiment == collection.experiment) & (_c.c.name == collection.name)
+            there = _collection(connection.execute(select(_c).where(same)).mappings().one())
+            if there.description == collection.description:
+                return there
             raise Conflict(f"There is a collection {collection.name!r} of {collection.experiment!r} already.")
     return collection
 

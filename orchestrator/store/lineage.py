@@ -104,8 +104,9 @@ def write(
             leases.prove(connection, fence)
         if _cursor(connection) != cursor:
             return False
+        places = sorted({*_places(connection), *(step.place for account in accounts for step in account.steps)})
         for account in accounts:
-            _account(connection, account)
+            _account(connection, account, places)
         upsert: Any = postgresql_insert if database.postgresql else sqlite_insert
         where = {"at": now, "seq": upto}
         put = upsert(_c).values(name=CURSOR, **where)
@@ -117,7 +118,7 @@ def _cursor(connection: Connection) -> int:
     return int(connection.execute(select(_c.c.seq).where(_c.c.name == CURSOR)).scalar() or 0)
 
 
-def _account(connection: Connection, account: Account) -> None:
+def _account(connection: Connection, account: Account, places: Sequence[str]) -> None:
     """What the run says now is what it has done: one that was partly run again has other products than before."""
     here: dict[tuple[str, str], int] = {}  # what the run has put there
     uses: dict[tuple[Role, int], Facts] = {}
@@ -132,7 +133,7 @@ def _account(connection: Connection, account: Account) -> None:
                 here[spot] = number
                 _copy_is_there(connection, number, step)
         elif spot not in here:
-            number, kind = _read(connection, account, step)
+            number, kind = _read(connection, account, step, places)
             here[spot] = number
             role = Role.CALIBRATION if kind is FileKind.CALIBRATION else Role.INPUT
             uses.setdefault((role, number), step.facts)
@@ -157,9 +158,9 @@ def _made(connection: Connection, account: Account, step: Step) -> int:
     return number
 
 
-def _read(connection: Connection, account: Account, step: Step) -> tuple[int, FileKind]:
+def _read(connection: Connection, account: Account, step: Step, places: Sequence[str]) -> tuple[int, FileKind]:
     """The file that was read: one of the catalog, or a new one."""
-    known = _known(connection, account, step)
+    known = _known(connection, account, step, places)
     if known is not None:
         number, kind = known
     else:
@@ -182,13 +183,13 @@ def _is_the_content(connection: Connection, number: int, step: Step) -> None:
         connection.execute(update(_f).where(_f.c.id == number).values(superseded_at=0.0))
 
 
-def _known(connection: Connection, account: Account, step: Step) -> tuple[int, FileKind] | None:
+def _known(connection: Connection, account: Account, step: Step, places: Sequence[str]) -> tuple[int, FileKind] | None:
     if step.checksum:
         own = catalog.name_key(account.experiment, step.address, step.checksum)
         found = connection.execute(select(_f.c.id, _f.c.kind).where(_f.c.name_key == own)).first()
         if found is not None:
             return int(found.id), FileKind(found.kind)
-    there = (_r.c.place.in_(_places(connection))) & (_r.c.address_key == catalog.address_key(step.address))
+    there = (_r.c.place.in_(places)) & (_r.c.address_key == catalog.address_key(step.address))
     ours = or_(_r.c.place == step.place, _f.c.experiment == key(account.experiment))  # sites may share their disks
     columns = (_f.c.id, _f.c.kind, _f.c.size, _f.c.checksum, _f.c.added_at, _r.c.verified_at)
     query = select(*columns).join(_r, _r.c.file_id == _f.c.id).where(there, ours).order_by(_f.c.id.desc())

@@ -126,7 +126,7 @@ class LocalEnd:
     def listing(self, path: str) -> Listing:
         found = survey(path)
         for name in found.links:
-            raise InputError(f"The source holds the link '{name}', and GridFTP carries files only.")
+            raise InputError(f"The source holds the link '{name}', and only files go to another host.")
         files = {name: Entry(False, f.size, repr(f)) for name, f in found.files.items()}
         return Listing(found.root, files, found.folders)
 

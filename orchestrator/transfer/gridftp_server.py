@@ -21,9 +21,9 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from orchestrator.errors import BeamwayError, InputError
 from orchestrator.model import FailureClass
 from orchestrator.outside import effect
-from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused
+from orchestrator.transfer.base import TransferCancelled, TransferDown, TransferError, TransferRefused
 from orchestrator.transfer.ends import GRIDFTP_PORTS, Entry, Listing
-from orchestrator.transfer.gridftp_errors import GridftpDown, explained
+from orchestrator.transfer.gridftp_errors import explained
 from orchestrator.transfer.gsi import GsiFtp, NoCredential
 
 ANSWER_S = 120.0
@@ -143,7 +143,7 @@ class ServerEnd:
         if last or isinstance(error, ConnectionRefusedError | TimeoutError | socket.gaierror):
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             sentence = f"The GridFTP server of '{self.place}' does not answer: {why or 'the connection was lost'}."
-            raise GridftpDown(sentence, "It is tried again later.") from None
+            raise TransferDown(sentence, "It is tried again later.") from None
 
     def _drop(self) -> None:
         control, self._control = self._control, None
@@ -179,7 +179,7 @@ class ServerEnd:
         lines = answer.splitlines()
         found = _fact_line(lines[1]) if len(lines) > 2 else None
         if found is None:
-            raise GridftpDown(f"The GridFTP server of '{self.place}' gave an answer that is not understood: {answer}.")
+            raise TransferDown(f"The GridFTP server of '{self.place}' gave an answer that is not understood: {answer}.")
         return _entry(found[0])
 
     def listing(self, path: str) -> Listing:
@@ -204,7 +204,7 @@ class ServerEnd:
             for name, found in self._names(os.path.join(root, below)).items():
                 path = os.path.join(below, name)
                 if found.is_link:
-                    raise InputError(f"The source holds the link '{path}', and GridFTP carries files only.")
+                    raise InputError(f"The source holds the link '{path}', and only files come from another host.")
                 if found.is_folder:
                     folders.append(path)
                     waiting.append(path)

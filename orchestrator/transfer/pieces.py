@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -13,7 +13,7 @@ from orchestrator.transfer.ends import End
 
 PIECE_BYTES = 64 << 20
 PIECES = 32  # of one file, at most about: each costs a few words with the servers, over a long way perhaps
-SMALL_BYTES = 16 << 20  # of such a file a strong checksum costs nothing, and a weak one is at its weakest
+SMALL_BYTES = 16 << 20  # of files not larger a strong checksum costs little, and a weak one is at its weakest
 LOOK_S = 0.2
 CHEAP = "adler32"
 
@@ -40,10 +40,11 @@ class Sums:
     """Compares pieces. Those of the source are asked once for each copy, those of the destination each time.
 
     `wanted` is what the whole files are to be known by: the usual kind is made where the bytes pass through this host
-    anyway, and no server knows it; another is asked of both ends, and compared, when all has arrived.
+    anyway, and no server knows it; another is asked of both ends, and compared, when all has arrived. `largest` of the
+    files says by which kind their pieces are compared.
     """
 
-    def __init__(self, origin: End, target: End, wanted: str = checksums.USUAL) -> None:
+    def __init__(self, origin: End, target: End, wanted: str, largest: int) -> None:
         here, there = origin.sums(), target.sums()
         common = [kind for kind in here if kind in there]
         if wanted != checksums.USUAL and wanted not in common:
@@ -51,8 +52,8 @@ class Sums:
         if not common:
             raise TransferRefused("The two ends have no kind of checksum in common.", "Ask for `checks: size`.")
         self._wanted = wanted
-        self._cheap = CHEAP if CHEAP in common else common[0]
-        self._strong = next((kind for kind in common if kind != CHEAP), self._cheap)
+        strong = next((kind for kind in common if kind != CHEAP), CHEAP)
+        self._kind = CHEAP if CHEAP in common and largest > SMALL_BYTES else strong
         self._origin, self._target = _Asked(origin), _Asked(target)
         self._knowing = [(asked, wanted in sums) for asked, sums in ((self._origin, here), (self._target, there))]
         self._sources: dict[Piece, Future[str]] = {}
@@ -85,26 +86,23 @@ class Sums:
         del self._sources[piece]  # the source may have been read wrong
         return False
 
-    def of_file(self, name: str, size: int, source: str, target: str, look: Callable[[], None]) -> str:
+    def of_file(self, pieces: Sequence[Piece], source: str, target: str, look: Callable[[], None]) -> str:
         """`kind:digest` of a whole file whose pieces agree. A TransferError: by the wanted kind the ends differ."""
+        size = pieces[0].size
         places = zip(self._knowing, (source, target), strict=True)
         able = [(asked, path) for (asked, knows), path in places if knows]
         if self._wanted != checksums.USUAL or len(able) == 1:
             found = {_waited(asked.pool.submit(asked.whole, path, self._wanted, size), look) for asked, path in able}
             if len(found) != 1:
-                raise TransferError(f"The copy of '{name or source}' has another {self._wanted} than its source.")
+                raise TransferError(f"The copy of '{source}' has another {self._wanted} than its source.")
             return f"{self._wanted}:{found.pop()}"
-        pieces, kind = cut(name, size), self._kind(size)
+        kind = self._kind
         if len(pieces) == 1:
             return f"{kind}:{self._known[pieces[0]]}"
         if kind == CHEAP:
             return f"{kind}:{checksums.joined_adler32((self._known[piece], piece.length) for piece in pieces)}"
         asking = self._origin.pool.submit(self._origin.whole, source, kind, size)
         return f"{kind}:{_waited(asking, look)}"
-
-    def _kind(self, size: int) -> str:
-        """By which the pieces of a file of this size are compared."""
-        return self._strong if size <= SMALL_BYTES else self._cheap
 
     def close(self) -> None:
         self._origin.close()
@@ -113,9 +111,9 @@ class Sums:
     def _ask(self, asked: _Asked, piece: Piece, path: str) -> Future[str]:
         if not piece.length:  # servers take a length of 0 for the whole
             ready: Future[str] = Future()
-            ready.set_result(checksums.new(self._kind(piece.size)).hexdigest())
+            ready.set_result(checksums.new(self._kind).hexdigest())
             return ready
-        return asked.pool.submit(asked.digest, path, self._kind(piece.size), piece.offset, piece.length)
+        return asked.pool.submit(asked.digest, path, self._kind, piece.offset, piece.length)
 
 
 def _waited(asked: Future[str], look: Callable[[], None]) -> str:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from orchestrator.catalog import policy
+from orchestrator.catalog.book import Done
 from orchestrator.catalog.copies import Copies
+from orchestrator.catalog.keeping import Keeping
 from orchestrator.errors import Conflict
+from orchestrator.settings import Settings
 from orchestrator.store import retention as store
 from orchestrator.store.catalog import CatalogFile
+from orchestrator.store.database import Database
 from orchestrator.transfer import checksums
 from tests.unit.catalog.keep import DAY, NOW, Beamline, E, sum_of
 
@@ -247,3 +254,29 @@ def test_written_in_the_last_moment_it_gets_its_name_back(alone: Beamline, monke
     assert done.verdict == "refused"
     assert (alone.home / "raw" / "a.h5").read_bytes() == b"newest"
     assert alone.raw() == ["a.h5"]
+
+
+def test_two_hosts_that_count_on_each_other_leave_a_copy_of_each_file(beamline: Beamline) -> None:
+    """Each removes the copies of its place, at the same time, and would rest on those of the other."""
+    beamline.rules = '[[rule]]\nkeep = "1 day"\n'
+    files = [beamline.file(f"{number}.h5", "tape") for number in range(12)]
+    chosen = policy.parse(beamline.places + beamline.rules, "retention.toml")
+    begin = threading.Barrier(2)
+
+    def apply(place: str) -> list[Done]:
+        home = beamline.home / f"home-{place}"
+        home.mkdir()
+        settings = Settings(home=home, site="beamline")
+        with Database(beamline.database.url) as database:
+            keeping = Keeping(settings, database, who=place, policy=chosen, clock=lambda: NOW)
+            begin.wait()
+            return list(keeping.apply(site=place, rehearse=False))
+
+    with ThreadPoolExecutor() as pool:
+        done = [each for found in pool.map(apply, ("beamline", "tape")) for each in found]
+    for file in files:
+        left = [folder for folder in ("raw", "tape") if (beamline.home / folder / Path(file.name).name).exists()]
+        assert len(left) == 1, (left, [d for d in done if d.file == file.id])
+        assert sorted(beamline.states(file).values()) == ["pruned", "verified"]
+    assert {d.verdict for d in done} <= {"pruned", "kept", "refused"}
+    assert [d.verdict for d in done].count("pruned") == len(files)

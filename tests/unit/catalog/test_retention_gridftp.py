@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from orchestrator.catalog import content
 from orchestrator.catalog.book import Done
 from orchestrator.store import schema
 from orchestrator.store.catalog import CatalogFile
-from tests.gridftp import Gridftp, missing
+from tests.gridftp import Certificates, Gridftp, missing
 from tests.unit.catalog.keep import DAY, NOW, Beamline, E, sum_of
 from tests.unit.catalog.test_pruning import tree
 from tests.unit.catalog.test_pruning_killed import killed, points
@@ -196,3 +197,23 @@ def test_a_name_that_the_server_cannot_carry_is_refused(far: Beamline) -> None:
     (done,) = archive(far, file)
     assert (done.verdict, done.good) == ("refused", False)
     assert "cannot be carried" in done.reason
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_by_certificate(alone: Beamline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetched: list[str]) -> None:
+    certificates = Certificates(tmp_path / "certificates")
+    with Gridftp(certificates=certificates) as server:
+        for name, value in certificates.make("user").items():
+            monkeypatch.setenv(name, value)
+        alone.places = f'[place.tape]\naddress = "{server.url()}"\n'
+        file = alone.file("scan ä\udcff.h5")  # a name that is not UTF-8
+        assert [d.verdict for d in (*archive(alone, file), *alone.apply())] == ["archived", "pruned"]
+        [done] = alone.keeping().restore(file.name)
+        assert (done.verdict, Path(file.name).read_bytes()) == ("restored", b"frames")
+        alone.rules = '[[rule]]\nplaces = "tape"\nkeep = "90 days"\n'
+        assert [d.verdict for d in alone.apply()] == ["pruned"]
+        assert len(fetched) == 1
+        for name in certificates.make("stranger"):
+            monkeypatch.setenv(name, "/nowhere")
+        [done] = alone.keeping().archive(str(file.id), to="tape")
+        assert (done.verdict, "trust" in done.reason) == ("refused", True), done

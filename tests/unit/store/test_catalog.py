@@ -42,6 +42,18 @@ def test_another_content_supersedes_the_one_before(database: Database) -> None:
     assert catalog.get(database, second).superseded_at == 0.0
 
 
+def test_a_content_that_is_there_again_supersedes_in_its_turn(database: Database) -> None:
+    other = replace(SCAN, checksum="xxh3:02", added_at=9.0)
+    first, second = put(database, SCAN, other)
+    put(database, SCAN)  # told late, of the time before
+    assert catalog.get(database, first).superseded_at == 9.0
+    assert put(database, replace(SCAN, added_at=12.0)) == [first]
+    assert catalog.get(database, first).superseded_at == 0.0
+    assert catalog.get(database, second).superseded_at == 12.0
+    put(database, replace(other, added_at=15.0))
+    assert [catalog.get(database, n).superseded_at for n in (first, second)] == [15.0, 0.0]
+
+
 def test_copies_are_found_by_file_and_by_address(database: Database) -> None:
     [number] = put(database, SCAN)
     here = Replica(number, "beamline", SCAN.name, ReplicaState.VERIFIED, True, 6.0, {"size": 7})

@@ -26,8 +26,9 @@ def test_an_experiment_comes_back_as_it_was(database: Database) -> None:
     assert experiments.get(database, SMITH.name) == SMITH
     assert [e.name for e in experiments.ls(database)] == ["b", SMITH.name]
     assert experiments.ls(database, [SMITH.name]) == [SMITH]
+    assert experiments.create(database, replace(SMITH, created_at=9.0)) == SMITH  # after an answer that was lost
     with pytest.raises(Conflict, match="already"):
-        experiments.create(database, SMITH)
+        experiments.create(database, replace(SMITH, title="Shales"))
     with pytest.raises(NotFound, match=r"Did you mean '2026-3-smith'"):
         experiments.get(database, "2026-3-smit")
 
@@ -87,6 +88,7 @@ def test_a_collection_counts_what_is_in_it(database: Database) -> None:
         CatalogFile("elsewhere", "/a", 10, "xxh3:1"),
     )
     made = filesets.create(database, Collection(SMITH.name, "paper", "Figure 3", 8.0))
+    assert filesets.create(database, Collection(SMITH.name, "paper", "Figure 3", 9.0)) == made
     assert filesets.ls(database, SMITH.name) == [made]
     assert filesets.stats(database, SMITH.name, "paper") == Stats(0, 0, 0.0, 0.0, {})
     assert filesets.add(database, SMITH.name, "paper", [a, dark, a]) == 2

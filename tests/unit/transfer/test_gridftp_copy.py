@@ -19,9 +19,15 @@ import xxhash
 
 from orchestrator.errors import InputError
 from orchestrator.model import FailureClass
-from orchestrator.transfer import gridftp, local, pieces, url_copy
-from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, TransferReport, failure_of
-from orchestrator.transfer.gridftp_errors import GridftpDown
+from orchestrator.transfer import carrying, gridftp, local, pieces, url_copy
+from orchestrator.transfer.base import (
+    TransferCancelled,
+    TransferDown,
+    TransferError,
+    TransferRefused,
+    TransferReport,
+    failure_of,
+)
 from orchestrator.transfer.pieces import Sums
 from tests.gridftp import Gridftp, missing
 
@@ -51,7 +57,7 @@ def other(servers: tuple[Gridftp, Gridftp]) -> Gridftp:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "PIECE_BYTES", MB)
     monkeypatch.setattr(pieces, "SMALL_BYTES", MB // 2)
-    monkeypatch.setattr(gridftp, "PAUSE_S", 0.1)
+    monkeypatch.setattr(carrying, "PAUSE_S", 0.1)
 
 
 @pytest.fixture
@@ -302,6 +308,37 @@ def test_bad_destinations(one: Gridftp, other: Gridftp, tmp_path: Path) -> None:
         copy(source, one.url("b"), options={"streams": 0})
 
 
+@pytest.mark.parametrize("way", ["put", "get"])
+def test_a_link_where_a_folder_goes_is_not_written_through(way: str, one: Gridftp, tmp_path: Path) -> None:
+    source = (tmp_path if way == "put" else one.root) / "s"
+    noise(source / "d" / "a", 10)
+    target = (one.root if way == "put" else tmp_path) / "t"
+    target.mkdir(mode=0o777)
+    target.chmod(0o777)
+    elsewhere = one.root / "elsewhere"
+    elsewhere.mkdir(mode=0o777)
+    (target / "d").symlink_to(elsewhere)
+    with pytest.raises(TransferRefused, match="holds the link"):
+        copy(source if way == "put" else one.url("s"), one.url("t") if way == "put" else target)
+    assert os.listdir(elsewhere) == []
+
+
+@pytest.mark.usefixtures("slowly")
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_a_directory_that_vanishes(end: str, one: Gridftp, other: Gridftp) -> None:
+    for number in range(3):
+        noise(one.root / "s" / f"d{number}" / "a", MB, seed=number)
+
+    def vanish() -> None:
+        gone = one.root / "s" if end == "source" else other.root / parts(other.root)[0]
+        subprocess.run(["rm", "-rf", gone], check=True)
+
+    with pytest.raises((TransferError, InputError)) as caught:
+        copy(one.url("s"), other.url("t"), progress=at(0.3, vanish), options={"retries": 0})
+    assert str(caught.value).isprintable()
+    assert not (other.root / "t").exists()
+
+
 def test_a_folder_that_may_not_be_written(one: Gridftp, tmp_path: Path) -> None:
     (one.root / "locked").mkdir(mode=0o555)
     with pytest.raises(TransferRefused, match=r"[Pp]ermission denied") as caught:
@@ -321,7 +358,7 @@ def test_without_the_program(one: Gridftp, tmp_path: Path, monkeypatch: pytest.M
 def test_no_server(tmp_path: Path) -> None:
     with Gridftp() as gone:
         target = gone.url("b")
-    with pytest.raises(GridftpDown, match="does not answer: Connection refused") as caught:
+    with pytest.raises(TransferDown, match="does not answer: Connection refused") as caught:
         copy(noise(tmp_path / "a", 10), target)
     assert caught.value.failure is FailureClass.TRANSIENT
 
@@ -455,7 +492,7 @@ def test_a_tree_between_servers_has_one_checksum(one: Gridftp, other: Gridftp, t
     noise(one.root / "s" / "large", MB + 1)
     noise(one.root / "s" / "small", 10)
     report = copy(one.url("s"), other.url("t"))
-    assert report.checksum.startswith("mixed-tree:")
+    assert report.checksum.startswith("adler32-tree:")
     assert copy(one.url("s"), other.url("t")).checksum == report.checksum
     brought = copy(one.url("s"), tmp_path / "t").checksum
     assert brought == local.copy(str(one.root / "s"), str(tmp_path / "u")).checksum  # the same, whoever carried it
@@ -503,7 +540,7 @@ def test_a_server_that_stays_away_leaves_no_final_name_and_a_later_copy_goes_on(
 ) -> None:
     source = noise(tmp_path / "a", 6 * MB)
     with Gridftp() as frail:
-        with pytest.raises(GridftpDown):
+        with pytest.raises(TransferDown):
             copy(source, frail.url("b"), progress=at(0.4, frail.kill), options={"retries": 0})
         assert not (frail.root / "b").exists()
         assert len(parts(frail.root)) == 1
@@ -525,7 +562,7 @@ def test_connections_that_are_cut(one: Gridftp, other: Gridftp, tmp_path: Path) 
 def test_a_server_that_hangs_is_given_up(tmp_path: Path) -> None:
     source = noise(tmp_path / "a", 6 * MB)
     with Gridftp() as slow:
-        with pytest.raises(GridftpDown, match="Nothing was heard"):
+        with pytest.raises(TransferDown, match="Nothing was heard"):
             copy(
                 source,
                 slow.url("b"),

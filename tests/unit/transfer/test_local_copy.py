@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,6 +259,18 @@ def test_a_source_that_changes_in_flight_fails(
     assert caught.value.failure is FailureClass.TRANSIENT
     assert not target.exists()
     assert not any(b.endswith(b"a.part") for b in tree(tmp_path))
+
+
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_a_directory_that_vanishes(tmp_path: Path, end: str) -> None:
+    for number in range(8):
+        noise(tmp_path / "s" / f"d{number}" / "a", MB, seed=number)
+    gone = tmp_path / ("s" if end == "source" else "t.part")
+    with pytest.raises((TransferError, InputError)) as caught:
+        copy(str(tmp_path / "s"), str(tmp_path / "t"), progress=lambda *_: shutil.rmtree(gone, ignore_errors=True))
+    assert failure_of(caught.value) in (FailureClass.TRANSIENT, FailureClass.BAD_INPUT)
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_file_that_appears_in_the_tree_meanwhile_fails(tmp_path: Path) -> None:

@@ -124,6 +124,16 @@ def test_another_content_supersedes(smith: Beamway, place: Path) -> None:
     assert [f["id"] for f in smith("file", "ls", "--all", "--json").json] == [new, old]
     assert smith("file", "show", "a.h5", "--json").json["id"] == new
     assert "superseded" in smith("file", "show", str(old)).out
+    everything = smith("file", "ls", "--all", "--json").json
+    states = {r["id"]: smith("file", "show", str(r["id"]), "--json").json["copies"][0]["state"] for r in everything}
+    assert states == {old: "missing", new: "verified"}
+    text = (place / "a.h5").read_bytes()
+    (place / "a.h5").write_bytes(b"else")
+    added(smith, "a.h5")
+    (place / "a.h5").write_bytes(text)
+    assert added(smith, "a.h5") == [new]
+    assert smith("file", "show", "a.h5", "--json").json["id"] == new
+    assert [f["id"] for f in smith("file", "ls", "--json").json] == [new]
 
 
 def test_verify_sees_what_became_of_copies(smith: Beamway, place: Path) -> None:
