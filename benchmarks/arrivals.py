@@ -1,10 +1,12 @@
 """Many files in a watched tree: how fast they are found, decided and stored, how fast runs of them begin, and in how
 much memory; then a scan that finds nothing new, and a start of a watcher that knows them all.
 
-    python benchmarks/arrivals.py [--files 1000000] [--only sqlite|postgresql] [--place DIR]
+    python benchmarks/arrivals.py [--files 1000000] [--only sqlite|postgresql|service] [--place DIR]
 
 The files are of one byte each, in folders of 1000; the runs are begun by nobody, so that what is measured is ours. The
 physical limits beside it: `scandir` and `stat` of the same tree, and nothing else; the checksums are read, too.
+
+`service`: from the close of a file to the start of the command of its run, through the real watcher, service and agent.
 """
 
 from __future__ import annotations
@@ -26,11 +28,20 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from orchestrator.arrival.watch import Watcher  # noqa: E402 - the tests' PostgreSQL lies beside the benchmarks
+from orchestrator.client import Client  # noqa: E402
+from orchestrator.settings import Settings  # noqa: E402
 from orchestrator.store import arrivals as store  # noqa: E402
 from orchestrator.store.arrivals import Arrival  # noqa: E402
 from orchestrator.store.database import Database  # noqa: E402
+from orchestrator.store.watches import Wish  # noqa: E402
 from tests.postgres import Postgres, missing  # noqa: E402
 
+SINGLE = 200  # files, one after the other
+NOTE = {
+    "name": "note",
+    "owner": "benchmark",
+    "stages": {"1": {"command": "date +%s.%N >$(dirname $filePath)/../$(basename $filePath).started"}},
+}
 LATE = 500  # files that appear one by one when all the others are known
 RULES = """
 directory = "{directory}"
@@ -80,12 +91,14 @@ class Service:
         return ""
 
 
-def timed(what: str, do: Callable[[], object], count: int) -> None:
+def timed(what: str, do: Callable[[], object], count: int) -> tuple[float, int]:
+    """Prints what it took; files a second, and the peak of the memory in MB."""
     begun, cpu = time.monotonic(), time.process_time()
     do()
     took_s, cpu_s = time.monotonic() - begun, time.process_time() - cpu
     now, peak = psutil.Process().memory_info().rss >> 20, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(f"  {what:32} {took_s:8.1f} s {cpu_s:8.1f} s CPU {count / took_s:12,.0f} files/s {now:6} MB, peak {peak} MB")
+    return count / took_s, peak
 
 
 def until(watcher: Watcher, over: Callable[[], bool]) -> None:
@@ -100,7 +113,12 @@ def measure(url: str, tree: Path, count: int) -> None:
         database.upgrade()
         with Watcher(database, service) as watcher:
             made = watcher.add("benchmark", RULES.format(directory=tree))
-            timed("found, decided and run begun", lambda: until(watcher, lambda: service.count >= count), count)
+            rate, peak = timed(
+                "found, decided and run begun", lambda: until(watcher, lambda: service.count >= count), count
+            )
+            kind = "sqlite" if Path(url).suffix == ".db" else "postgresql"
+            print(f"RESULT name=arrivals_per_s_{kind} ours={rate:.0f} rival=- ratio=- bar=-")
+            print(f"RESULT name=arrivals_peak_mb_{kind} ours={peak} rival=- ratio=- bar=-")
             assert store.counts(database) == {store.ArrivalState.RUN: count}
             scans = made.scans
             timed("a scan that finds nothing new", lambda: until(watcher, lambda: made.scans > scans + 1), 2 * count)
@@ -135,14 +153,51 @@ def latency(watcher: Watcher, service: Service, tree: Path, sqlite: bool) -> Non
     print(f"  closed to run begun: p50 {took[LATE // 2]:.2f} s, p99 {took[LATE * 99 // 100]:.2f} s (aims 0.5 and 2 s)")
 
 
+def through_service(place: Path) -> None:
+    """Single files, while nothing else runs; and what the same command takes when it is submitted by hand."""
+    home, tree = place / "home", place / "service"
+    tree.mkdir()
+    (home / "workflows").mkdir(parents=True)
+    (home / "workflows" / "note.py").write_text(repr(NOTE))
+    with Client(Settings(home=home)) as client:
+        try:
+            rules = 'workflow = "note"\nready = { settle_s = 0.2 }\n'
+            client.watches.put(Wish(rules, directory=str(tree), experiment="benchmark", name="service"))
+            warm = [put(client, tree, f"warm{number}.h5") for number in range(5)]
+            took = sorted(put(client, tree, f"scan{number}.h5") for number in range(SINGLE))
+        finally:
+            client.stop_service()
+    p50, p99 = took[SINGLE // 2], took[SINGLE * 99 // 100]
+    print(f"  the first {len(warm)}, with the start of everything: {max(warm):.2f} s at most")
+    print(f"RESULT name=arrival_to_start_s_p50 ours={p50:.2f} rival=- ratio=- bar=0.5")
+    print(f"RESULT name=arrival_to_start_s_p99 ours={p99:.2f} rival=- ratio=- bar=2")
+
+
+def put(client: Client, tree: Path, name: str) -> float:
+    """Seconds from the close of a file to the start of its run's command, which says itself when that was."""
+    (tree / name).write_bytes(os.urandom(1000))
+    closed_at = time.time()
+    started = Path(f"{tree}/../{name}.started")
+    while not started.exists() or not started.read_text():
+        if time.time() > closed_at + 60.0:
+            raise SystemExit(f"{name} has not run: {client.watches.arrivals(newest=True, limit=3)}")
+        time.sleep(0.01)
+    time.sleep(0.1)
+    return float(started.read_text()) - closed_at
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--files", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=["sqlite", "postgresql"])
+    parser.add_argument("--only", choices=["sqlite", "postgresql", "service"])
     parser.add_argument("--place", help="where to make the tree; it is removed at the end")
     given = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="bw-arrivals-", dir=given.place))
     try:
+        if given.only in (None, "service"):
+            through_service(place)
+        if given.only == "service":
+            return
         make(place / "tree", given.files)
         print(f"{given.files:,} files")
         timed("scandir and stat alone", lambda: plain_scan(str(place / "tree")), given.files)
@@ -154,7 +209,7 @@ def main() -> None:
             with Postgres(durable=True) as cluster:
                 measure(cluster.new_database(), place / "tree", given.files)
     finally:
-        shutil.rmtree(place)
+        shutil.rmtree(place, ignore_errors=True)  # an agent that has just ended may still clear up
 
 
 if __name__ == "__main__":

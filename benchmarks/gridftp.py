@@ -37,7 +37,7 @@ def ours(source: str, destination: str, streams: int, number: int) -> float:
     begun = time.perf_counter()
     report = gridftp.copy(source, destination, token=f"bench.{number}", options={"streams": streams})
     seconds = time.perf_counter() - begun
-    assert report.checksum.startswith("sha256")
+    assert report.checksum.startswith(("adler32", "xxh3"))
     assert not report.skipped
     return seconds
 

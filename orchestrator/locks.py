@@ -11,6 +11,10 @@ def agent_lock(home: Path, site: str) -> Path:
     return home / f"agent-{site}.lock"
 
 
+def watcher_lock(home: Path, site: str) -> Path:
+    return home / f"watcher-{site}.lock"
+
+
 def service_lock(home: Path) -> Path:
     return home / "service.lock"
 

@@ -1,15 +1,21 @@
-"""A run as people and programs see it: what each stage cost, what came out. Pure."""
+"""Runs, watches and arrivals as people and programs see them: what each stage cost, what came out. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from orchestrator.codec import iso
-from orchestrator.model import STAGE_ENDED, Hold, Product, Run, StagePlan, StageState, Task, TaskStatus
+from orchestrator.model import STAGE_ENDED, Hold, Product, Run, StagePlan, StageState, Task, TaskStatus, split_token
+from orchestrator.store.arrivals import Arrival
 from orchestrator.store.letters import Letter
 from orchestrator.store.search import Summary
+from orchestrator.store.watches import Watched
+
+START_S = 15.0  # within which a watcher is there
+SILENT_S = 60.0  # of a watch that has not been looked at for so long it is said
 
 
 class Costs(Struct, frozen=True):
@@ -64,6 +70,16 @@ def _current(tasks: list[Task]) -> list[Task]:
     """Without the tasks that a retry has replaced: of each file and repetition the newest counts."""
     newest = {(t.item, t.repetition): t for t in sorted(tasks, key=lambda t: t.number)}
     return list(newest.values())
+
+
+def going_on(run: Run, progress: Mapping[str, tuple[float, str]]) -> list[dict[str, Any]]:
+    """How far the tasks are that say so of themselves: kernels and transfers in the same way."""
+    found = []
+    for token, (fraction, text) in sorted(progress.items()):
+        task = run.tasks.get(split_token(token)[1])
+        if task is not None:
+            found.append({"stage": task.stage, "task": task.number, "fraction": fraction, "text": text})
+    return found
 
 
 def outputs(run: Run) -> list[tuple[str, Product]]:
@@ -172,4 +188,73 @@ def summary_record(line: Summary) -> dict[str, Any]:
         "started_at": iso(line.started_at),
         "ended_at": iso(line.ended_at),
         "parent": line.parent or None,
+    }
+
+
+def watch_state(watched: Watched, now: float) -> str:
+    """`stopped`, `wrong`: it cannot be watched, `unseen`: no watcher looks at it, or `watched`."""
+    report = watched.report
+    if watched.watch.stopped_at:
+        return "stopped"
+    if report is None or now > report.at + SILENT_S:
+        return "unseen"
+    return "wrong" if report.error else "watched"
+
+
+def watch_trouble(watched: Watched, now: float) -> str:
+    """What is wrong with a watch; empty when nothing is."""
+    watch, report = watched.watch, watched.report
+    state = watch_state(watched, now)
+    if state == "wrong" and report is not None:
+        return f"{watch.name}: {report.error}"
+    if state == "unseen" and (report is not None or now > watch.created_at + START_S):
+        since = f"for {now - report.at:.0f} s" if report is not None else "yet"
+        return f"{watch.name}: no watcher of site {watch.site} has looked at it {since}."
+    if state == "watched" and report is not None and report.troubles:
+        place, reason = next(iter(report.troubles.items()))
+        more = f" (and {len(report.troubles) - 1} other places)" if len(report.troubles) > 1 else ""
+        return f"{watch.name}: '{place}' cannot be looked at: {reason}{more}" if place else f"{watch.name}: {reason}"
+    return ""
+
+
+def watch_record(watched: Watched, now: float) -> dict[str, Any]:
+    watch, report = watched.watch, watched.report
+    return {
+        "name": watch.name,
+        "state": watch_state(watched, now),
+        "experiment": watch.experiment,
+        "directory": watch.directory,
+        "site": watch.site,
+        "owner": watch.owner,
+        "created_at": iso(watch.created_at),
+        "stopped_at": iso(watch.stopped_at),
+        "error": report.error if report else "",
+        "seen_at": iso(report.at) if report else None,
+        "scanned_at": iso(report.scanned_at) if report else None,
+        "scan_s": report.scan_s if report else 0.0,
+        "waiting": report.waiting if report else 0,
+        "polls": report.polls if report else "",
+        "troubles": report.troubles if report else {},
+        "arrivals": watched.arrivals,
+        "rules": watch.rules,
+        "base": watch.base,
+    }
+
+
+def arrival_record(arrival: Arrival) -> dict[str, Any]:
+    return {
+        "id": arrival.id,
+        "watch": arrival.watch,
+        "experiment": arrival.experiment,
+        "name": arrival.name,
+        "state": arrival.state.value,
+        "reason": arrival.reason,
+        "rule": arrival.rule,
+        "workflow": arrival.workflow,
+        "arguments": arrival.arguments,
+        "bytes": arrival.fingerprint[2],
+        "checksum": arrival.checksum,
+        "run": arrival.run_id or None,
+        "seen_at": iso(arrival.seen_at),
+        "decided_at": iso(arrival.decided_at),
     }

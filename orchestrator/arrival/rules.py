@@ -15,9 +15,10 @@ A file with one rule may have its keys at the top. Each mistake is one sentence:
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ ALIASES = {  # DM's DAQ options; `!` turns a yes into a no
     "workflowArgs": "arguments",
     "skipChecksum": "!checksum",
 }
-DAQ = {  # of the transfer that a DAQ also is: kept with the watch, for whoever moves the data
+DAQ = {  # of the transfer that a DAQ also is; who runs it and what is in the catalog is the same for all watches
     "destDirectory": str,
     "workflowJobOwner": str,
     "removeSourceFiles": bool,
@@ -52,12 +53,13 @@ DAQ = {  # of the transfer that a DAQ also is: kept with the watch, for whoever 
     "skipCatalog": bool,
     "uploadDataDirectoryOnExit": str,
 }
-WATCH = {"directory": str, "experiment": str, "existing": bool, "for_hours": float}
+WATCH = {"directory": str, "experiment": str, "existing": bool, "for_hours": float, "once": bool}
 RULE: dict[str, Any] = {
     "name": str,
     "workflow": str,
     "owner": str,
     "detector": str,
+    "kind": str,
     "match": tuple,
     "skip": tuple,
     "extensions": tuple,
@@ -72,12 +74,14 @@ RULE: dict[str, Any] = {
     "ready": dict,
     "parts": dict,
 }
+INGEST = "ingest"  # the standard workflow that copies a file
 READY = {
     "settle_s": float,
     "patience_s": float,
     "closed": bool,
     "empty": bool,
     "flats": bool,
+    "opens": bool,
     "sentinel": str,
     "end_marker": str,
     "frames": str,
@@ -85,7 +89,10 @@ READY = {
     "layout": str,
 }
 PARTS = {"pattern": str, "first": int, "count": int, "count_from": str, "links": str, "manifest": str}
-WORDS = {"name", "stem"}  # that every name has; others are those of `match`
+KINDS = ("raw", "calibration", "other")  # of files, in the catalog
+WORDS = {"folder", "name", "stem"}  # that every name has; others are those of `match`
+NAME = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # of a watch
+_HEADER = re.compile(r"\s*\[\[\s*rule\s*\]\]")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _WANT: dict[Any, str] = {
     str: "a text",
@@ -104,7 +111,7 @@ class WatchFile(Struct, frozen=True):
     rules: tuple[Rule, ...]
     existing: bool = True  # take up what is there already when the watch begins
     for_hours: float = 0.0  # 0: until it is stopped
-    daq: dict[str, Any] = {}
+    once: bool = False  # until all that is there is decided
 
 
 def load(path: Path) -> WatchFile:
@@ -116,8 +123,9 @@ def load(path: Path) -> WatchFile:
     return parse(text, str(path))
 
 
-def parse(text: str, where: str) -> WatchFile:
-    """Raises SettingsError with the first mistake."""
+def parse(text: str, where: str, *, directory: str = "", experiment: str = "", lines: bool = True) -> WatchFile:
+    """`directory` and `experiment` where the text does not say them. Raises SettingsError with the first mistake, and
+    with its line unless `lines` are of no use to the reader."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -125,21 +133,76 @@ def parse(text: str, where: str) -> WatchFile:
     tables = raw.pop("rule", None)
     if tables is not None and (not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables)):
         raise SettingsError(f"{where}: rules are written as [[rule]].")
+    begins = [1, *(n for n, line in enumerate(text.splitlines(), 1) if _HEADER.match(line))]
     at_the_top = dict(RULE) if tables is None else {}
-    given = _read(raw, WATCH | DAQ | at_the_top, where)
+    with _at_line(text, where, begins[:1] * lines):
+        given = _read(raw, WATCH | DAQ | at_the_top, where)
     if tables is None:
-        tables = [{name: given.pop(name) for name in list(given) if name in RULE}]
-    rules = tuple(_rule(table, where, number) for number, table in enumerate(tables, 1))
+        tables, begins = [{name: given.pop(name) for name in list(given) if name in RULE}], [1, 1]
+    daq = {name: given[name] for name in DAQ if name in given}
+    with _at_line(text, where, begins[:1] * lines):
+        tables = [_moved(table, daq, where) for table in tables]
+    rules = []
+    for number, table in enumerate(tables, 1):
+        with _at_line(text, where, begins[number : number + 1] * lines):
+            rules.append(_rule(table, where, number))
     names = [rule.name for rule in rules]
     if twice := next((n for n in names if names.count(n) > 1), ""):
         raise SettingsError(f"{where}: two rules are called {twice!r}.", "Each needs a name of its own.")
-    for needed in ("directory", "experiment"):
+    for needed, said in (("directory", directory), ("experiment", experiment)):
+        if given.setdefault(needed, said) != said and said:
+            raise SettingsError(f"{where}: {needed!r} is {given[needed]!r}, and not {said!r}.", "Say it once.")
         if not given.get(needed):
             raise SettingsError(f"{where}: {needed!r} is not said.", f'Write {needed} = "…" at the top.')
     if given.get("for_hours", 0.0) < 0:
         raise SettingsError(f"{where}: key 'for_hours' must not be below 0.")
-    daq = {name: given[name] for name in DAQ if name in given}
-    return WatchFile(**{n: given[n] for n in WATCH if n in given}, rules=rules, daq=daq)
+    return WatchFile(**{n: given[n] for n in WATCH if n in given}, rules=tuple(rules))
+
+
+@contextlib.contextmanager
+def _at_line(text: str, where: str, begin: list[int]) -> Iterator[None]:
+    """A mistake that is found within is said with its line: of its key, or of the `begin` of its rule."""
+    try:
+        yield
+    except SettingsError as error:
+        if not begin:
+            raise
+        key = re.search(r"key '(?:[^']*\.)?([^'.]+)'", error.sentence)
+        wanted = re.compile(rf"(^|[\s{{,.\"']){re.escape(key[1])}[\"']?\s*=" if key else r"\S")
+        lines = text.splitlines()[begin[0] - 1 :]
+        line = begin[0] + next((n for n, found in enumerate(lines) if wanted.search(found)), 0)
+        raise SettingsError(error.sentence.replace(where, f"{where}:{line}", 1), error.hint) from None
+
+
+def checked_name(name: str) -> str:
+    """Raises SettingsError."""
+    if not NAME.fullmatch(name):
+        raise SettingsError(f"A watch cannot be called {name!r}.", "Up to 128 letters, digits and any of . _ : -")
+    return name
+
+
+def _moved(table: Mapping[str, Any], daq: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The rule as the options of DM's DAQ about moving data make it: without a workflow of its own it copies."""
+    if daq.get("removeSourceFiles"):
+        raise SettingsError(
+            f"{where}, key 'removeSourceFiles': a watch removes nothing.",
+            "`beamway retention` does, once there are verified copies elsewhere: docs/retention.md.",
+        )
+    if daq.get("uploadDataDirectoryOnExit") and not daq.get("skipTransfer"):
+        raise SettingsError(
+            f"{where}, key 'uploadDataDirectoryOnExit': files are copied as they arrive, not at the end.",
+            "Leave it out, and say destDirectory.",
+        )
+    to = "" if daq.get("skipTransfer") else daq.get("destDirectory", "")
+    if not to:
+        return table
+    if "workflow" in table or "workflowName" in table:
+        raise SettingsError(
+            f"{where}: 'destDirectory' copies each file, and {table.get('workflow') or table.get('workflowName')!r} "
+            "would run beside that.",
+            "Leave one of them out, or use a workflow that copies first, as tomography_remote does.",
+        )
+    return {**table, "workflow": INGEST, "arguments": {"destination": f"{to.rstrip('/')}/{{folder}}"}}
 
 
 def _rule(table: Mapping[str, Any], file: str, number: int) -> Rule:
@@ -150,6 +213,10 @@ def _rule(table: Mapping[str, Any], file: str, number: int) -> Rule:
         raise SettingsError(f"{where}: 'workflow' is not said.", "Say what is to run.")
     if "owner" in given and "workflow" not in table and "workflowName" not in table:
         raise SettingsError(f"{where}: an owner without a workflow.", "Give both or neither.")
+    if (kind := given.get("kind", KINDS[0])) not in KINDS:
+        raise SettingsError(
+            f"{where}, key 'kind': there is no kind {kind!r}.{nearest(kind, KINDS)}", f"Kinds: {', '.join(KINDS)}."
+        )
     for key in ("extensions", "exclude_extensions"):
         texts = [e for text in given.get(key, ()) for e in re.split(r"[,\s]+", text) if e]
         given[key] = tuple(e.lstrip(".").lower() for e in texts)
@@ -163,7 +230,7 @@ def _rule(table: Mapping[str, Any], file: str, number: int) -> Rule:
     named = [places(pattern) for pattern in given.get("match", ())]
     words = WORDS | (set.intersection(*named) if named else set())
     for name, value in given["arguments"].items():
-        _check_words(value, words | {"path"}, f"{where}, key 'arguments.{name}'")
+        _check_words(value, words | {"path", "checksum"}, f"{where}, key 'arguments.{name}'")
     when = tuple(_condition(path, wanted, where) for path, wanted in given.pop("when", {}).items())
     parts = _parts(given.pop("parts"), where, words) if "parts" in given else None
     need = _need(given.pop("ready", {}), where, parts is not None)

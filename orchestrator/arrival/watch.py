@@ -6,10 +6,10 @@ again: files that were only waiting are found again, what is due is asked for ag
 
 from __future__ import annotations
 
-import re
+import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -19,21 +19,24 @@ from msgspec.structs import replace
 from orchestrator.arrival import rules
 from orchestrator.arrival.contents import Reader
 from orchestrator.arrival.hints import Hints
-from orchestrator.arrival.rules import WatchFile
-from orchestrator.arrival.scan import Root
 from orchestrator.arrival.tree import Tree, opened
 from orchestrator.arrival.trigger import Rule
 from orchestrator.errors import BeamwayError, Denied, Retry, SettingsError, Unavailable
 from orchestrator.store import arrivals as store
-from orchestrator.store.arrivals import Arrival, Watch
+from orchestrator.store import watches
+from orchestrator.store.arrivals import Arrival
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
+from orchestrator.store.watches import Report, Watch
 
 QUOTA, QUOTA_S = 500, 0.1  # runs of an experiment that one turn begins, and for how long
 AGAIN_S, AGAIN_MOST_S = 0.5, 30.0
-MOST_REST_S = 1.0
-
-NAME = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+SHELVED = 50  # arrivals
+HEIRS = 500  # duplicates of a failed run that are looked at
+MOST_REST_S = 0.5
+LOOK_S = 0.5  # how often the store is asked what is to be watched
+SAID_S = 10.0  # how old what is said of a watch may be
+TROUBLES = 20  # places that are named with it
 
 log = structlog.get_logger()
 
@@ -59,21 +62,30 @@ class Watcher:
         database: Database,
         runs: Runs,
         *,
+        site: str = "",
         version: Callable[[Rule], str] = lambda rule: rule.workflow,
+        shelve: Callable[[Sequence[Arrival]], None] = lambda arrivals: None,
         fence: Lease | None = None,
         hints: bool = True,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._database, self._runs, self._version = database, runs, version
+        """`site`: whose watches these are; empty: all. `shelve`: called with arrivals before their runs are begun, as
+        often as it takes."""
+        self._database, self._runs, self._site = database, runs, site
+        self._version, self._shelve = version, shelve
         self._fence, self._hinted, self._clock, self._now = fence, hints, clock, now
         self._reader = Reader()
         self._aside = ThreadPoolExecutor(2, "checksum")
         self.trees: dict[str, Tree] = {}
+        self._mine: list[str] | None = None  # watches whose runs are ours to begin
+        self._errors: dict[str, str] = {}  # watches that cannot be watched
+        self._reported: dict[str, Report] = {}
         self._hints: dict[str, Hints] = {}
         self._unwritten: dict[str, list[Arrival]] = {}
         self._last = ""  # experiment that had its turn first
         self._silent_until, self._silence_s = 0.0, 0.0
+        self._looked_at = -LOOK_S
         self._failing = ""
 
     def __enter__(self) -> Watcher:
@@ -84,36 +96,52 @@ class Watcher:
 
     def add(self, name: str, text: str) -> Tree:
         """Begin to watch what a rule file says, or go on with it; changed rules hold from now. Raises SettingsError."""
-        if not NAME.fullmatch(name):
-            raise SettingsError(f"A watch cannot be called {name!r}.", "Up to 128 letters, digits and any of . _ : -")
-        file = rules.parse(text, name)
-        if name in self.trees:
-            self.stop(name)
-        known = {watch.name: watch for watch in store.watches(self._database)}
+        file = rules.parse(text, rules.checked_name(name))
+        known = {watch.name: watch for watch in watches.ls(self._database)}
+        if name in known and known[name].directory != file.directory:
+            raise SettingsError(
+                f"The watch {name!r} is of the directory '{known[name].directory}'.",
+                "Watch another directory under another name.",
+            )
         watch = known.get(name) or Watch(name, file.experiment, file.directory, text, created_at=self._now())
         watch = replace(watch, experiment=file.experiment, directory=file.directory, rules=text, stopped_at=0.0)
-        root = opened(watch)
-        if not watch.device or root.inode != watch.inode:
-            watch = replace(watch, device=root.device, inode=root.inode)
-        store.put_watch(self._database, watch, fence=self._fence)
-        return self._begin(watch, file, root)
+        opened(watch).close()
+        watches.put(self._database, watch, fence=self._fence)
+        self._let_go(name)
+        return self._open(watch)
 
     def resume(self) -> None:
-        """Go on with every watch of the store that was not stopped."""
-        for watch in store.watches(self._database):
-            if not watch.stopped_at and watch.name not in self.trees:
-                try:
-                    self.add(watch.name, watch.rules)
-                except BeamwayError as error:  # the others are watched all the same
-                    log.warning("watch.not_resumed", watch=watch.name, reason=error.sentence)
+        """Watch what the store says, as it says it now; what cannot be is tried again the next time."""
+        mine = [watch for watch in watches.ls(self._database) if self._site in ("", watch.site)]
+        wanted = {watch.name: watch for watch in mine if not watch.stopped_at}
+        self._mine = [watch.name for watch in mine] if self._site else None
+        self._errors = {name: error for name, error in self._errors.items() if name in wanted}
+        for name, tree in list(self.trees.items()):
+            if name not in wanted or _asked(wanted[name]) != _asked(tree.watch):
+                self._let_go(name)
+        for name in wanted.keys() - self.trees.keys():
+            try:
+                self._open(wanted[name])
+                self._errors.pop(name, None)
+            except Unavailable:
+                raise
+            except BeamwayError as error:  # the others are watched all the same
+                if self._errors.get(name) != str(error):
+                    log.warning("watch.not_resumed", watch=name, reason=str(error))
+                self._errors[name] = str(error)
 
     def stop(self, name: str) -> None:
         """Watch it no more; what is due of it still runs."""
-        tree = self.trees.pop(name)
-        tree.root.close()
+        watches.stop(self._database, name, self._now(), fence=self._fence)
+        self._let_go(name)
+
+    def _let_go(self, name: str) -> None:
+        tree = self.trees.pop(name, None)
+        if tree is not None:
+            tree.root.close()
         if (hints := self._hints.pop(name, None)) is not None:
             hints.close()
-        store.put_watch(self._database, replace(tree.watch, stopped_at=self._now()), fence=self._fence)
+        self._unwritten.pop(name, None)
 
     def close(self) -> None:
         for hints in self._hints.values():
@@ -123,9 +151,12 @@ class Watcher:
         for tree in self.trees.values():
             tree.root.close()
 
-    def _begin(self, watch: Watch, file: WatchFile, root: Root) -> Tree:
+    def _open(self, watch: Watch) -> Tree:
+        file = rules.parse(watch.rules, watch.name, directory=watch.directory, experiment=watch.experiment)
+        root = opened(watch)
+        device = root.device if not watch.device or root.inode != watch.inode else watch.device
         tree = Tree(
-            watch,
+            watches.follow(self._database, watch, device, root.inode, fence=self._fence),
             file,
             root,
             reader=self._reader,
@@ -144,11 +175,29 @@ class Watcher:
                 log.info("watch.polls", watch=watch.name, reason=hints.why_not)
         return tree
 
+    def report(self) -> None:
+        """Write down how each watch stands, where that has changed or was said too long ago."""
+        at = self._now()
+        found = {name: self._report(name, tree, at) for name, tree in self.trees.items()}
+        found |= {name: Report(at, error) for name, error in self._errors.items()}
+        news = {name: said for name, said in found.items() if _is_news(said, self._reported.get(name))}
+        if news:
+            watches.put_reports(self._database, news, fence=self._fence)
+        self._reported = {name: news.get(name) or self._reported[name] for name in found}
+
+    def _report(self, name: str, tree: Tree, at: float) -> Report:
+        hints = self._hints.get(name)
+        troubles = dict(itertools.islice(tree.troubles.items(), TROUBLES))
+        polls = hints.why_not if hints is not None else ""
+        return Report(at, "", tree.scans, tree.scanned_at, tree.scan_s, tree.waiting, polls, troubles)
+
     # ---- the loop
 
-    def run(self, over: threading.Event) -> None:
-        """Until `over`. A store or service that does not answer is waited for. Raises Stale."""
+    def run(self, over: threading.Event, each: Callable[[], None] = lambda: None) -> None:
+        """Until `over`, with what the store says is to be watched. `each`: called in each turn. A store or service that
+        does not answer is waited for. Raises Stale."""
         while not over.is_set():
+            each()
             busy = self.turn()
             rest_s = 0.0 if busy else min(MOST_REST_S, *(tree.next_s for tree in self.trees.values()), MOST_REST_S)
             end = time.monotonic() + rest_s
@@ -161,6 +210,11 @@ class Watcher:
     def turn(self) -> bool:
         """A little of everything; whether there is more to do at once. Raises Stale."""
         try:
+            if self._clock() >= self._looked_at + LOOK_S:
+                self.resume()
+                self._inherit()
+                self.report()
+                self._looked_at = self._clock()
             busy = [self._tree(name, tree) for name, tree in list(self.trees.items())]
             more = self._begin_runs()
             self._failing = ""
@@ -185,9 +239,7 @@ class Watcher:
             tree.written(decided)
         self._unwritten[name] = []
         if tree.scans and not tree.watch.baseline_at:
-            watch = replace(tree.watch, baseline_at=self._now())
-            store.put_watch(self._database, watch, fence=self._fence)
-            tree.watch = watch
+            tree.watch = watches.change(self._database, name, fence=self._fence, baseline_at=self._now())
         if tree.over:
             self.stop(name)
             return False
@@ -201,11 +253,13 @@ class Watcher:
         experiments = store.due_experiments(self._database)
         later = [e for e in experiments if e > self._last]
         for experiment in later + experiments[: len(experiments) - len(later)]:
-            due = store.due(self._database, experiment, limit=QUOTA)
+            due = store.due(self._database, experiment, limit=QUOTA, of=self._mine)
             begun: list[tuple[int, str]] = []
             end = self._clock() + QUOTA_S
             try:
-                for arrival in due:
+                for number, arrival in enumerate(due):
+                    if number % SHELVED == 0:
+                        self._shelve(due[number : number + SHELVED])
                     begun += self._begin_run(arrival)
                     if self._clock() >= end:
                         more = True
@@ -223,12 +277,29 @@ class Watcher:
         self._last = (later or experiments or [""])[0]
         return more
 
+    def _inherit(self) -> None:
+        """A run that has failed and would not find its file again: a duplicate that is there runs in its place.
+
+        So it is with what was renamed after its run was begun and before that had read it.
+        """
+        for arrival in store.failed_with_duplicates(self._database):
+            tree = self.trees.get(arrival.watch)
+            if tree is None or not tree.missing(arrival):
+                continue
+            for heir in store.duplicates(self._database, arrival.run_key, limit=HEIRS):
+                there = self.trees.get(heir.watch)
+                if there is not None and not there.missing(heir):
+                    reason = f"in the place of {arrival.name!r}, which is gone and whose run has failed"
+                    store.inherit(self._database, arrival, heir, reason, fence=self._fence)
+                    break
+
     def _begin_run(self, arrival: Arrival) -> list[tuple[int, str]]:
         tree = self.trees.get(arrival.watch)
-        if tree is not None:
-            there = tree.root.look(arrival.name)
-            if there is None or there.fingerprint != arrival.fingerprint:
-                return self._refuse(arrival, "it was changed, renamed or removed before its run began")
+        if tree is not None and (reason := tree.missing(arrival)):
+            begun = self._refuse(arrival, reason)
+            if not begun:
+                tree.known.forget(arrival.place)  # it may come back as it was
+            return begun
         try:
             return [(arrival.id, self._runs.begin(arrival))]
         except (Unavailable, Denied):
@@ -244,3 +315,15 @@ class Watcher:
             return [(arrival.id, run_id)]
         store.refused(self._database, arrival, reason, fence=self._fence)
         return []
+
+
+def _asked(watch: Watch) -> tuple[str, str, str]:
+    """What people have asked for."""
+    return watch.directory, watch.experiment, watch.rules
+
+
+def _is_news(said: Report, before: Report | None) -> bool:
+    if before is None or said.at > before.at + SAID_S:
+        return True
+    same = {"at": 0.0, "scans": bool(said.scans), "scanned_at": 0.0, "scan_s": 0.0}
+    return replace(said, **same) != replace(before, **{**same, "scans": bool(before.scans)})

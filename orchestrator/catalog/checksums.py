@@ -5,19 +5,18 @@ That of a tree is over the names, sizes and checksums of its files.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from typing import Any
 
-import xxhash
 from msgspec import Struct
 
 from orchestrator.errors import ArgumentError, InputError, nearest
-from orchestrator.transfer.survey import Fingerprint, survey, tree_digest
+from orchestrator.transfer import checksums
+from orchestrator.transfer.survey import Fingerprint, survey
 
 BLOCK_BYTES = 8 << 20
-ALGORITHMS = ("xxh3", "sha256", "md5")
+ALGORITHMS = checksums.CHOICE
 
 Progress = Callable[[int, int], None]  # bytes done, of all; may end the reading by an exception
 
@@ -30,7 +29,7 @@ class Sum(Struct, frozen=True):
 
 def check_algorithm(name: str) -> None:
     """Raises ArgumentError."""
-    if name not in ALGORITHMS:
+    if checksums.kind_of(name) != name:
         raise ArgumentError(
             f"There is no checksum {name!r}.{nearest(name, ALGORITHMS)}", f"Known: {', '.join(ALGORITHMS)}."
         )
@@ -40,21 +39,16 @@ def checksum(path: str, algorithm: str = "xxh3", *, progress: Progress | None = 
     """Of a file or a tree. Raises InputError: it is not there, empty, cannot be read, or changed meanwhile."""
     check_algorithm(algorithm)
     found = survey(path)
-    done, parts = 0, []
+    done, digests = 0, {}
     for name, print_ in found.files.items():
-        digest = _new(algorithm)
+        digest = checksums.new(algorithm)
         for block in _blocks(found.path(name), print_):
             digest.update(block)
             done += len(block)
             if progress is not None:
                 progress(done, found.bytes)
-        parts.append((name, print_.size, str(digest.hexdigest())))
-    whole = tree_digest(parts) if found.is_tree else parts[0][2]
-    return Sum(f"{algorithm}:{whole}", found.bytes, len(parts))
-
-
-def _new(algorithm: str) -> Any:
-    return xxhash.xxh3_128() if algorithm == "xxh3" else hashlib.new(algorithm, usedforsecurity=False)
+        digests[name] = digest.hexdigest()
+    return Sum(checksums.whole(algorithm, digests), found.bytes, len(digests))
 
 
 def _blocks(path: str, expected: Fingerprint) -> Any:

@@ -16,7 +16,7 @@ from orchestrator.store.database import Database
 
 AT_ONCE = 200  # entries in one transaction, which also others wait for
 PATH_MOST = 4096  # bytes, as the file systems have it
-_CHECKSUM = re.compile(r"(xxh3|sha256|sha1|sha512|md5):[0-9a-f]{8,128}")
+_CHECKSUM = re.compile(r"(xxh3|sha256|sha1|sha512|md5)(-tree)?:[0-9a-f]{8,128}")
 
 
 class Entry(Struct, frozen=True):

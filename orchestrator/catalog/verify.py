@@ -9,10 +9,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from orchestrator.catalog.checksums import ALGORITHMS, Progress, checksum
+from orchestrator.catalog.checksums import Progress, checksum
 from orchestrator.catalog.entries import Look
 from orchestrator.errors import InputError
 from orchestrator.store.catalog import CatalogFile, Replica, ReplicaState
+from orchestrator.transfer.checksums import kind_of
 from orchestrator.transfer.survey import survey
 
 
@@ -47,8 +48,8 @@ def copies(
 
 def _found(file: CatalogFile, path: str, progress: Progress | None) -> tuple[ReplicaState, dict[str, Any]]:
     """Raises InputError when nothing can be said of it."""
-    algorithm = file.checksum.partition(":")[0]
-    if algorithm not in ALGORITHMS:
+    algorithm = kind_of(file.checksum)
+    if not algorithm:
         raise InputError(f"The checksum '{file.checksum}' cannot be compared here.")
     try:
         size = _size(path)

@@ -23,6 +23,15 @@ COLOURS = {
     "aborted": "yellow",
     "skipped": "bright_black",
     "pending": "bright_black",
+    "watched": "green",
+    "wrong": "red",
+    "unseen": "yellow",
+    "stopped": "bright_black",
+    "run": "green",
+    "due": "cyan",
+    "incomplete": "yellow",
+    "ignored": "bright_black",
+    "duplicate": "bright_black",
 }
 
 

@@ -19,3 +19,32 @@ class Commands(click.Group):
 
             ctx.fail(f"There is no command {args[0]!r}.{nearest(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
+
+
+class _Unnamed(click.Context):
+    """Of the command that is meant where none is named: it goes by the name of its group."""
+
+    @property
+    def command_path(self) -> str:
+        return super().command_path.rstrip()
+
+
+class Main(click.Command):
+    """What is meant when no command of a `Noun` is named; its name is empty."""
+
+    context_class = _Unnamed
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        assert ctx.parent is not None
+        group = ctx.parent.command
+        assert isinstance(group, click.Group)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, c.get_short_help_str(70)) for name, c in group.commands.items() if name])
+
+
+class Noun(Commands):
+    """A group with a `Main` command: all words that name no other one are for that."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = bool(args) and args[0] in self.commands
+        return super().parse_args(ctx, args if named else ["", *args])

@@ -57,8 +57,10 @@ def down(as_json: bool) -> None:
 @click.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Show the service, its agents and how many runs are in each state."""
-    from orchestrator import codec
+    """Show the service, its agents, how many runs are in each state, and how the watches stand."""
+    import time
+
+    from orchestrator import codec, records
     from orchestrator.cli import formats
     from orchestrator.errors import printable
 
@@ -66,12 +68,13 @@ def status(as_json: bool) -> None:
         home, site = client.settings.home, client.settings.site
         pong = client.service()
         counts = client.counts()
+        watches, now = client.watches.ls(), time.time()
     if as_json:
         service = {"pid": pong.pid, "version": pong.version, "active": pong.active} if pong else None
         agents = list(pong.agents) if pong else []
         shut = {n: {"since": codec.iso(at), "why": text} for n, (at, text) in pong.shut.items()} if pong else {}
         told = {"home": str(home), "service": service, "site": site, "agents": agents, "shut": shut, "runs": counts}
-        formats.emit(told)
+        formats.emit({**told, "watches": [records.watch_record(w, now) for w in watches]})
         return
     click.echo(f"home     {printable(home)}")
     if pong is None:
@@ -84,6 +87,14 @@ def status(as_json: bool) -> None:
         click.echo(f"shut     {printable(name)} since {formats.local(since)}: {printable(text)}")
     shown = ", ".join(f"{n} {formats.coloured(s)}" for s, n in sorted(counts.items())) or "none yet"
     click.echo(f"runs     {shown}")
+    for w in watches:
+        if w.watch.stopped_at:
+            continue
+        scanned = formats.local(w.report.scanned_at) if w.report else "-"
+        numbers = ", ".join(f"{n} {formats.coloured(s)}" for s, n in sorted(w.arrivals.items())) or "nothing arrived"
+        click.echo(f"watch    {printable(w.watch.name)}, scanned {scanned}: {numbers}")
+        if words := records.watch_trouble(w, now):
+            click.echo(f"         {printable(words)}")
 
 
 @click.command()

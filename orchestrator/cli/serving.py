@@ -1,4 +1,4 @@
-"""Commands that are processes of an installation over HTTP: the service, and the agent of a site."""
+"""Commands that are processes of an installation: the service over HTTP, the agent and the watcher of a site."""
 
 from __future__ import annotations
 
@@ -56,3 +56,19 @@ def agent(site: str, as_json: bool) -> None:
     import sys
 
     os.execv(sys.executable, [sys.executable, "-m", "orchestrator.agent", site, "--stands-by"])
+
+
+@click.command()
+@click.argument("site", required=False, default="")
+@json_option
+def watcher(site: str, as_json: bool) -> None:
+    """Be the watcher of SITE (without it, of the default site), in the foreground, until Ctrl-C.
+
+    It runs where the files appear and begins runs at the service of this home, or with BEAMWAY_URL at the one there;
+    then BEAMWAY_DATABASE is needed too. A second one of a site stands by and takes over when the first is gone. Its
+    log is one JSON object a line, with --json or without.
+    """
+    import os
+    import sys
+
+    os.execv(sys.executable, [sys.executable, "-m", "orchestrator.client.watcher", *([site] if site else [])])

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 from orchestrator import protocol
 from orchestrator.client.base import Backend
 from orchestrator.client.files import Files
+from orchestrator.client.lineage import Lineage
 from orchestrator.client.local import Local
+from orchestrator.client.retention import Retention
+from orchestrator.client.watches import Watches
 from orchestrator.errors import Unavailable
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
 from orchestrator.settings import Settings
@@ -31,7 +34,8 @@ POLL_S = 0.1  # how often a waiting client looks
 class Client:
     """One installation of Beamway, as seen by a user. Not thread-safe. Use as a context manager."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, starts: bool = True) -> None:
+        """`starts`: the service of this home is started where none runs."""
         self.settings = settings
         self._backend: Backend
         if settings.url:
@@ -39,7 +43,7 @@ class Client:
 
             self._backend = Remote(settings)
         else:
-            self._backend = Local(settings)
+            self._backend = Local(settings, starts=starts)
 
     def __enter__(self) -> Client:
         return self
@@ -51,9 +55,24 @@ class Client:
         self._backend.close()
 
     @property
+    def watches(self) -> Watches:
+        """Watched directories, and what has arrived in them."""
+        return self._backend.watches
+
+    @property
     def files(self) -> Files:
         """The catalog: experiments, files and collections."""
         return self._backend.files
+
+    @property
+    def retention(self) -> Retention:
+        """Which copies stay, go, are archived and restored."""
+        return self._backend.retention
+
+    @property
+    def lineage(self) -> Lineage:
+        """What came from what, and what is stale."""
+        return self._backend.lineage
 
     # ---- workflows
 

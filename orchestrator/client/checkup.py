@@ -20,13 +20,13 @@ from typing import Any
 
 from sqlalchemy import make_url, text
 
-from orchestrator import locks, protocol, settings
+from orchestrator import locks, protocol, records, settings
 from orchestrator.errors import BeamwayError, SettingsError, Unavailable
 from orchestrator.model import RUN_ENDED
 from orchestrator.service import holding
 from orchestrator.settings import Settings
 from orchestrator.sitecheck.record import Check, NotDone, Result, Wrong, made
-from orchestrator.store import search, tokens
+from orchestrator.store import arrivals, search, tokens, watches
 from orchestrator.store.database import HEAD, Database
 
 CLOCK_MOST_S = 2.0  # a clock may differ so much from the database's
@@ -59,6 +59,7 @@ def checks(home: Path) -> Iterator[Check]:
         ("token", here.token, ""),
         ("engine", here.engine, ""),
         ("agents", here.agents, ""),
+        ("watches", here.watches, ""),
         ("sites", here.sites, ""),
         ("globus", here.globus, ""),
     ]
@@ -315,6 +316,17 @@ class Checkup:
         except OSError:
             return ""
         return f"; {site} last said: {lines[-1][:200]}" if lines else ""
+
+    def watches(self) -> str:
+        now = time.time()
+        going = [w for w in watches.standing(self._filled()) if not w.watch.stopped_at]
+        if not going:
+            raise NotDone("nothing is watched")
+        if wrong := [words for w in going if (words := records.watch_trouble(w, now))]:
+            remedy = "`beamway watch show NAME`; a service of this home, or `beamway watcher`, looks at them."
+            raise Wrong(" ".join(wrong), remedy)
+        due = arrivals.counts(self._filled())[arrivals.ArrivalState.DUE]
+        return f"{len(going)} watched, {due} files are about to run"
 
     def sites(self) -> str:
         from sites import loader

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator import locks, protocol, written
 from orchestrator.client.files import LocalFiles
+from orchestrator.client.lineage import Lineage, LocalLineage
+from orchestrator.client.retention import LocalRetention
+from orchestrator.client.watches import LocalWatches
 from orchestrator.errors import Conflict, Unavailable, of_exit_code
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
 from orchestrator.settings import Settings, ensure_home
@@ -40,12 +43,18 @@ M = TypeVar("M", bound=protocol.Message)
 
 
 class Local:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, starts: bool = True) -> None:
+        """`starts`: a service is started where none runs; else it is waited for."""
         ensure_home(settings.home)
-        self._settings = settings
+        self._settings, self._starts = settings, starts
         self._database = Database(settings.database_url)
         self._database.ensure()
+        self.watches = LocalWatches(settings, self._database, self._planner, self.ensure_service)
+        self.lineage: Lineage = LocalLineage(
+            self._database, self._planner, lambda wish: self._ask(wish, protocol.Accepted)
+        )
         self.files = LocalFiles(self._database)
+        self.retention = LocalRetention(settings, self._database)
         self._connection: socket.socket | None = None
         self._frames = protocol.Frames()
         self._heard: deque[protocol.AnyMessage] = deque()
@@ -210,6 +219,8 @@ class Local:
         over = time.monotonic() + START_S
         begun = 0  # pid of the service that was started last
         while self.service() is None:
+            if not self._starts:
+                raise Unavailable("No service runs for this home.", "`beamway up` starts it.")
             if time.monotonic() > over:
                 raise Unavailable("The service did not start.", f"Its log: {path}")
             if not (begun and _lives(begun)) and not locks.locked(locks.service_lock(self._settings.home)):

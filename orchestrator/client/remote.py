@@ -8,7 +8,7 @@ import json
 import time
 import urllib.parse
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,10 @@ import msgspec
 from msgspec.structs import replace
 
 from orchestrator import codec, protocol, wire
+from orchestrator.client.lineage import Lineage, RemoteLineage
 from orchestrator.client.remote_files import RemoteFiles
+from orchestrator.client.remote_retention import RemoteRetention
+from orchestrator.client.remote_watches import RemoteWatches
 from orchestrator.engine.placement import Placement
 from orchestrator.engine.why import Why
 from orchestrator.errors import BeamwayError, Conflict, SettingsError, Unavailable, of_exit_code
@@ -49,7 +52,10 @@ class Remote:
             headers={"authorization": f"Bearer {token}"} if token else {},
             timeout=httpx2.Timeout(ANSWER_S, connect=CONNECT_S),
         )
-        self.files = RemoteFiles(self._request)
+        self.watches = RemoteWatches(self.request)
+        self.lineage: Lineage = RemoteLineage(self._get, self._post)
+        self.files = RemoteFiles(self.request)
+        self.retention = RemoteRetention(self._answer, self._streamed)
         self._made: list[tuple[Plan, dict[str, Any]]] = []  # plans of the service's own workflows, as they were asked
 
     def close(self) -> None:
@@ -212,7 +218,12 @@ class Remote:
         return self._request("GET", path, params=dict(wanted or {}))
 
     def _post(self, path: str, body: Any) -> str:
-        return self._request("POST", path, content=codec.dumps(body), headers={"content-type": "application/json"})
+        return self.request("POST", path, body)
+
+    def request(self, method: str, path: str, body: Any = None, /, params: Mapping[str, Any] | None = None) -> str:
+        """What it answers to one request, with a body as JSON."""
+        json_body = {"content": codec.dumps(body), "headers": {"content-type": "application/json"}}
+        return self._request(method, path, params=dict(params or {}), **({} if body is None else json_body))
 
     def _request(self, method: str, path: str, **more: Any) -> str:
         return self._answer(method, path, **more).text
@@ -241,6 +252,19 @@ class Remote:
         if kind is Unavailable or answer.status_code in (502, 504):
             return Unavailable(sentence, hint)
         raise kind(sentence, hint)
+
+    def _streamed(self, method: str, path: str, **more: Any) -> Iterator[str]:
+        """The lines of an answer as they come. Asked once: what had been done when it broke off is in the log."""
+        address = self._addresses[0]
+        try:
+            with self._http.stream(method, f"{address}{protocol.API}{path}", **more) as answer:
+                if answer.status_code >= 300:
+                    answer.read()
+                    kind, sentence, hint = _refusal(answer)
+                    raise kind(sentence, hint)
+                yield from answer.iter_lines()
+        except httpx2.HTTPError as error:
+            raise Unavailable(f"The service at {address} does not answer: {error}.", "Is it up?") from None
 
 
 def _request(

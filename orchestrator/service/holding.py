@@ -41,7 +41,9 @@ class Holding:
             return
         try:
             if not leases.renew(self._database, self.lease, lease_s=self._lease_s):
-                raise Stale("Another service has taken the engine over.", "This one stands by.")
+                raise Stale(
+                    f"Another process has taken over what {self.lease.name!r} stands for.", "This one stands by."
+                )
             self._renewed_at = now
         except Stale:
             raise

@@ -14,8 +14,8 @@ from orchestrator.store.tokens import Token
 class Role(StrEnum):
     VIEWER = "viewer"  # reads
     USER = "user"  # and runs the workflows that are there, and cancels or retries its own runs
-    AUTHOR = "author"  # and runs definitions of its own, which is to run any command as the service's account
-    OPERATOR = "operator"  # and cancels or retries everyone's runs
+    AUTHOR = "author"  # and runs definitions of its own (any command as the service's account), and watches directories
+    OPERATOR = "operator"  # and cancels or retries everyone's runs, and removes, archives and restores copies
     ADMIN = "admin"  # and makes and revokes tokens, and stops the service
     AGENT = "agent"  # serves its one site, and nothing else
 
@@ -24,10 +24,12 @@ class Action(StrEnum):
     READ = "read"
     RUN = "run"
     DEFINE = "define"
+    WATCH = "watch directories"
     CHANGE_OWN = "change one's own runs"
     CHANGE_ANY = "change anyone's runs"
     CHANGE_FILES = "change experiments and files"  # of those experiments in which one has a part that allows it
     ANY_EXPERIMENT = "see and change any experiment"
+    RETAIN = "remove, archive, restore or pin copies"
     ADMINISTER = "administer"
     SERVE = "serve a site"
     ASK_SELF = "ask who it is known as"
@@ -35,8 +37,8 @@ class Action(StrEnum):
 
 _READS = frozenset({Action.READ, Action.ASK_SELF})
 _USES = _READS | {Action.RUN, Action.CHANGE_OWN, Action.CHANGE_FILES}
-_WRITES = _USES | {Action.DEFINE}
-_OPERATES = _WRITES | {Action.CHANGE_ANY, Action.ANY_EXPERIMENT}
+_WRITES = _USES | {Action.DEFINE, Action.WATCH}
+_OPERATES = _WRITES | {Action.CHANGE_ANY, Action.ANY_EXPERIMENT, Action.RETAIN}
 ALLOWED: dict[Role, frozenset[Action]] = {
     Role.VIEWER: _READS,
     Role.USER: _USES,

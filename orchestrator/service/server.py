@@ -11,10 +11,11 @@ import re
 import selectors
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
-from orchestrator import events, protocol
+from orchestrator import events, locks, protocol
 from orchestrator.engine import place_sites
 from orchestrator.engine.loop import Effects, Engine, new_run
 from orchestrator.engine.tally import Tally
@@ -22,13 +23,16 @@ from orchestrator.errors import BeamwayError, Conflict, Stale, Unavailable
 from orchestrator.model import FailureClass, Outcome, Run, split_token
 from orchestrator.outside import effect
 from orchestrator.service.agents import Site, View
+from orchestrator.service.cataloguing import Cataloguing
 from orchestrator.service.gate import Gate
 from orchestrator.service.holding import Holding
 from orchestrator.service.peers import Peer, RemoteAgent, SocketPeer
 from orchestrator.service.placing import Placer, learn
 from orchestrator.service.supervisor import Supervisor
+from orchestrator.service.watching import Watching
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
+from sites import loader
 
 BEAT_S = 0.5  # the longest the loop sleeps: agents are tended and idleness is noticed at least this often
 VERSION = "1"
@@ -57,6 +61,7 @@ class Server:
         self._sites: dict[str, Site] = {}
         self._supervises = supervises
         self._supervisors: dict[str, Supervisor] = {}
+        self._watching = Watching(settings, database) if supervises else None
         self._replies: list[tuple[Peer, protocol.Message]] = []
         self._progress: dict[str, tuple[float, str]] = {}
         self._waits: dict[str, tuple[float, str]] = {}
@@ -75,7 +80,9 @@ class Server:
             default_site=settings.site,
             fence=holding.lease,
             shell_text=_shell_text_allowed(settings),
+            profiles=partial(loader.load, directories=settings.site_directories),
         )
+        self._cataloguing = Cataloguing(settings.database_url, holding.lease, settings.site)
         self._placer = Placer(
             settings, self._database, ask=lambda site, asked: self._site(site).ask(asked), shut=self._shut
         )
@@ -97,6 +104,7 @@ class Server:
             log.info("service.started", home=str(self._home), unfinished=self._engine.recover())
             self._begin_sites()
             self._recovered = self._turn()
+            self._cataloguing.start()
             self._loop()
             self._turn()
         except Unavailable as error:  # Stale, or the store was away just as it was read
@@ -122,6 +130,8 @@ class Server:
                 self._holding.tend(now)
                 for supervisor in self._supervisors.values():
                     supervisor.tend()
+                if self._watching is not None and self._watching.tend():
+                    self._busy_at = now
                 for site in self._sites.values():
                     if site.tend():
                         resumed = self._engine.resume_site(site.name)
@@ -193,6 +203,8 @@ class Server:
         self._carry_out(effects)
         for peer, reply in replies:
             self._send(peer, reply)
+        if effects.files:
+            self._cataloguing.call()
         if replies or effects.finished:
             self.changed()
         return True
@@ -223,7 +235,7 @@ class Server:
     def _finished(self, run: Run) -> None:
         log.info("run.finished", run=run.id, workflow=run.plan.workflow, status=run.status.value, error=run.error)
         try:
-            learn(self._database, run, lambda site: site or self._settings.site)
+            learn(self._database, run, self._settings)
         except BeamwayError as error:
             log.warning("history.not_kept", run=run.id, reason=error.sentence)
         for shown in (self._progress, self._waits):
@@ -411,7 +423,8 @@ class Server:
     def _site(self, name: str) -> Site:
         """The site of that name; the first word about it starts its agent, unless agents are started elsewhere."""
         if name not in self._supervisors and self._supervises:
-            self._supervisors[name] = Supervisor(self._home, name, clock=time.monotonic)
+            words, lock = ["-m", "orchestrator.agent", name], locks.agent_lock(self._home, name)
+            self._supervisors[name] = Supervisor(self._home, f"agent-{name}", lock, words, clock=time.monotonic)
         return self._sites.setdefault(name, Site(name))
 
     def _connected(self) -> tuple[str, ...]:
@@ -427,9 +440,12 @@ class Server:
         return self._idle_exit_s > 0 and now - self._busy_at > self._idle_exit_s
 
     def _leave(self) -> None:
-        """Nothing is written any more. The agents of this home end what runs, and it is taken up again when the service
+        """Nothing is written any more. Agents and watcher of this home end; what ran is taken up again when the service
         is started again; agents of other processes go on, with whoever has the engine next."""
+        self._cataloguing.stop()
         try:
+            if self._watching is not None:
+                self._watching.dismiss()
             for agent in list(self._remote):
                 self._dismiss(agent)
             for site in self._sites.values():
@@ -444,6 +460,10 @@ class Server:
                 peer.send(protocol.Refused("The engine is with another service now.", "Ask again.", 75))
             self._replies.clear()
             self._selector.close()
+            for left in self._peers:  # whoever waits for an answer waits no longer: the watcher, too
+                left.socket.close()
+            if self._watching is not None:
+                self._watching.end()
         log.info("service.stopped", unfinished=len(self._engine.runs))
 
 
@@ -452,8 +472,6 @@ def _shell_text_allowed(settings: Settings) -> Callable[[str], bool]:
 
     def ask(site: str) -> bool:
         if site not in allowed:
-            from sites import loader
-
             allowed[site] = loader.load(site, [settings.home / "sites"]).policies.allow_shell_text
         return allowed[site]
 

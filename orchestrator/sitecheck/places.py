@@ -86,12 +86,16 @@ def doors(profile: SiteProfile) -> Iterator[Check]:
 def _door(profile: SiteProfile, number: int, door: Door) -> str:
     key = f"doors[{number}]"
     if door.kind == "globus":
-        raise NotDone("transfers through Globus are not built yet, so nobody was asked")
+        raise NotDone("Globus was not asked; `beamway doctor` says whether it lets us in")
     if door.kind == "local":
         if not os.path.isdir(door.root):
             raise Wrong(f"{door.root} is not a folder here", f"Change {key}.root.")
         return f"{door.root} is there"
-    host, _, port = door.endpoint.rpartition(":") if door.kind == "gridftp" else (door.endpoint, "", str(SSH_PORT))
+    host, _, port = (
+        door.endpoint.removeprefix("ftp://").rpartition(":")
+        if door.kind == "gridftp"
+        else (door.endpoint, "", str(SSH_PORT))
+    )
     host = host.rpartition("@")[2]
     try:
         with socket.create_connection((host, int(port)), timeout=CONNECT_S):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -27,9 +27,10 @@ from orchestrator.store.leases import Lease
 from orchestrator.store.texts import key, storable
 
 _t = schema.arrivals
-_w = schema.watches
+_l = schema.dead_letters
 PAGE = 50_000  # rows that one reading transaction gives
 KEYS_AT_ONCE = 5000
+LETTERS = 2000
 BEFORE = "it was there before the watch began"  # why it is ignored, whatever the rules
 
 
@@ -39,20 +40,6 @@ class ArrivalState(StrEnum):
     DUPLICATE = "duplicate"  # the same file or the same content has run with this workflow version
     IGNORED = "ignored"  # nothing is to be done with it; `reason` says why
     INCOMPLETE = "incomplete"  # it is not whole and does not change; taken up when it becomes whole, or by hand
-
-
-class Watch(Struct, frozen=True):
-    """A directory that is watched. `device` and `inode` are its root's as it was first seen."""
-
-    name: str
-    experiment: str
-    directory: str
-    rules: str  # text of the rule file
-    device: int = 0
-    inode: int = 0
-    created_at: float = 0.0
-    baseline_at: float = 0.0
-    stopped_at: float = 0.0
 
 
 class Arrival(Struct, frozen=True):
@@ -67,6 +54,7 @@ class Arrival(Struct, frozen=True):
     workflow: str = ""  # with its version
     arguments: dict[str, str] = {}
     checksum: str = ""
+    parts: str = ""  # checksum of the other files of the scan, together
     run_key: str = ""
     content_key: str = ""
     same_as: str = ""
@@ -80,6 +68,7 @@ class _Doc(Struct, frozen=True):
     experiment: str
     arguments: dict[str, str] = {}
     checksum: str = ""
+    parts: str = ""
 
 
 def digest_of(name: str, fingerprint: tuple[int, int, int, int]) -> bytes:
@@ -90,7 +79,8 @@ def digest_of(name: str, fingerprint: tuple[int, int, int, int]) -> bytes:
 def keyed(arrival: Arrival) -> Arrival:
     """With the keys that make it run once."""
     common = (arrival.experiment, arrival.workflow)
-    content = _key(*common, "content", str(arrival.fingerprint[2]), arrival.checksum) if arrival.checksum else ""
+    sums = [s for s in (arrival.checksum, arrival.parts) if s]
+    content = _key(*common, "content", str(arrival.fingerprint[2]), *sums) if arrival.checksum else ""
     return replace(arrival, run_key=_key(*common, "file", _written(arrival.fingerprint)), content_key=content)
 
 
@@ -106,10 +96,10 @@ def decide(database: Database, arrivals: Sequence[Arrival], *, fence: Lease | No
         taken = _taken(connection, [k for a in arrivals for k in _keys(a)])
         decided = _decided(connection, arrivals)
         rows, states = [], Counter[ArrivalState]()
-        for arrival in arrivals:
-            if (arrival.watch, arrival.place) in decided:
+        for at, arrival in {(a.watch, a.place): a for a in arrivals}.items():  # the last that is said of each
+            if at in decided:
                 continue
-            decided.add((arrival.watch, arrival.place))
+            arrival = _told_apart(arrival, taken.get(arrival.run_key))
             first = next((taken[k] for k in _keys(arrival) if k in taken), None)
             if first is not None:
                 arrival = _duplicate(arrival, first)
@@ -160,6 +150,23 @@ def refused(database: Database, arrival: Arrival, reason: str, *, fence: Lease |
             connection.execute(update(_t).where(others).values(same_as=heir.run_key))
 
 
+def inherit(database: Database, arrival: Arrival, heir: Arrival, reason: str, *, fence: Lease | None = None) -> None:
+    """The run of `arrival` has failed, and its duplicate runs in its place."""
+    free = {"run_key": None, "content_key": None}
+    taking = replace(heir, state=ArrivalState.DUE, reason=reason, same_as="")
+    taking = replace(keyed(taking), run_key=_key(arrival.run_key, "again", str(heir.id)))
+    with database.write() as connection:
+        if fence is not None:
+            leases.prove(connection, fence)
+        as_found = (_t.c.id == heir.id) & (_t.c.state == ArrivalState.DUPLICATE.value)
+        if connection.execute(select(_t.c.id).where(as_found)).first() is None:
+            return  # somebody has released it meanwhile
+        connection.execute(update(_t).where(_t.c.id == arrival.id).values(**free))
+        connection.execute(update(_t).where(_t.c.id == heir.id).values(**_row(taking)))
+        others = (_t.c.same_as == arrival.run_key) & (_t.c.id != heir.id)
+        connection.execute(update(_t).where(others).values(same_as=taking.run_key))
+
+
 def release(
     database: Database,
     number: int,
@@ -185,6 +192,7 @@ def release(
             workflow=workflow or arrival.workflow,
             arguments=arguments or arrival.arguments,
             checksum="",
+            parts="",
             same_as="",
         )
         if not arrival.workflow:
@@ -197,38 +205,7 @@ def release(
     return free
 
 
-def put_watch(database: Database, watch: Watch, *, fence: Lease | None = None) -> None:
-    """New, or changed. When its rules are, what the old ones ignored is to be looked at again."""
-    row = {
-        "name": watch.name,
-        "experiment": storable(watch.experiment),
-        "directory": os.fsencode(watch.directory),
-        "created_at": watch.created_at,
-        "baseline_at": watch.baseline_at,
-        "stopped_at": watch.stopped_at,
-        "doc": codec.dumps(watch),
-    }
-    with database.write() as connection:
-        if fence is not None:
-            leases.prove(connection, fence)
-        dialect_insert: Any = postgresql_insert if database.postgresql else sqlite_insert
-        before = connection.execute(select(_w.c.doc).where(_w.c.name == watch.name)).scalar()
-        if before is not None and codec.loads(before, Watch).rules != watch.rules:
-            ignored = (_t.c.watch == watch.name) & (_t.c.state == ArrivalState.IGNORED.value) & (_t.c.reason != BEFORE)
-            again = {"state": ArrivalState.INCOMPLETE.value, "reason": "the rules that it was ignored by were changed"}
-            connection.execute(update(_t).where(ignored).values(**again))
-        put = dialect_insert(_w).values(**row)
-        connection.execute(put.on_conflict_do_update(index_elements=["name"], set_=row))
-
-
 # -------------------------------------------------------------------------------------------------------- reading
-
-
-def watches(database: Database) -> list[Watch]:
-    """All of them, by name."""
-    with database.read() as connection:
-        docs = connection.execute(select(_w.c.doc).order_by(_w.c.name)).scalars()
-        return [codec.loads(doc, Watch) for doc in docs]
 
 
 def known(database: Database, watch: str) -> Iterator[tuple[bytes, bool]]:
@@ -245,9 +222,31 @@ def known(database: Database, watch: str) -> Iterator[tuple[bytes, bool]]:
         last = bytes(rows[-1].place)
 
 
-def due(database: Database, experiment: str, *, limit: int) -> list[Arrival]:
-    """Of an experiment, those that are to run, in the order in which they were decided."""
+def due(database: Database, experiment: str, *, limit: int, of: Collection[str] | None = None) -> list[Arrival]:
+    """Of an experiment, those that are to run, in the order in which they were decided. `of`: these watches only."""
     query = select(_t).where(_t.c.state == ArrivalState.DUE.value, _t.c.experiment == key(experiment))
+    if of is not None:
+        query = query.where(_t.c.watch.in_(of))
+    with database.read() as connection:
+        return [_arrival(row) for row in connection.execute(query.order_by(_t.c.id).limit(limit)).mappings()]
+
+
+def failed_with_duplicates(database: Database) -> list[Arrival]:
+    """Those whose run is among the last that have failed and nobody has dealt with, and that others duplicate."""
+    others = _t.alias()
+    has = select(others.c.id).where(others.c.same_as == _t.c.run_key).exists()
+    with database.read() as connection:
+        newest = connection.execute(select(_l.c.run_id).order_by(_l.c.at.desc()).limit(LETTERS)).scalars().all()
+        if not newest:
+            return []
+        begun = (_t.c.run_id != literal_column("''")) & _t.c.run_id.in_(newest)  # the first is as the index says it
+        query = select(_t).where(begun, _t.c.run_key.is_not(None), has)
+        return [_arrival(row) for row in connection.execute(query).mappings()]
+
+
+def duplicates(database: Database, run_key: str, *, limit: int) -> list[Arrival]:
+    """Of the one with this key, from the first on."""
+    query = select(_t).where(_t.c.same_as == run_key, _t.c.state == ArrivalState.DUPLICATE.value)
     with database.read() as connection:
         return [_arrival(row) for row in connection.execute(query.order_by(_t.c.id).limit(limit)).mappings()]
 
@@ -265,6 +264,15 @@ def due_experiments(database: Database) -> list[str]:
             found.append(name)
 
 
+def oldest_due(database: Database) -> float:
+    """Since when the one that is due for longest is; 0 when none is."""
+    with database.read() as connection:
+        return (
+            connection.execute(select(func.min(_t.c.decided_at)).where(_t.c.state == ArrivalState.DUE.value)).scalar()
+            or 0.0
+        )
+
+
 def ls(
     database: Database,
     *,
@@ -272,15 +280,26 @@ def ls(
     experiment: str = "",
     state: ArrivalState | None = None,
     after: int = 0,
+    before: int = 0,
+    newest: bool = False,
     limit: int = 1000,
 ) -> list[Arrival]:
-    """The oldest first; `after`: the number of the last one on the page before."""
+    """The oldest first, or the `newest`; `after`, or `before`: the number of the last one on the page before."""
     wanted: list[ColumnElement[bool]] = [_t.c.id > after]
+    wanted += [_t.c.id < before] if before else []
     wanted += [_t.c.watch == watch] if watch else []
     wanted += [_t.c.experiment == key(experiment)] if experiment else []
     wanted += [_t.c.state == state.value] if state else []
     with database.read() as connection:
-        rows = connection.execute(select(_t).where(*wanted).order_by(_t.c.id).limit(limit)).mappings()
+        order = _t.c.id.desc() if newest else _t.c.id
+        rows = connection.execute(select(_t).where(*wanted).order_by(order).limit(limit)).mappings()
+        return [_arrival(row) for row in rows]
+
+
+def get(database: Database, numbers: Sequence[int]) -> list[Arrival]:
+    """Those of these numbers that there are, by number."""
+    with database.read() as connection:
+        rows = connection.execute(select(_t).where(_t.c.id.in_(numbers)).order_by(_t.c.id)).mappings()
         return [_arrival(row) for row in rows]
 
 
@@ -330,6 +349,16 @@ def _decided(connection: Connection, arrivals: Sequence[Arrival]) -> set[tuple[s
     return found
 
 
+def _told_apart(arrival: Arrival, holder: Arrival | None) -> Arrival:
+    """With a key of its own when the holder of its key had other content: an inode is used again at once, and copies
+    keep whole seconds."""
+    if holder is None or not arrival.checksum or not holder.checksum:
+        return arrival
+    if (arrival.checksum, arrival.parts) == (holder.checksum, holder.parts):
+        return arrival
+    return replace(arrival, run_key=_key(arrival.run_key, arrival.checksum, arrival.parts))
+
+
 def _duplicate(arrival: Arrival, first: Arrival) -> Arrival:
     same = "file" if first.fingerprint == arrival.fingerprint else "content"
     reason = f"the same {same} as {first.name!r}, which runs with this workflow already"
@@ -364,7 +393,7 @@ def _row(arrival: Arrival) -> dict[str, Any]:
         "run_id": arrival.run_id,
         "seen_at": arrival.seen_at,
         "decided_at": arrival.decided_at,
-        "doc": codec.dumps(_Doc(arrival.experiment, arrival.arguments, arrival.checksum)),
+        "doc": codec.dumps(_Doc(arrival.experiment, arrival.arguments, arrival.checksum, arrival.parts)),
     }
 
 
@@ -380,6 +409,7 @@ def _arrival(row: Any) -> Arrival:
         state=ArrivalState(row["state"]),
         arguments=doc.arguments,
         checksum=doc.checksum,
+        parts=doc.parts,
         run_key=row["run_key"] or "",
         content_key=row["content_key"] or "",
         same_as=row["same_as"] or "",

@@ -224,6 +224,15 @@ watches = Table(
     Column("doc", Text, nullable=False),
 )
 
+# How each of them stands, as its watcher last said.
+watch_reports = Table(
+    "watch_reports",
+    metadata,
+    Column("watch", String(128), primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("doc", Text, nullable=False),
+)
+
 # What was seen in them. A file that is changed or renamed is another row: `place` is a digest of name and fingerprint.
 # The two keys make a second run impossible: of the same file (device, inode, size, mtime) or of the same content, with
 # the same workflow version in the same experiment. They are null for whatever does not run.
@@ -258,6 +267,8 @@ arrivals = Table(
         postgresql_where=text("same_as IS NOT NULL"),
     ),
     Index("ix_arrivals_state_experiment_id", "state", "experiment", "id"),
+    Index("ix_arrivals_watch_state_id", "watch", "state", "id"),
+    Index("ix_arrivals_run_id", "run_id", sqlite_where=text("run_id <> ''"), postgresql_where=text("run_id <> ''")),
 )
 
 # ---------------------------------------------------------------------------------------------------- the catalog
@@ -404,6 +415,30 @@ retention_log = Table(
     Column("doc", Text, nullable=False),
     Index("ix_retention_log_file_id_id", "file_id", "id"),
     Index("ix_retention_log_experiment_id", "experiment", "id"),
+)
+
+# What nobody's rule removes. `what`: file, collection, experiment; `target`: its number, its name, nothing.
+pins = Table(
+    "pins",
+    metadata,
+    Column("what", String(16), primary_key=True),
+    Column("experiment", Text, primary_key=True),
+    Column("target", Text, primary_key=True),
+    Column("who", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+# Copies that are being removed, one at a time for each file: noted before they are touched, gone when they are.
+removals = Table(
+    "removals",
+    metadata,
+    Column("file_id", Number, primary_key=True, autoincrement=False),
+    Column("place", String(128), nullable=False),
+    Column("address", LargeBinary, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("ix_removals_holder", "holder"),
 )
 
 # How far somebody who follows what happens has come, written in the transaction of what was done about it.

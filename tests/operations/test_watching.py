@@ -21,7 +21,9 @@ from orchestrator.service.agents import Line, View
 from orchestrator.service.http.context import Context
 from orchestrator.service.http.metrics import Figures
 from orchestrator.settings import Settings, ensure_home
+from orchestrator.store import watches
 from orchestrator.store.database import Database
+from orchestrator.store.watches import Watch
 from tests.conftest import ROOT
 
 PAGES = ROOT / "docs" / "operations"
@@ -46,6 +48,7 @@ def exposed(tmp_path: Path) -> dict[str, Labels]:
     with Database(settings.database_url) as database:
         database.upgrade()
         holding.take(database, tmp_path, "")
+        watches.put(database, Watch("w", "e", "/data", ""))
         registry = CollectorRegistry()
         registry.register(Figures(Context(settings, database, lambda: server)))
         text = generate_latest(registry).decode()

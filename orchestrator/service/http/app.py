@@ -18,12 +18,15 @@ from orchestrator.service.http import (
     catalog,
     dead,
     events,
+    lineage,
     metrics,
     problems,
+    retention,
     runs,
     shapes,
     sites,
     tokens,
+    watches,
     workflows,
 )
 from orchestrator.service.http.context import Context, Here, Permit
@@ -72,11 +75,14 @@ def create(context: Context) -> FastAPI:
     for router in (
         runs.router,
         dead.router,
+        lineage.router,
         workflows.router,
         events.router,
         sites.router,
         agents.router,
+        retention.router,
         tokens.router,
+        watches.router,
         catalog.router,
     ):
         app.include_router(router, prefix=protocol.API)

@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from orchestrator import records
 from orchestrator.engine.tally import Histogram, Tally
 from orchestrator.errors import Unavailable
 from orchestrator.model import RunStatus
@@ -28,7 +29,8 @@ from orchestrator.service import holding
 from orchestrator.service.agents import View
 from orchestrator.service.http.context import Context, Permit
 from orchestrator.service.permission import Action
-from orchestrator.store import search
+from orchestrator.store import arrivals, search, watches
+from orchestrator.store.arrivals import ArrivalState
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
 
@@ -56,6 +58,9 @@ class Answer(Struct, frozen=True):
     up: bool
     runs: Mapping[str, int] = {}
     lease: Lease | None = None
+    arrivals: Mapping[str, int] = {}
+    oldest_due_at: float = 0.0
+    watches: Mapping[str, str] = {}  # name → state
 
 
 class Asked:
@@ -82,7 +87,7 @@ class Asked:
     def _ask(self) -> None:
         began = time.monotonic()
         try:
-            self._answer = Answer(True, search.counts(self._database), holding.holder(self._database))
+            self._answer = _asked(self._database)
         except Unavailable:
             self._answer = Answer(up=False)
         finally:
@@ -91,6 +96,19 @@ class Asked:
                 self._good_until = now + max(KEPT_S, SHARE * (now - began) if self._answer.up else 0.0)
                 self._asking = False
             self._answered.set()
+
+
+def _asked(database: Database) -> Answer:
+    """Raises Unavailable."""
+    now = time.time()
+    return Answer(
+        True,
+        search.counts(database),
+        holding.holder(database),
+        {state.value: number for state, number in arrivals.counts(database).items()},
+        arrivals.oldest_due(database),
+        {w.watch.name: records.watch_state(w, now) for w in watches.standing(database, count=False)},
+    )
 
 
 class Figures(Collector):
@@ -114,6 +132,12 @@ def of_store(answer: Answer) -> Iterator[Metric]:
         return
     runs = [((state.value,), answer.runs.get(state.value, 0)) for state in RunStatus]
     yield _gauge("runs", "Runs in the store by state.", runs, ("state",))
+    states = [((state.value,), answer.arrivals.get(state.value, 0)) for state in ArrivalState]
+    yield _gauge("arrivals", "Files in watched directories by what became of them.", states, ("state",))
+    age_s = time.time() - answer.oldest_due_at if answer.oldest_due_at else 0.0
+    yield _gauge("oldest_due_arrival_seconds", "Age of the oldest file whose run is about to begin.", [((), age_s)])
+    wrong = [((name,), state in ("wrong", "unseen")) for name, state in answer.watches.items() if state != "stopped"]
+    yield _gauge("watch_wrong", "1 while a directory is not watched as it should be.", wrong, ("watch",))
     held = [((answer.lease.holder,), answer.lease.fence)] if answer.lease is not None else []
     yield _gauge("engine_lease_fence", "Who has the engine, with the number of its lease.", held, ("holder",))
 

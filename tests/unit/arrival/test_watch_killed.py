@@ -14,8 +14,10 @@ import xxhash
 
 from orchestrator.arrival.scan import Root
 from orchestrator.store import arrivals as store
+from orchestrator.store import watches
 from orchestrator.store.arrivals import ArrivalState
 from orchestrator.store.database import Database
+from orchestrator.store.watches import Watch
 from tests.unit.arrival.test_contents import dxchange
 
 KILLS, SCANS = 6, 60
@@ -72,7 +74,7 @@ def test_killed_at_random_it_loses_nothing_and_repeats_nothing(tmp_path: Path) -
     with Database(url) as database:
         database.upgrade()
         rules = RULES.format(directory=tree)
-        store.put_watch(database, store.Watch("w", "e", str(tree), rules))
+        watches.put(database, Watch("w", "e", str(tree), rules))
         number = 0
         for turn in range(KILLS + 1):
             argv = [sys.executable, "-c", WATCHER, url, str(log)]

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import xxhash
 
+from kernels import manifest
 from orchestrator.catalog.checksums import BLOCK_BYTES, Sum, checksum
 from orchestrator.errors import ArgumentError, InputError
-from orchestrator.transfer.survey import tree_digest
+from orchestrator.transfer import checksums
 
 
 def test_of_a_file_by_each_algorithm_with_progress(tmp_path: Path) -> None:
@@ -32,8 +33,11 @@ def test_of_a_tree_with_names_of_any_bytes(tmp_path: Path) -> None:
     (tmp_path / "t" / "b").mkdir(parents=True)
     (tmp_path / "t" / "b" / odd).write_bytes(b"1")
     (tmp_path / "t" / "a").write_bytes(b"22")
-    parts = [("a", 2, hashlib.sha256(b"22").hexdigest()), (f"b/{odd}", 1, hashlib.sha256(b"1").hexdigest())]
-    assert checksum(str(tmp_path / "t"), "sha256") == Sum(f"sha256:{tree_digest(parts)}", 3, 2)
+    parts = {"a": hashlib.sha256(b"22").hexdigest(), f"b/{odd}": hashlib.sha256(b"1").hexdigest()}
+    assert checksum(str(tmp_path / "t"), "sha256") == Sum(checksums.whole("sha256", parts), 3, 2)
+    assert (
+        checksum(str(tmp_path / "t"), "sha256").checksum == manifest.checksum(tmp_path / "t")[0]
+    )  # as kernels tell it
 
 
 def test_a_file_that_changes_or_goes_meanwhile_has_none(tmp_path: Path) -> None:

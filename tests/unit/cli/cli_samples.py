@@ -40,6 +40,7 @@ from orchestrator.settings import Settings
 from orchestrator.store.letters import Letter
 from orchestrator.store.runs import EventRow
 from orchestrator.store.search import Summary
+from orchestrator.store.watches import Watched
 
 
 def commands(group: click.Group, above: str = "") -> dict[str, click.Command]:
@@ -136,6 +137,13 @@ def failed(failure: FailureClass = FailureClass.USER, **more: Any) -> Run:
     )
 
 
+class FakeWatches:
+    """Nothing is watched."""
+
+    def ls(self) -> list[Watched]:
+        return []
+
+
 class FakeClient:
     """Stands where `Client` does, on runs that a test puts in."""
 
@@ -144,6 +152,7 @@ class FakeClient:
         self.known: dict[str, Run] = {}
         self.letters: dict[str, Letter] = {}
         self.planned = plan(command("01-A"))
+        self.watches = FakeWatches()
         self.pong: protocol.Pong | None = protocol.Pong(1, "1", ("local",), 1)
         self.asked: list[tuple[str, ...]] = []
         self.follows: Callable[[str], Iterator[Run]] = lambda run_id: iter([self.known[run_id]])

@@ -18,6 +18,15 @@ FILES: tuple[tuple[str, ...], ...] = (
 
 
 def upgrade() -> None:
+    op.create_index("ix_arrivals_watch_state_id", "arrivals", ["watch", "state", "id"])
+    begun = sa.text("run_id <> ''")
+    op.create_index("ix_arrivals_run_id", "arrivals", ["run_id"], sqlite_where=begun, postgresql_where=begun)
+    op.create_table(
+        "watch_reports",
+        sa.Column("watch", sa.String(128), primary_key=True),
+        sa.Column("at", sa.Float, nullable=False),
+        sa.Column("doc", sa.Text, nullable=False),
+    )
     op.create_table(
         "experiments",
         sa.Column("name", sa.Text, primary_key=True),
@@ -129,6 +138,24 @@ def upgrade() -> None:
     )
     for columns in (("file_id", "id"), ("experiment", "id")):
         op.create_index("ix_retention_log_" + "_".join(columns), "retention_log", list(columns))
+    op.create_table(
+        "pins",
+        sa.Column("what", sa.String(16), primary_key=True),
+        sa.Column("experiment", sa.Text, primary_key=True),
+        sa.Column("target", sa.Text, primary_key=True),
+        sa.Column("who", sa.Text, nullable=False),
+        sa.Column("at", sa.Float, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "removals",
+        sa.Column("file_id", Number, primary_key=True, autoincrement=False),
+        sa.Column("place", sa.String(128), nullable=False),
+        sa.Column("address", sa.LargeBinary, nullable=False),
+        sa.Column("holder", sa.Text, nullable=False),
+        sa.Column("at", sa.Float, nullable=False),
+    )
+    op.create_index("ix_removals_holder", "removals", ["holder"])
     op.create_table(
         "cursors",
         sa.Column("name", sa.String(64), primary_key=True),

@@ -1,0 +1,75 @@
+"""Files that have arrived get their place in the catalog, before anything runs on them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from orchestrator.arrival import rules
+from orchestrator.errors import BeamwayError
+from orchestrator.store import catalog, leases, watches
+from orchestrator.store.arrivals import Arrival
+from orchestrator.store.catalog import CatalogFile, FileKind, Replica, ReplicaState
+from orchestrator.store.database import Database
+from orchestrator.store.leases import Lease
+
+FRESH_S = 1.0  # for so long a watch is as it was read
+
+Extract = Callable[[str], dict[str, Any]]
+
+
+class Shelf:
+    """Puts arrivals there, each as one file with its copy where it lies; again without a change.
+
+    `extract`: what a file says of itself, or raises BeamwayError.
+    """
+
+    def __init__(self, database: Database, *, extract: Extract = lambda path: {}, fence: Lease | None = None) -> None:
+        self._database, self._extract, self._fence = database, extract, fence
+        self._watches: dict[str, tuple[float, str, str, dict[str, str]]] = {}
+
+    def put(self, arrivals: Sequence[Arrival]) -> None:
+        """All or none of them."""
+        made = [self._made(arrival) for arrival in arrivals]
+        with self._database.write() as connection:
+            if self._fence is not None:
+                leases.prove(connection, self._fence)
+            ids = catalog.put(connection, [file for file, _ in made])
+            for number, (file, place) in zip(ids, made, strict=True):
+                summed = not file.checksum.startswith("fingerprint:")
+                state = ReplicaState.VERIFIED if summed else ReplicaState.UNVERIFIED
+                verified_at = file.added_at if summed else 0.0
+                catalog.put_replica(connection, Replica(number, place, file.name, state, verified_at=verified_at))
+
+    def _made(self, arrival: Arrival) -> tuple[CatalogFile, str]:
+        directory, place, kinds = self._watch(arrival.watch)
+        path = os.path.join(directory, arrival.name)
+        try:
+            said = self._extract(path)
+        except BeamwayError as error:
+            said = {"unreadable": error.sentence}
+        file = CatalogFile(
+            arrival.experiment,
+            path,
+            arrival.fingerprint[2],
+            arrival.checksum or "fingerprint:" + "-".join(map(str, arrival.fingerprint)),
+            FileKind(kinds.get(arrival.rule, FileKind.RAW)),
+            added_at=arrival.decided_at,
+            metadata=said,
+        )
+        return file, place
+
+    def _watch(self, name: str) -> tuple[str, str, dict[str, str]]:
+        """Its directory, its site, and which kind of files each rule is for."""
+        kept = self._watches.get(name)
+        if kept is None or time.monotonic() > kept[0] + FRESH_S:
+            watch = watches.get(self._database, name)
+            try:
+                file = rules.parse(watch.rules, name, directory=watch.directory, experiment=watch.experiment)
+                kinds = {rule.name: rule.kind for rule in file.rules}
+            except BeamwayError:  # those that were followed when it arrived could be read
+                kinds = {}
+            kept = self._watches[name] = (time.monotonic(), os.path.abspath(watch.directory), watch.site, kinds)
+        return kept[1], kept[2], kept[3]

@@ -1,0 +1,73 @@
+"""What has arrived is in the catalog before anything runs on it, once, with its copy where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from orchestrator.catalog.shelving import Shelf
+from orchestrator.errors import InputError, Stale
+from orchestrator.store import arrivals, catalog, leases, watches
+from orchestrator.store.arrivals import Arrival, ArrivalState
+from orchestrator.store.catalog import FileKind, ReplicaState
+from orchestrator.store.database import Database
+from orchestrator.store.watches import Watch
+
+NASTY = "so\udcffme/\n name.h5"
+RULES = '[[rule]]\nname = "r"\nworkflow = "t"\n[[rule]]\nname = "darks"\nworkflow = "t"\nkind = "calibration"\n'
+
+
+@pytest.fixture
+def database(store_url: str) -> Iterator[Database]:
+    with Database(store_url) as made:
+        made.upgrade()
+        watches.put(made, Watch("w", "e", "/data/2bm", RULES, site="beamline"))
+        yield made
+
+
+def arrival(name: str = NASTY, **more: Any) -> Arrival:
+    mark = (1, 2, 7, 4)
+    values: dict[str, Any] = {"checksum": "xxh3:01", "rule": "r", "decided_at": 5.0} | more
+    return Arrival("w", "e", arrivals.digest_of(name, mark), name, mark, ArrivalState.DUE, **values)
+
+
+def test_a_file_and_its_copy_are_there_once(database: Database) -> None:
+    shelf = Shelf(database, extract=lambda path: {"energy": 25.5})
+    for _ in range(2):
+        shelf.put([arrival(), arrival("dark.h5", checksum="xxh3:02", rule="darks")])
+    [file] = catalog.at(database, "beamline", f"/data/2bm/{NASTY}")
+    assert (file.experiment, file.size, file.checksum, file.kind) == ("e", 7, "xxh3:01", FileKind.RAW)
+    assert file.metadata == {"energy": 25.5}
+    [copy] = catalog.replicas(database, [file.id])
+    assert (copy.place, copy.state, copy.verified_at) == ("beamline", ReplicaState.VERIFIED, 5.0)
+    [dark] = catalog.at(database, "beamline", "/data/2bm/dark.h5")
+    assert dark.kind is FileKind.CALIBRATION
+    assert catalog.number_of_files(database) == 2
+
+
+def test_without_a_checksum_nobody_has_verified_it(database: Database) -> None:
+    Shelf(database).put([arrival(checksum="")])
+    [file] = catalog.at(database, "beamline", f"/data/2bm/{NASTY}")
+    [copy] = catalog.replicas(database, [file.id])
+    assert (file.checksum, copy.state) == ("fingerprint:1-2-7-4", ReplicaState.UNVERIFIED)
+
+
+def test_one_that_says_nothing_of_itself_is_there_all_the_same(database: Database) -> None:
+    def broken(path: str) -> dict[str, Any]:
+        raise InputError("It is no HDF5.")
+
+    Shelf(database, extract=broken).put([arrival()])
+    [file] = catalog.at(database, "beamline", f"/data/2bm/{NASTY}")
+    assert file.metadata == {"unreadable": "It is no HDF5."}
+
+
+def test_who_has_lost_the_lease_writes_nothing(database: Database) -> None:
+    lease = leases.acquire(database, "watcher:beamline", "a", lease_s=100.0)
+    assert lease is not None
+    leases.release(database, lease)
+    leases.acquire(database, "watcher:beamline", "b", lease_s=100.0)
+    with pytest.raises(Stale):
+        Shelf(database, fence=lease).put([arrival()])
+    assert catalog.number_of_files(database) == 0
