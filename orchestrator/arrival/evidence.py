@@ -12,7 +12,7 @@ import xxhash
 
 from orchestrator.arrival import mounts, trigger
 from orchestrator.arrival.contents import Question, Reader
-from orchestrator.arrival.readiness import Ask, Facts, Verdict, judge, number
+from orchestrator.arrival.readiness import Ask, Facts, Need, Verdict, judge, number
 from orchestrator.arrival.scan import Found, Root
 from orchestrator.arrival.trigger import Claim, Parts
 from orchestrator.arrival.writers import Writers
@@ -21,6 +21,7 @@ from orchestrator.errors import InputError
 PIECE = 4 << 20
 MANIFEST_MOST = 4 << 20
 PARTS_MOST = 1_000_000
+COARSE_NS, COARSE_S = 10**9, 2.0  # where times are whole seconds a file is to be still for longer than one
 Ready = Callable[[Found], str]  # of a part: why it is not whole yet, empty when it is
 
 
@@ -28,27 +29,33 @@ class Evidence:
     """Of the files below one root."""
 
     def __init__(self, root: Root, reader: Reader) -> None:
-        self.root = root
         self.reader = reader
         self._writers = Writers()
+        self.look_at(root)
+
+    def look_at(self, root: Root) -> None:
+        """From now on: what is mounted at the path may be another file system."""
+        self.root = root
         self.network = mounts.is_network(mounts.kind(root.path))
 
     def judge(self, found: Found, claim: Claim, still_s: float, part_ready: Ready) -> Verdict:
         """Raises InputError when the file went away meanwhile."""
         need = claim.rule.need
+        if found.mtime_ns % COARSE_NS == 0:  # what is written within the same second could not be seen later
+            need = msgspec.structs.replace(need, settle_s=max(need.settle_s, COARSE_S))
         if claim.part:  # a part need not be whole as its scan has to be
+            opens = claim.rule.parts is not None and bool(claim.rule.parts.links)
             need = msgspec.structs.replace(
-                need, parts=False, sentinel="", frames="", expected=0, layout=need.layout.NONE
+                need, parts=False, sentinel="", frames="", expected=0, layout=need.layout.NONE, opens=opens
             )
         facts = Facts(found.size, still_s)
         verdict = judge(need, facts)
         while verdict.ask is not None:
-            facts = msgspec.structs.replace(facts, **self._learn(verdict.ask, found, claim, part_ready))
+            facts = msgspec.structs.replace(facts, **self._learn(verdict.ask, need, found, claim, part_ready))
             verdict = judge(need, facts)
         return verdict
 
-    def _learn(self, ask: Ask, found: Found, claim: Claim, part_ready: Ready) -> dict[str, Any]:
-        need = claim.rule.need
+    def _learn(self, ask: Ask, need: Need, found: Found, claim: Claim, part_ready: Ready) -> dict[str, Any]:
         if ask is Ask.SENTINEL:
             beside = posixpath.join(posixpath.dirname(found.name), trigger.filled(need.sentinel, claim.words))
             return {"sentinel": self.root.look(beside) is not None}
@@ -77,6 +84,20 @@ class Evidence:
         finally:
             os.close(handle)
         return seen.values, f"it cannot be read as HDF5: {seen.broken}" if seen.broken else ""
+
+    def checksums(self, found: Found, claim: Claim) -> tuple[str, str]:
+        """Of the file, and of its parts together: a master may be the same to the byte for other data. Raises
+        InputError."""
+        if claim.rule.parts is None:
+            return self.checksum(found), ""
+        total = xxhash.xxh3_128()
+        for name in self._part_names(claim.rule.parts, found, claim)[0]:
+            part = self.root.look(name)
+            if part is None:
+                raise InputError(f"The file '{name}' is not there any more.")
+            if name != found.name:
+                total.update(self.checksum(part).encode())
+        return self.checksum(found), f"xxh3:{total.hexdigest()}"
 
     def checksum(self, found: Found) -> str:
         """XXH3 of its bytes. Raises InputError when it is not the file it was, before or after they were read."""

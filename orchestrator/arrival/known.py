@@ -12,17 +12,27 @@ LOOSE = 20_000  # those added last are in a set of their own until there are so 
 
 
 class Known:
-    """A set of digests of 16 bytes that only grows."""
+    """A set of digests of 16 bytes."""
 
     def __init__(self) -> None:
         self._high: Numbers = np.empty(0, np.uint64)  # sorted
         self._low: Numbers = np.empty(0, np.uint64)
         self._loose: set[bytes] = set()
+        self._forgotten: set[bytes] = set()
 
     def __len__(self) -> int:
-        return len(self._high) + len(self._loose)
+        return len(self._high) + len(self._loose) - len(self._forgotten)
+
+    def forget(self, place: bytes) -> None:
+        """Of what is known; there are few of these."""
+        self._loose.discard(place)
+        if self.of([place])[0]:
+            self._forgotten.add(place)
 
     def add(self, place: bytes) -> None:
+        if place in self._forgotten:
+            self._forgotten.discard(place)
+            return
         self._loose.add(place)
         if len(self._loose) > max(LOOSE, len(self._high) // 8):
             high, low = _halves(sorted(self._loose))
@@ -42,7 +52,10 @@ class Known:
         high, low = _halves(places)
         at = np.minimum(np.searchsorted(self._high, high), len(self._high) - 1)
         found = ((self._high[at] == high) & (self._low[at] == low)).tolist()
-        return [there or place in self._loose for there, place in zip(found, places, strict=True)]
+        return [
+            (there and place not in self._forgotten) or place in self._loose
+            for there, place in zip(found, places, strict=True)
+        ]
 
 
 def _halves(places: Sequence[bytes]) -> tuple[Numbers, Numbers]:

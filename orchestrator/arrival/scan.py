@@ -39,6 +39,7 @@ class Found(NamedTuple):
     size: int
     mtime_ns: int
     links: int = 1
+    ctime_ns: int = 0
 
     @property
     def fingerprint(self) -> tuple[int, int, int, int]:
@@ -156,7 +157,9 @@ class Root:
 
     def _found(self, name: str, status: os.stat_result) -> Found:
         device = self.device if status.st_dev == self._device else status.st_dev
-        return Found(name, device, status.st_ino, status.st_size, status.st_mtime_ns, status.st_nlink)
+        return Found(
+            name, device, status.st_ino, status.st_size, status.st_mtime_ns, status.st_nlink, status.st_ctime_ns
+        )
 
     def _enter(self, below: str, opened: ExitStack) -> int:
         """Go down name by name; each could be replaced by a link at any time."""
@@ -191,7 +194,8 @@ class Root:
                     device = known_as if s.st_dev == mine else s.st_dev
                     if stat.S_ISREG(s.st_mode):
                         name = prefix + entry.name
-                        files.append(Found(name, device, s.st_ino, s.st_size, s.st_mtime_ns, s.st_nlink))
+                        times = (s.st_mtime_ns, s.st_nlink, s.st_ctime_ns)
+                        files.append(Found(name, device, s.st_ino, s.st_size, *times))
                         if len(files) % 256 == 0:
                             yield
                             files = into.files

@@ -33,6 +33,7 @@ STEP_S = 0.25  # after so long a step ends, so that other trees have theirs
 DECISIONS = 2000  # that one step hands over, about
 PAUSE_S = 1.0  # between scans, and three times what the last one took
 AGAIN_S, AGAIN_MOST_S, LISTED_MOST_S = 0.1, 10.0, 300.0
+SLACK_S = 2.0  # between our clock and that of a file system
 BIG = 16 << 20  # bytes; the sum of such a file is made aside
 
 log = structlog.get_logger()
@@ -45,7 +46,7 @@ class Waiting:
     scan: int  # the last that saw it
     look: float = 0.0  # when it is looked at next
     listed: bool = False  # as incomplete
-    sum: Future[str] | None = None
+    sums: Future[tuple[str, str]] | None = None
 
 
 def opened(watch: Watch) -> Root:
@@ -75,6 +76,7 @@ class Tree:
     ) -> None:
         self.watch, self.file, self.root = watch, file, root
         self.known = Known()
+        self._asleep = Known()  # incomplete ones that are too many to be looked at again
         self.troubles: dict[str, str] = {}  # places that could not be looked at, in the last whole scan
         self.scans = 0  # whole ones
         self.scanned_at, self.scan_s = 0.0, 0.0  # when the last of them was over, and what it took
@@ -84,6 +86,7 @@ class Tree:
         self._waiting: dict[bytes, Waiting] = {}
         self._looks: list[tuple[float, bytes]] = []  # a heap of when to look again
         self._listed = 0
+        self._gone = ""  # why there is nothing to look at
         self._decided: list[Arrival] = []
         self._scan: Iterator[Batch] | None = None
         self._begun_s, self._next_scan, self._first = 0.0, 0.0, clock()
@@ -106,18 +109,20 @@ class Tree:
     @property
     def next_s(self) -> float:
         """Seconds until there is something to do."""
-        look = self._looks[0][0] if self._looks else self._next_scan
+        look = self._looks[0][0] if self._looks and not self._gone else self._next_scan
         return 0.0 if self._scan else max(0.0, min(look, self._next_scan) - self._clock())
 
     def step(self, hints: Sequence[str] = ()) -> list[Arrival]:
         """Scan on, look at what hints name and at what is due; gives what was decided, to be written down."""
-        for name in hints if self.scans else ():
+        self._gone = self.root.gone()
+        for name in hints if self.scans and not self._gone else ():
             self._hinted(name)
         if self._scan is None and self._clock() >= self._next_scan:
             self._begin_scan()
         if self._scan is not None and len(self._decided) < DECISIONS:
             self._scan_on(self._scan)
-        self._look()
+        if not self._gone:  # held open it could be looked at, but a run would find nothing under its name
+            self._look()
         decided, self._decided = self._decided, []
         return decided
 
@@ -127,13 +132,21 @@ class Tree:
             if arrival.state is not ArrivalState.INCOMPLETE:
                 self.known.add(arrival.place)
 
+    def missing(self, arrival: Arrival) -> str:
+        """Why its run would not find it under its name as it is; empty when it would."""
+        if gone := self.root.gone():
+            return gone
+        there = self.root.look(arrival.name)
+        same = there is not None and there.fingerprint == arrival.fingerprint
+        return "" if same else "it was changed, renamed or removed before its run began"
+
     # ---- scans
 
     def _begin_scan(self) -> None:
         self._begun_s = self._clock()
         self._troubles, self._folders = {}, []
-        if gone := self.root.gone():
-            self.troubles = {"": gone}
+        if self._gone:
+            self.troubles = {"": self._gone}
             self._next_scan = self._clock() + PAUSE_S
             self._reopen()
             return
@@ -146,7 +159,8 @@ class Tree:
             return
         log.warning("watch.reopened", watch=self.watch.name, directory=self.root.path)
         self.root.close()
-        self.root = self._evidence.root = root
+        self.root = root
+        self._evidence.look_at(root)
 
     def _scan_on(self, scan: Iterator[Batch]) -> None:
         batch = next(scan, None)
@@ -164,10 +178,12 @@ class Tree:
         self.scanned_at, self.scan_s = self._now(), self._clock() - self._begun_s
         self._next_scan = self._clock() + max(PAUSE_S, 3 * self.scan_s)
 
-    @property
-    def _baseline(self) -> bool:
-        """Whether what is found now was there before the watch began and is to be left alone."""
-        return not self.file.existing and not self.watch.baseline_at and not self.scans
+    def _before(self, found: Found) -> bool:
+        """Whether it was there before the watch began and is to be left alone: what the first whole scan finds, unless
+        it has come since, as the file system says. When clocks differ, rather too much runs than too little."""
+        if self.file.existing or self.watch.baseline_at or self.scans:
+            return False
+        return found.ctime_ns < (self.watch.created_at - SLACK_S) * 1e9
 
     def _take(self, batch: Batch) -> None:
         places = [digest_of(f.name, f.fingerprint) for f in batch.files]
@@ -195,7 +211,9 @@ class Tree:
         if waiting is not None:
             waiting.scan = self.scans + 1
             return
-        if self._baseline:
+        if len(self._asleep) and self._asleep.of([place])[0]:
+            return
+        if self._before(found):
             self._ignore(found, place, BEFORE)
             return
         some, reason = trigger.claims(self.file.rules, found.name)
@@ -244,7 +262,7 @@ class Tree:
         try:
             reason, wait_s = self._decide(waiting, place, still_s)
         except (BeamwayError, OSError) as error:  # it went away in this moment, it or its workflow may not be read
-            waiting.sum = None
+            waiting.sums = None
             reason, wait_s = error.sentence if isinstance(error, BeamwayError) else str(error), 0.0
         if not reason:
             return None
@@ -255,7 +273,7 @@ class Tree:
             waiting.listed = True
             self._listed += 1
             if self._listed > MOST_WAITING // 2:
-                self.known.add(place)  # only a change or a hand wakes it
+                self._asleep.add(place)  # only a change or a hand wakes it
                 return None
         most_s = LISTED_MOST_S if waiting.listed else min(AGAIN_MOST_S, patience_s)
         return max(wait_s, min(most_s, max(AGAIN_S, still_s / 4)))
@@ -284,19 +302,20 @@ class Tree:
 
     def _run(self, waiting: Waiting, place: bytes, claim: Claim, values: dict[str, object]) -> tuple[str, float]:
         found, rule = waiting.found, claim.rule
-        arguments, lacking = trigger.arguments(claim, posixpath.join(self.root.path, found.name), values)
+        checksum, parts = "", ""
+        if rule.checksum:
+            if found.size < BIG and rule.parts is None:
+                checksum, parts = self._evidence.checksums(found, claim)
+            else:
+                waiting.sums = waiting.sums or self._aside.submit(self._evidence.checksums, found, claim)
+                if not waiting.sums.done():
+                    return "its checksum is being made", AGAIN_S
+                checksum, parts = waiting.sums.result()
+        path = posixpath.join(self.root.path, found.name)
+        arguments, lacking = trigger.arguments(claim, path, values, checksum)
         if lacking:
             return lacking, 0.0
-        checksum = ""
-        if rule.checksum:
-            if found.size < BIG:
-                checksum = self._evidence.checksum(found)
-            else:
-                waiting.sum = waiting.sum or self._aside.submit(self._evidence.checksum, found)
-                if not waiting.sum.done():
-                    return "its checksum is being made", AGAIN_S
-                checksum = waiting.sum.result()
-        self._add(found, place, ArrivalState.DUE, rule=rule, arguments=arguments, checksum=checksum)
+        self._add(found, place, ArrivalState.DUE, rule=rule, arguments=arguments, checksum=checksum, parts=parts)
         return "", 0.0
 
     def _workflow(self, rule: Rule, state: ArrivalState) -> str:
@@ -311,7 +330,9 @@ class Tree:
     def _part_ready(self, part: Found) -> str:
         """A part is ready when it was decided, as what it is now."""
         place = digest_of(part.name, part.fingerprint)
-        if self.known.of([place])[0] or any(a.place == place for a in self._decided):
+        if self.known.of([place])[0]:
+            return ""
+        if any(a.place == place and a.state is not ArrivalState.INCOMPLETE for a in self._decided):
             return ""
         return "not whole yet"
 
@@ -328,6 +349,7 @@ class Tree:
         rule: Rule | None = None,
         arguments: dict[str, str] | None = None,
         checksum: str = "",
+        parts: str = "",
     ) -> None:
         now = self._now()
         arrival = Arrival(
@@ -342,6 +364,7 @@ class Tree:
             workflow=self._workflow(rule, state) if rule else "",
             arguments=arguments or {},
             checksum=checksum,
+            parts=parts,
             seen_at=now,
             decided_at=now,
         )

@@ -63,7 +63,7 @@ class Rule(Struct, frozen=True):
     min_bytes: int = 0
     max_bytes: int | None = None
     when: tuple[Condition, ...] = ()
-    arguments: dict[str, str] = {}  # with {path}, {name}, {stem} and {scan}
+    arguments: dict[str, str] = {}  # with {path}, {checksum}, {folder}, {name}, {stem} and {scan}
     arguments_from: dict[str, str] = {}  # argument -> path in the file
     detector: str = ""
     kind: str = "raw"  # of the file, in the catalog
@@ -113,13 +113,13 @@ def objection(rule: Rule, size: int, values: Mapping[str, Any]) -> str:
     return ""
 
 
-def arguments(claim: Claim, path: str, values: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+def arguments(claim: Claim, path: str, values: Mapping[str, Any], checksum: str = "") -> tuple[dict[str, str], str]:
     """What its run is given, and what is lacking for that."""
     rule = claim.rule
     lacking = [where for where in rule.arguments_from.values() if values.get(where) is None]
     if lacking:
         return {}, f"it has no {lacking[0]}, which an argument is taken from"
-    words = {**claim.words, "path": path}
+    words = {**claim.words, "path": path, "checksum": checksum}
     given = {name: filled(text, words) for name, text in rule.arguments.items()}
     given |= {name: str(values[where]) for name, where in rule.arguments_from.items()}
     return {"filePath": path, **given}, ""
@@ -149,8 +149,8 @@ def places(text: str) -> set[str]:
 
 
 def words_of(name: str) -> dict[str, str]:
-    last = name.rpartition("/")[2]
-    return {"name": last, "stem": last[: last.rfind(".")] if "." in last[1:] else last}
+    folder, _, last = name.rpartition("/")
+    return {"folder": folder, "name": last, "stem": last[: last.rfind(".")] if "." in last[1:] else last}
 
 
 # ------------------------------------------------------------------------------------------------------------ names

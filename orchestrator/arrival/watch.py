@@ -21,7 +21,7 @@ from orchestrator.arrival.contents import Reader
 from orchestrator.arrival.hints import Hints
 from orchestrator.arrival.tree import Tree, opened
 from orchestrator.arrival.trigger import Rule
-from orchestrator.errors import BeamwayError, Denied, Retry, Stale, Unavailable
+from orchestrator.errors import BeamwayError, Denied, Retry, SettingsError, Stale, Unavailable
 from orchestrator.store import arrivals as store
 from orchestrator.store import watches
 from orchestrator.store.arrivals import Arrival
@@ -32,6 +32,7 @@ from orchestrator.store.watches import Report, Watch
 QUOTA, QUOTA_S = 500, 0.1  # runs of an experiment that one turn begins, and for how long
 AGAIN_S, AGAIN_MOST_S = 0.5, 5.0
 SHELVED = 50  # arrivals
+HEIRS = 500  # duplicates of a failed run that are looked at
 MOST_REST_S = 0.5
 LOOK_S = 0.5  # how often the store is asked what is to be watched
 SAID_S = 10.0  # how old what is said of a watch may be
@@ -98,6 +99,11 @@ class Watcher:
         """Begin to watch what a rule file says, or go on with it; changed rules hold from now. Raises SettingsError."""
         file = rules.parse(text, rules.checked_name(name))
         known = {watch.name: watch for watch in watches.ls(self._database)}
+        if name in known and known[name].directory != file.directory:
+            raise SettingsError(
+                f"The watch {name!r} is of the directory '{known[name].directory}'.",
+                "Watch another directory under another name.",
+            )
         watch = known.get(name) or Watch(name, file.experiment, file.directory, text, created_at=self._now())
         watch = replace(watch, experiment=file.experiment, directory=file.directory, rules=text, stopped_at=0.0)
         opened(watch).close()
@@ -208,6 +214,7 @@ class Watcher:
         try:
             if self._clock() >= self._looked_at + LOOK_S:
                 self.resume()
+                self._inherit()
                 self.report()
                 self._looked_at = self._clock()
             busy = [self._tree(name, tree) for name, tree in list(self.trees.items())]
@@ -277,12 +284,29 @@ class Watcher:
         self._refused = ""
         return more
 
+    def _inherit(self) -> None:
+        """A run that has failed and would not find its file again: a duplicate that is there runs in its place.
+
+        So it is with what was renamed after its run was begun and before that had read it.
+        """
+        for arrival in store.failed_with_duplicates(self._database):
+            tree = self.trees.get(arrival.watch)
+            if tree is None or not tree.missing(arrival):
+                continue
+            for heir in store.duplicates(self._database, arrival.run_key, limit=HEIRS):
+                there = self.trees.get(heir.watch)
+                if there is not None and not there.missing(heir):
+                    reason = f"in the place of {arrival.name!r}, which is gone and whose run has failed"
+                    store.inherit(self._database, arrival, heir, reason, fence=self._fence)
+                    break
+
     def _begin_run(self, arrival: Arrival) -> list[tuple[int, str]]:
         tree = self.trees.get(arrival.watch)
-        if tree is not None:
-            there = tree.root.look(arrival.name)
-            if there is None or there.fingerprint != arrival.fingerprint:
-                return self._refuse(arrival, "it was changed, renamed or removed before its run began")
+        if tree is not None and (reason := tree.missing(arrival)):
+            begun = self._refuse(arrival, reason)
+            if not begun:
+                tree.known.forget(arrival.place)  # it may come back as it was
+            return begun
         try:
             return [(arrival.id, self._runs.begin(arrival))]
         except (Unavailable, Denied):

@@ -27,8 +27,10 @@ from orchestrator.store.leases import Lease
 from orchestrator.store.texts import key, storable
 
 _t = schema.arrivals
+_l = schema.dead_letters
 PAGE = 50_000  # rows that one reading transaction gives
 KEYS_AT_ONCE = 5000
+LETTERS = 2000
 BEFORE = "it was there before the watch began"  # why it is ignored, whatever the rules
 
 
@@ -52,6 +54,7 @@ class Arrival(Struct, frozen=True):
     workflow: str = ""  # with its version
     arguments: dict[str, str] = {}
     checksum: str = ""
+    parts: str = ""  # checksum of the other files of the scan, together
     run_key: str = ""
     content_key: str = ""
     same_as: str = ""
@@ -65,6 +68,7 @@ class _Doc(Struct, frozen=True):
     experiment: str
     arguments: dict[str, str] = {}
     checksum: str = ""
+    parts: str = ""
 
 
 def digest_of(name: str, fingerprint: tuple[int, int, int, int]) -> bytes:
@@ -75,7 +79,8 @@ def digest_of(name: str, fingerprint: tuple[int, int, int, int]) -> bytes:
 def keyed(arrival: Arrival) -> Arrival:
     """With the keys that make it run once."""
     common = (arrival.experiment, arrival.workflow)
-    content = _key(*common, "content", str(arrival.fingerprint[2]), arrival.checksum) if arrival.checksum else ""
+    sums = [s for s in (arrival.checksum, arrival.parts) if s]
+    content = _key(*common, "content", str(arrival.fingerprint[2]), *sums) if arrival.checksum else ""
     return replace(arrival, run_key=_key(*common, "file", _written(arrival.fingerprint)), content_key=content)
 
 
@@ -91,10 +96,10 @@ def decide(database: Database, arrivals: Sequence[Arrival], *, fence: Lease | No
         taken = _taken(connection, [k for a in arrivals for k in _keys(a)])
         decided = _decided(connection, arrivals)
         rows, states = [], Counter[ArrivalState]()
-        for arrival in arrivals:
-            if (arrival.watch, arrival.place) in decided:
+        for at, arrival in {(a.watch, a.place): a for a in arrivals}.items():  # the last that is said of each
+            if at in decided:
                 continue
-            decided.add((arrival.watch, arrival.place))
+            arrival = _told_apart(arrival, taken.get(arrival.run_key))
             first = next((taken[k] for k in _keys(arrival) if k in taken), None)
             if first is not None:
                 arrival = _duplicate(arrival, first)
@@ -145,6 +150,23 @@ def refused(database: Database, arrival: Arrival, reason: str, *, fence: Lease |
             connection.execute(update(_t).where(others).values(same_as=heir.run_key))
 
 
+def inherit(database: Database, arrival: Arrival, heir: Arrival, reason: str, *, fence: Lease | None = None) -> None:
+    """The run of `arrival` has failed, and its duplicate runs in its place."""
+    free = {"run_key": None, "content_key": None}
+    taking = replace(heir, state=ArrivalState.DUE, reason=reason, same_as="")
+    taking = replace(keyed(taking), run_key=_key(arrival.run_key, "again", str(heir.id)))
+    with database.write() as connection:
+        if fence is not None:
+            leases.prove(connection, fence)
+        as_found = (_t.c.id == heir.id) & (_t.c.state == ArrivalState.DUPLICATE.value)
+        if connection.execute(select(_t.c.id).where(as_found)).first() is None:
+            return  # somebody has released it meanwhile
+        connection.execute(update(_t).where(_t.c.id == arrival.id).values(**free))
+        connection.execute(update(_t).where(_t.c.id == heir.id).values(**_row(taking)))
+        others = (_t.c.same_as == arrival.run_key) & (_t.c.id != heir.id)
+        connection.execute(update(_t).where(others).values(same_as=taking.run_key))
+
+
 def release(
     database: Database,
     number: int,
@@ -170,6 +192,7 @@ def release(
             workflow=workflow or arrival.workflow,
             arguments=arguments or arrival.arguments,
             checksum="",
+            parts="",
             same_as="",
         )
         if not arrival.workflow:
@@ -204,6 +227,26 @@ def due(database: Database, experiment: str, *, limit: int, of: Collection[str] 
     query = select(_t).where(_t.c.state == ArrivalState.DUE.value, _t.c.experiment == key(experiment))
     if of is not None:
         query = query.where(_t.c.watch.in_(of))
+    with database.read() as connection:
+        return [_arrival(row) for row in connection.execute(query.order_by(_t.c.id).limit(limit)).mappings()]
+
+
+def failed_with_duplicates(database: Database) -> list[Arrival]:
+    """Those whose run is among the last that have failed and nobody has dealt with, and that others duplicate."""
+    others = _t.alias()
+    has = select(others.c.id).where(others.c.same_as == _t.c.run_key).exists()
+    with database.read() as connection:
+        newest = connection.execute(select(_l.c.run_id).order_by(_l.c.at.desc()).limit(LETTERS)).scalars().all()
+        if not newest:
+            return []
+        begun = (_t.c.run_id != literal_column("''")) & _t.c.run_id.in_(newest)  # the first is as the index says it
+        query = select(_t).where(begun, _t.c.run_key.is_not(None), has)
+        return [_arrival(row) for row in connection.execute(query).mappings()]
+
+
+def duplicates(database: Database, run_key: str, *, limit: int) -> list[Arrival]:
+    """Of the one with this key, from the first on."""
+    query = select(_t).where(_t.c.same_as == run_key, _t.c.state == ArrivalState.DUPLICATE.value)
     with database.read() as connection:
         return [_arrival(row) for row in connection.execute(query.order_by(_t.c.id).limit(limit)).mappings()]
 
@@ -306,6 +349,16 @@ def _decided(connection: Connection, arrivals: Sequence[Arrival]) -> set[tuple[s
     return found
 
 
+def _told_apart(arrival: Arrival, holder: Arrival | None) -> Arrival:
+    """With a key of its own when the holder of its key had other content: an inode is used again at once, and copies
+    keep whole seconds."""
+    if holder is None or not arrival.checksum or not holder.checksum:
+        return arrival
+    if (arrival.checksum, arrival.parts) == (holder.checksum, holder.parts):
+        return arrival
+    return replace(arrival, run_key=_key(arrival.run_key, arrival.checksum, arrival.parts))
+
+
 def _duplicate(arrival: Arrival, first: Arrival) -> Arrival:
     same = "file" if first.fingerprint == arrival.fingerprint else "content"
     reason = f"the same {same} as {first.name!r}, which runs with this workflow already"
@@ -340,7 +393,7 @@ def _row(arrival: Arrival) -> dict[str, Any]:
         "run_id": arrival.run_id,
         "seen_at": arrival.seen_at,
         "decided_at": arrival.decided_at,
-        "doc": codec.dumps(_Doc(arrival.experiment, arrival.arguments, arrival.checksum)),
+        "doc": codec.dumps(_Doc(arrival.experiment, arrival.arguments, arrival.checksum, arrival.parts)),
     }
 
 
@@ -356,6 +409,7 @@ def _arrival(row: Any) -> Arrival:
         state=ArrivalState(row["state"]),
         arguments=doc.arguments,
         checksum=doc.checksum,
+        parts=doc.parts,
         run_key=row["run_key"] or "",
         content_key=row["content_key"] or "",
         same_as=row["same_as"] or "",
