@@ -54,7 +54,7 @@ class Remote:
         )
         self.watches = RemoteWatches(self.request)
         self.lineage: Lineage = RemoteLineage(self._get, self._post)
-        self.files = RemoteFiles(self.request)
+        self.files = RemoteFiles(self._request)
         self.retention = RemoteRetention(self._answer, self._streamed)
         self._made: list[tuple[Plan, dict[str, Any]]] = []  # plans of the service's own workflows, as they were asked
 
