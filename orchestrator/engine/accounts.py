@@ -12,6 +12,7 @@ from orchestrator.store.lineage import Account, Facts, Step
 from orchestrator.transfer import address
 
 CALL_MOST = 500  # letters of a command line
+PLACE_MOST = 128  # of the name of a place
 
 
 def summary(run: Run) -> str:
@@ -51,8 +52,8 @@ def account(run: Run, default_site: str) -> Account:
 def spot(site: str, name: str) -> tuple[str, str]:
     """(place, address) of a path at a site, or of an address: one of a place at a site is a path there."""
     if name.startswith(inputs.PLACE):
-        return address.authority(name), address.below(name)
-    return (address.authority(name) or site), name
+        return address.authority(name)[:PLACE_MOST], address.below(name)
+    return (address.authority(name) or site)[:PLACE_MOST], name
 
 
 class _Writer:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from orchestrator.engine.inputs import CHECKSUM
 from orchestrator.engine.opening import submission
 from orchestrator.engine.planner import Planner
+from orchestrator.errors import NotFound
 from orchestrator.protocol import Submit
 from orchestrator.store import lineage, runs, search, stale
 from orchestrator.store.catalog import CatalogFile
@@ -31,16 +32,18 @@ class Again(Struct, frozen=True):
 
 def wanted(database: Database, *, experiment: str = "", files: Sequence[int] = ()) -> list[Again]:
     """The runs behind the stale products, or behind these of them. The id of the next one follows from the run and the
-    contents of its inputs now, so that asking twice begins one."""
+    contents of its inputs now, so that asking twice begins one. Raises NotFound for a file that is no such product."""
     of_run: dict[str, list[StaleProduct]] = {}
-    for product in stale.ls(database, experiment=experiment, limit=1_000_000):
+    products = stale.ls(database, experiment=experiment, limit=1_000_000)
+    if others := sorted(set(files) - {product.file.id for product in products}):
+        raise NotFound(f"File {others[0]} is not a stale product.", "`beamway stale ls` lists them.")
+    for product in products:
         if not files or product.file.id in files:
             of_run.setdefault(product.run_id, []).append(product)
     found = []
-    for run_id, products in of_run.items():
-        ids = tuple(product.file.id for product in products)
-        ready = all(product.ready for product in products)
-        again = _id(run_id, products) if ready else ""
+    for run_id, made in of_run.items():
+        ids = tuple(product.file.id for product in made)
+        again = _id(run_id, made) if all(product.ready for product in made) else ""
         found.append(Again(run_id, again, ids, bool(again) and bool(search.known(database, [again]))))
     return found
 

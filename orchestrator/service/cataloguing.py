@@ -10,6 +10,7 @@ import threading
 import time
 
 import structlog
+from sqlalchemy.exc import DataError, IntegrityError
 
 from orchestrator.engine import accounts
 from orchestrator.errors import BeamwayError, Stale, Unavailable
@@ -68,15 +69,28 @@ class Cataloguing:
                 self._called.wait(BEAT_S)
 
 
-def follow(database: Database, default_site: str, *, fence: Lease | None = None) -> int:
-    """Write down the next runs that have ended; how many. Raises Stale, Unavailable."""
-    cursor, events = lineage.due(database, limit=BATCH)
+def follow(database: Database, default_site: str, *, fence: Lease | None = None, limit: int = BATCH) -> int:
+    """Write down the next runs that have ended; how many. Raises Stale, Unavailable.
+
+    One that cannot be written is left out, and said to be: the others do not wait for it.
+    """
+    cursor, events = lineage.due(database, limit=limit)
     if not events:
         return 0
     found = [_account(database, run_id, default_site) for run_id in dict.fromkeys(run_id for _, run_id in events)]
     told = [account for account in found if account is not None]
-    with effect("catalog.write"):
-        lineage.write(database, cursor, told, events[-1][0], now=time.time(), fence=fence)
+    upto, now = events[-1][0], time.time()
+    try:
+        with effect("catalog.write"):
+            lineage.write(database, cursor, told, upto, now=now, fence=fence)
+    except Exception as error:
+        if isinstance(error, Unavailable) and not isinstance(error.__cause__, DataError | IntegrityError):
+            raise
+        if limit > 1:
+            return follow(database, default_site, fence=fence, limit=1)
+        log.exception("catalog.run_left_out", run=events[0][1])
+        with effect("catalog.write"):
+            lineage.write(database, cursor, [], upto, now=now, fence=fence)
     return len(events)
 
 

@@ -114,7 +114,24 @@ def test_a_changed_calibration_and_a_product_that_comes_out_the_same(
 
 
 def beamway(client: Client, *words: str) -> Any:
-    said = subprocess.run(
+    said = called(client, *words)
+    assert said.returncode == 0, said.stdout + said.stderr
+    return json.loads(said.stdout)
+
+
+def test_mistakes_are_one_line_and_an_exit_code(shared_client: Client, tmp_path: Path) -> None:
+    for words, code, sentence in (
+        (("provenance", "/no/such/file"), 4, "The catalog has no file '/no/such/file'"),
+        (("provenance", "zzz"), 4, "no file and no run"),
+        (("crate", "collection:none", str(tmp_path / "c"), "--experiment", "e"), 4, "no collection 'none'"),
+        (("stale", "rerun", "987654321"), 4, "is not a stale product"),
+    ):
+        said = called(shared_client, *words)
+        assert (said.returncode, sentence in said.stdout) == (code, True), said.stdout + said.stderr
+
+
+def called(client: Client, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "orchestrator.cli", *words, "--json"],
         env={**os.environ, "BEAMWAY_HOME": str(client.settings.home)},
         capture_output=True,
@@ -122,8 +139,6 @@ def beamway(client: Client, *words: str) -> Any:
         timeout=60,
         check=False,
     )
-    assert said.returncode == 0, said.stdout + said.stderr
-    return json.loads(said.stdout)
 
 
 def test_on_the_command_line(shared_client: Client, tmp_path: Path) -> None:
