@@ -193,6 +193,12 @@ class Gridftp:
         """How many connections it serves."""
         return max(0, len(self._processes()) - 1)
 
+    def processor_s(self) -> float:
+        """What its ended connections have taken of processors."""
+        assert self._server is not None
+        times = psutil.Process(self._server.pid).cpu_times()
+        return float(times.children_user + times.children_system)
+
     def remove(self) -> None:
         self.resume()
         self.kill()

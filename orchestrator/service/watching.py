@@ -11,7 +11,7 @@ from orchestrator.settings import Settings
 from orchestrator.store import watches
 from orchestrator.store.database import Database
 
-END_S = 3.0  # it may wait for an answer of ours that does not come, and may be killed anywhere
+END_S = 20.0
 
 
 class Watching:

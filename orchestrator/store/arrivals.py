@@ -96,10 +96,9 @@ def decide(database: Database, arrivals: Sequence[Arrival], *, fence: Lease | No
         taken = _taken(connection, [k for a in arrivals for k in _keys(a)])
         decided = _decided(connection, arrivals)
         rows, states = [], Counter[ArrivalState]()
-        for arrival in arrivals:
-            if (arrival.watch, arrival.place) in decided:
+        for at, arrival in {(a.watch, a.place): a for a in arrivals}.items():  # the last that is said of each
+            if at in decided:
                 continue
-            decided.add((arrival.watch, arrival.place))
             arrival = _told_apart(arrival, taken.get(arrival.run_key))
             first = next((taken[k] for k in _keys(arrival) if k in taken), None)
             if first is not None:

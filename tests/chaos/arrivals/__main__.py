@@ -76,7 +76,7 @@ def settle(plant: Plant, truth: Truth) -> None:
     before, since = -1, time.monotonic()
     while time.monotonic() < since + SETTLE_S:
         left = look(plant.place, plant.url, WATCH)
-        if not audit(left, truth):
+        if not audit(left, truth, volumes=False):
             return
         now = len(left.arrivals) + sum(run.status in RUN_ENDED for run in left.runs.values())
         if now != before:

@@ -80,6 +80,12 @@ def test_what_was_decided_stays_and_what_was_incomplete_may_become_due(database:
     assert list(store.known(database, "other")) == []
 
 
+def test_what_becomes_whole_between_two_writings_is_due(database: Database) -> None:
+    """Its watcher goes by the last that it has said, and would not look at it again."""
+    store.decide(database, [due("a", state=ArrivalState.INCOMPLETE, reason="half"), due("a")])
+    assert states(database) == {"a": "due"}
+
+
 def test_due_until_its_run_is_there(database: Database) -> None:
     store.decide(database, [due("a"), due("b", 5, 5, 5, 5)])
     first, second = store.due(database, "e", limit=5)
