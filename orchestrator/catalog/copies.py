@@ -1,8 +1,8 @@
 """Copies where they are: looked at afresh, set aside, put back, removed.
 
-A path is of this host's site, or of a place that the policy says is a folder here; an address is of a GridFTP server, or
-of a host by ssh. What was not seen is not taken for absent: a copy that cannot be reached is `unreachable`, and nothing
-rests on it.
+A path is of this host's site, or of a place that the policy says is a folder here; an address is of a GridFTP server,
+or of a host by ssh. What was not seen is not taken for absent: a copy that cannot be reached is `unreachable`, and
+nothing rests on it.
 """
 
 from __future__ import annotations
