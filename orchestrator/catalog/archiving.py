@@ -12,6 +12,7 @@ from orchestrator.catalog.book import Book, Done, done
 from orchestrator.catalog.content import TELLING
 from orchestrator.catalog.copies import Copies, Look, Trouble, trouble_of
 from orchestrator.catalog.retention import THERE
+from orchestrator.catalog.servers import is_known
 from orchestrator.errors import ArgumentError, BeamwayError, nearest
 from orchestrator.outside import effect
 from orchestrator.store import catalog
@@ -19,7 +20,6 @@ from orchestrator.store.catalog import CatalogFile, Replica, ReplicaState
 from orchestrator.transfer import carry, disk
 from orchestrator.transfer.base import TransferCancelled
 from orchestrator.transfer.ends import LocalEnd
-from orchestrator.transfer.gridftp_server import is_address
 
 Moved = Callable[[str, int, int], None]  # name, bytes done, bytes in all
 
@@ -100,7 +100,7 @@ class Archiving:
 
     def _at(self, place: str, path: str) -> str:
         root = self._places[place]
-        return f"{root.rstrip('/')}/{quote(os.fsencode(path)) if is_address(root) else path}"
+        return f"{root.rstrip('/')}/{quote(os.fsencode(path)) if is_known(root) else path}"
 
     # ---- back
 
@@ -120,7 +120,7 @@ class Archiving:
 
     def _home_of(self, file: CatalogFile) -> str:
         """Where its copy on this site was; empty when it had none."""
-        here = [c for c in self._book.copies(file) if c.place == self._site and not is_address(c.address)]
+        here = [c for c in self._book.copies(file) if c.place == self._site and c.address.startswith("/")]
         here.sort(key=lambda c: c.state is not ReplicaState.PRUNED)
         return here[0].address if here else ""
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 
+from orchestrator.catalog import servers
 from orchestrator.errors import InputError
 from orchestrator.outside import effect
 from orchestrator.transfer import checksums, disk
-from orchestrator.transfer.base import TransferDown, TransferRefused
+from orchestrator.transfer.base import TransferDown
 from orchestrator.transfer.ends import End, Listing
-from orchestrator.transfer.gridftp_errors import explained
 from orchestrator.transfer.survey import Fingerprint
 
 BLOCK_BYTES = 8 << 20
@@ -43,7 +42,7 @@ def sums_there(end: End, listing: Listing, kind: str) -> str:
     """Of a file or a tree on a server that tells this kind."""
     parts = {}
     for name, entry in listing.files.items():
-        digest = end.digest(disk.below(listing.root, name), kind.upper(), 0, entry.size) if entry.size else ""
+        digest = end.digest(disk.below(listing.root, name), kind, 0, entry.size) if entry.size else ""
         if entry.size and not digest:
             raise InputError(f"'{end.shown(disk.below(listing.root, name))}' is not there any more.")
         parts[name] = digest or checksums.new(kind).hexdigest()
@@ -85,14 +84,9 @@ def _sums_of_file(path: str, kinds: Sequence[str], progress: Progress) -> dict[s
 
 
 def _fetched(url: str) -> Iterator[bytes]:
-    program = shutil.which("globus-url-copy")
-    if program is None:
-        raise TransferRefused(
-            "The program globus-url-copy is not on this host.", "Debian: apt install globus-gass-copy-progs."
-        )
     with effect("transfer.run"):
         process = subprocess.Popen(
-            [program, "-q", url, "-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            servers.to_stdout(url), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -106,7 +100,7 @@ def _fetched(url: str) -> Iterator[bytes]:
             yield block
         said = process.stderr.read().decode(errors="backslashreplace")
         if process.wait():
-            raise explained(said, url, source=True)
+            raise servers.explained(said, url)
     finally:
         process.kill()
         process.wait()

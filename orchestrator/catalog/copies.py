@@ -1,7 +1,8 @@
 """Copies where they are: looked at afresh, set aside, put back, removed.
 
-A path is of this host's site, or of a place that the policy says is a folder here; an address is of a GridFTP server.
-What was not seen is not taken for absent: a copy that cannot be reached is `unreachable`, and nothing rests on it.
+A path is of this host's site, or of a place that the policy says is a folder here; an address is of a GridFTP server,
+or of a host by ssh. What was not seen is not taken for absent: a copy that cannot be reached is `unreachable`, and
+nothing rests on it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from orchestrator.catalog import content
+from orchestrator.catalog import content, servers
 from orchestrator.errors import BeamwayError, InputError
 from orchestrator.model import FailureClass
 from orchestrator.outside import effect
@@ -23,7 +24,6 @@ from orchestrator.store.catalog import CatalogFile
 from orchestrator.transfer import disk
 from orchestrator.transfer.base import TransferCancelled, TransferDown, TransferRefused
 from orchestrator.transfer.ends import End, Entry, Listing, LocalEnd
-from orchestrator.transfer.gridftp_server import ServerEnd, address, is_address
 from orchestrator.transfer.pieces import CHEAP
 from orchestrator.transfer.survey import survey
 
@@ -106,19 +106,19 @@ class Copies:
     def _reach(self, place: str, at: str) -> tuple[End, str]:
         root = self._places.get(place, "")
         if "://" in at:
-            if not is_address(at):
+            if not servers.is_known(at):
                 scheme = at.partition("://")[0]
                 raise _Bad(Trouble.UNREACHABLE, f"copies at '{scheme}://' cannot be looked at afresh from here")
             try:
-                found = address(at)
-                end = self._ends.get(found.server) or ServerEnd(found, self._answer_s)
-                self._ends[found.server] = end
-                within = address(root + "/") if is_address(root) else None
+                server, path = servers.server_and_path(at)
+                end = self._ends.get(server) or servers.end(at, self._answer_s)
+                self._ends[server] = end
+                within = servers.server_and_path(root + "/") if servers.is_known(root) else (server, "/")
             except TransferRefused as error:
                 raise _Bad(Trouble.REFUSED, error.sentence.rstrip(".")) from None
-            if within and (within.server != found.server or not found.path.startswith(within.path)):
+            if within[0] != server or not path.startswith(within[1]):
                 raise _Bad(Trouble.REFUSED, f"'{at}' is not below '{root}', where the copies of {place!r} are")
-            return end, found.path
+            return end, path
         if not at.startswith("/") or "\0" in at or os.path.normpath(at) != at or at == "/":
             raise _Bad(
                 Trouble.REFUSED, f"'{at}' is no path that may be touched: it is not absolute, or leaves its folder"
@@ -290,11 +290,6 @@ class Copies:
             return self._reach(place, at)
         except _Bad as bad:
             raise TransferRefused(f"The copy at '{at}' cannot be touched: {bad.why}.") from None
-
-
-def server_of(at: str) -> str:
-    """Which file system: empty for this host's."""
-    return address(at).server if is_address(at) else ""
 
 
 def trouble_of(error: BeamwayError) -> Trouble:

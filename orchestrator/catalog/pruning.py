@@ -17,10 +17,11 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
+from orchestrator.catalog import servers
 from orchestrator.catalog.archiving import Archiving
 from orchestrator.catalog.book import Book, Done, done
 from orchestrator.catalog.content import TELLING
-from orchestrator.catalog.copies import Copies, Look, Trouble, server_of
+from orchestrator.catalog.copies import Copies, Look, Trouble
 from orchestrator.catalog.copies import aside as aside_name
 from orchestrator.catalog.retention import THERE, Decision, Planning, Verdict, in_use, paths_of
 from orchestrator.errors import BeamwayError, Unavailable
@@ -308,9 +309,15 @@ def _rested_on(decision: Decision) -> list[Replica]:
 def _of_its_own(look: Look, looks: Sequence[Look]) -> Look:
     """The look; with the trouble when the same file was looked at by another name."""
     for other in looks[: looks.index(look)]:
-        if (server_of(other.address), other.stamp) == (server_of(look.address), look.stamp) and not look.trouble:
+        if look.trouble or other.trouble:
+            continue
+        if (_server(other), other.stamp) == (_server(look), look.stamp):
             return replace(look, trouble=Trouble.REFUSED, why=f"it is the same file as '{other.address}'")
     return look
+
+
+def _server(look: Look) -> str:
+    return servers.server_and_path(look.address)[0]
 
 
 def _why(look: Look, replica: Replica) -> str:
