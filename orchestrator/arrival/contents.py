@@ -18,6 +18,24 @@ from msgspec import Struct
 
 LIMIT_S = 20.0
 START_S = 30.0
+LENGTH_BYTES = 8  # before an answer
+ANSWER_MOST = 128 << 20
+
+
+def _received(link: socket.socket) -> bytes:
+    """An answer, which may be longer than one message of a socket can be; empty when the other side has ended."""
+    length = int.from_bytes(_exactly(link, LENGTH_BYTES))
+    return _exactly(link, length) if length <= ANSWER_MOST else b""
+
+
+def _exactly(link: socket.socket, length: int) -> bytes:
+    found = bytearray()
+    while len(found) < length:
+        piece = link.recv(min(1 << 20, length - len(found)))
+        if not piece:
+            return b""
+        found += piece
+    return bytes(found)
 
 
 class Shape(Struct, frozen=True):
@@ -72,7 +90,7 @@ class Reader:
             text = json.dumps(msgspec.to_builtins(question)).encode()
             try:
                 socket.send_fds(link, [text], [handle])
-                answer = link.recv(4 << 20)
+                answer = _received(link)
             except TimeoutError:
                 self._end()
                 return Contents(broken=f"it cannot be read within {self._limit_s:g} s")
@@ -89,7 +107,7 @@ class Reader:
             self._end()
 
     def _begin(self) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             self._process = subprocess.Popen(
                 [*self._argv, str(theirs.fileno())],

@@ -12,7 +12,7 @@ import xxhash
 
 from orchestrator.arrival import mounts, trigger
 from orchestrator.arrival.contents import Question, Reader
-from orchestrator.arrival.readiness import Ask, Facts, Verdict, judge, number
+from orchestrator.arrival.readiness import Ask, Facts, Need, Verdict, judge, number
 from orchestrator.arrival.scan import Found, Root
 from orchestrator.arrival.trigger import Claim, Parts
 from orchestrator.arrival.writers import Writers
@@ -44,18 +44,18 @@ class Evidence:
         if found.mtime_ns % COARSE_NS == 0:  # what is written within the same second could not be seen later
             need = msgspec.structs.replace(need, settle_s=max(need.settle_s, COARSE_S))
         if claim.part:  # a part need not be whole as its scan has to be
+            opens = claim.rule.parts is not None and bool(claim.rule.parts.links)
             need = msgspec.structs.replace(
-                need, parts=False, sentinel="", frames="", expected=0, layout=need.layout.NONE
+                need, parts=False, sentinel="", frames="", expected=0, layout=need.layout.NONE, opens=opens
             )
         facts = Facts(found.size, still_s)
         verdict = judge(need, facts)
         while verdict.ask is not None:
-            facts = msgspec.structs.replace(facts, **self._learn(verdict.ask, found, claim, part_ready))
+            facts = msgspec.structs.replace(facts, **self._learn(verdict.ask, need, found, claim, part_ready))
             verdict = judge(need, facts)
         return verdict
 
-    def _learn(self, ask: Ask, found: Found, claim: Claim, part_ready: Ready) -> dict[str, Any]:
-        need = claim.rule.need
+    def _learn(self, ask: Ask, need: Need, found: Found, claim: Claim, part_ready: Ready) -> dict[str, Any]:
         if ask is Ask.SENTINEL:
             beside = posixpath.join(posixpath.dirname(found.name), trigger.filled(need.sentinel, claim.words))
             return {"sentinel": self.root.look(beside) is not None}

@@ -27,7 +27,8 @@ OBJECTS_MOST = 20_000  # that are looked at for metadata
 ATTRIBUTES_MOST = 200  # of one of them
 FEW = 16  # elements of a value that is metadata and not data
 TEXT_MOST = 1000  # characters
-METADATA_MOST = 100_000  # bytes as JSON: a message of a socket has at most twice as many, whoever asks
+METADATA_MOST = 100_000  # bytes as JSON
+LENGTH_BYTES = 8  # before an answer
 
 
 def look(path: str, ask: dict[str, Any]) -> dict[str, Any]:
@@ -222,7 +223,8 @@ def main() -> None:
                 answer = {"broken": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
             for handle in handles:
                 os.close(handle)
-            link.sendall(json.dumps(answer).encode())
+            said = json.dumps(answer).encode()
+            link.sendall(len(said).to_bytes(LENGTH_BYTES) + said)
 
 
 if __name__ == "__main__":

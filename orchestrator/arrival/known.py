@@ -25,9 +25,8 @@ class Known:
 
     def forget(self, place: bytes) -> None:
         """Of what is known; there are few of these."""
-        if place in self._loose:
-            self._loose.discard(place)
-        elif self.of([place])[0]:
+        self._loose.discard(place)
+        if self.of([place])[0]:
             self._forgotten.add(place)
 
     def add(self, place: bytes) -> None:

@@ -38,6 +38,7 @@ class Need(Struct, frozen=True):
     expected: int | str = 0  # how many; or the path, or path@attribute, that says so
     layout: Layout = Layout.NONE
     flats: bool = True  # DXchange: flats and darks must be there
+    opens: bool = False  # it can be opened as HDF5, and no writer has marked it as open
     parts: bool = False  # it is whole only with other files
     patience_s: float = 600.0  # after so long without a change it is listed as incomplete
     empty: bool = False  # a file without a byte may be whole
@@ -50,7 +51,7 @@ class Need(Struct, frozen=True):
         if self.layout is Layout.DXCHANGE:
             shapes = (*shapes, DX_DATA, DX_THETA, DX_FLAT, DX_DARK)
         nexus = self.layout is Layout.NEXUS
-        return Question(values, shapes, entries=nexus) if values or shapes or nexus else None
+        return Question(values, shapes, entries=nexus) if values or shapes or nexus or self.opens else None
 
 
 class Ask(StrEnum):
@@ -112,7 +113,7 @@ def judge(need: Need, facts: Facts) -> Verdict:
             return Verdict(ask=Ask.PARTS)
         if facts.lacking:
             return Verdict(reason=facts.lacking)
-    proven = need.sentinel or need.end_marker or need.question is not None
+    proven = need.sentinel or need.end_marker or need.frames or need.layout
     if need.closed and not proven and facts.writer is None and facts.still_s < UNSEEN_S:
         return Verdict(reason="its writer cannot be seen from here", wait_s=UNSEEN_S - facts.still_s)
     return Verdict(whole=True)

@@ -76,11 +76,13 @@ class Tree:
     ) -> None:
         self.watch, self.file, self.root = watch, file, root
         self.known = Known()
+        self._asleep = Known()  # incomplete ones that are too many to be looked at again
         self.troubles: dict[str, str] = {}  # places that could not be looked at, in the last whole scan
         self.scans = 0  # whole ones
         self.scanned_at, self.scan_s = 0.0, 0.0  # when the last of them was over, and what it took
         self._evidence = Evidence(root, reader)
         self._aside, self._version, self._clock, self._now = aside, version, clock, now
+        self._whole = self._room = False  # the last scan, and the one that goes on: there was room for all they found
         self._waiting: dict[bytes, Waiting] = {}
         self._looks: list[tuple[float, bytes]] = []  # a heap of when to look again
         self._listed = 0
@@ -100,7 +102,7 @@ class Tree:
     @property
     def over(self) -> bool:
         """Whether it has been watched for as long as asked; counted anew by whoever goes on with it."""
-        if self.file.once and self.scans and not self._decided and len(self._waiting) == self._listed:
+        if self.file.once and self._whole and not self._decided and len(self._waiting) == self._listed:
             return True
         return bool(self.file.for_hours) and self._clock() >= self._first + 3600 * self.file.for_hours
 
@@ -148,7 +150,7 @@ class Tree:
             self._next_scan = self._clock() + PAUSE_S
             self._reopen()
             return
-        self._scan = self.root.scan()
+        self._scan, self._room = self.root.scan(), True
 
     def _reopen(self) -> None:
         try:
@@ -169,6 +171,7 @@ class Tree:
             return
         self._scan = None
         self.scans += 1
+        self._whole = self._room
         self.troubles, self.folders = self._troubles, self._folders
         for place in [p for p, w in self._waiting.items() if w.scan < self.scans]:
             self._forget(place)  # changed, renamed or gone; under its new fingerprint it waits anew
@@ -208,6 +211,8 @@ class Tree:
         if waiting is not None:
             waiting.scan = self.scans + 1
             return
+        if len(self._asleep) and self._asleep.of([place])[0]:
+            return
         if self._before(found):
             self._ignore(found, place, BEFORE)
             return
@@ -217,6 +222,8 @@ class Tree:
         elif len(self._waiting) < MOST_WAITING:
             waiting = self._waiting[place] = Waiting(found, self._clock(), self.scans + 1)
             self._look_at(waiting, place, some[0].rule.need.settle_s)
+        else:
+            self._room = False
 
     def _forget(self, place: bytes) -> None:
         gone = self._waiting.pop(place, None)
@@ -266,7 +273,7 @@ class Tree:
             waiting.listed = True
             self._listed += 1
             if self._listed > MOST_WAITING // 2:
-                self.known.add(place)  # only a change or a hand wakes it
+                self._asleep.add(place)  # only a change or a hand wakes it
                 return None
         most_s = LISTED_MOST_S if waiting.listed else min(AGAIN_MOST_S, patience_s)
         return max(wait_s, min(most_s, max(AGAIN_S, still_s / 4)))
@@ -323,7 +330,9 @@ class Tree:
     def _part_ready(self, part: Found) -> str:
         """A part is ready when it was decided, as what it is now."""
         place = digest_of(part.name, part.fingerprint)
-        if self.known.of([place])[0] or any(a.place == place for a in self._decided):
+        if self.known.of([place])[0]:
+            return ""
+        if any(a.place == place and a.state is not ArrivalState.INCOMPLETE for a in self._decided):
             return ""
         return "not whole yet"
 

@@ -203,9 +203,11 @@ class Archiving:
         with book.database.write() as connection:
             for look in looks[:-1]:
                 book.looked(connection, file, look)
-            copy = Replica(file.id, place, at, ReplicaState.VERIFIED, False, book.clock(), last.record)
-            before = next((c for c in book.copies(file) if (c.place, c.address) == (place, at)), copy)
-            catalog.put_replica(connection, replace(copy, pinned=before.pinned))
+            before = catalog.replica(connection, file.id, place, at)
+            pinned = before is not None and before.pinned
+            catalog.displace(connection, file.id, place, at)
+            copy = Replica(file.id, place, at, ReplicaState.VERIFIED, pinned, book.clock(), last.record)
+            catalog.put_replica(connection, copy)
             book.write(connection, file, place, verdict, reason, {"address": at, "looks": [k.record for k in looks]})
         return done(file, place, at, verdict, reason, looks=looks, size=size)
 

@@ -52,14 +52,15 @@ class Book:
             state, at = ReplicaState.VERIFIED, self.clock()
         elif look.trouble in FOUND:
             state, at = FOUND[look.trouble], 0.0
-            if any(other.id > file.id for other in catalog.at(self.database, look.place, look.address)):
-                state = ReplicaState.MISSING  # a newer file has its name: it was replaced
+            others = catalog.at(self.database, look.place, look.address) if file.superseded_at else []
+            if any(other.id != file.id and not other.superseded_at for other in others):
+                state = ReplicaState.MISSING  # a newer content has its name: it was replaced
         else:
             return
-        for known in catalog.replicas(self.database, [file.id]):
-            if (known.place, known.address) == (look.place, look.address) and known.state is not ReplicaState.PRUNED:
-                changed = replace(known, state=state, verified_at=at or known.verified_at, seen=look.record)
-                catalog.put_replica(connection, changed)
+        known = catalog.replica(connection, file.id, look.place, look.address)
+        if known is not None and known.state is not ReplicaState.PRUNED:
+            changed = replace(known, state=state, verified_at=at or known.verified_at, seen=look.record)
+            catalog.put_replica(connection, changed)
 
     def write(
         self, connection: Connection, file: CatalogFile, place: str, verdict: str, reason: str, evidence: dict[str, Any]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import select
 
-from orchestrator import codec
 from orchestrator.codec import iso
 from orchestrator.errors import NotFound, printable
-from orchestrator.store import catalog, descent, schema
+from orchestrator.store import catalog, descent, experiments, schema
 from orchestrator.store.catalog import CatalogFile, Replica
 from orchestrator.store.database import Database
 from orchestrator.store.descent import Graph, RunFacts
@@ -28,7 +28,7 @@ class Story(Struct, frozen=True):
 
     graph: Graph
     copies: tuple[Replica, ...] = ()
-    people: tuple[dict[str, Any], ...] = ()
+    people: tuple[dict[str, str], ...] = ()
     title: str = ""
 
     def copies_of(self) -> dict[int, list[Replica]]:
@@ -52,7 +52,11 @@ def story(
         )
     ids = [file.id for file in graph.files]
     names = {file.experiment for file in graph.files} | {run.experiment for run in graph.runs}
-    people = tuple(person for name in sorted(names - {""}) for person in _people(database, name))
+    people = tuple(
+        {"name": person, "role": role.value, "experiment": experiment.name}
+        for experiment in experiments.ls(database, sorted(names - {""}))
+        for person, role in experiment.people.items()
+    )
     return Story(graph, tuple(catalog.replicas(database, ids)), people, _title(graph, what))
 
 
@@ -73,13 +77,16 @@ def _collected(database: Database, experiment: str, name: str) -> list[int]:
     return found
 
 
-def _people(database: Database, experiment: str) -> list[dict[str, Any]]:
-    t = schema.experiments.c
-    with database.read() as connection:
-        doc = connection.execute(select(t.doc).where(t.name == key(experiment))).scalar()
-    told = codec.loads(doc, dict).get("people", []) if doc else []
-    people = [{"name": name, "role": role} for name, role in told.items()] if isinstance(told, dict) else told
-    return [person if isinstance(person, dict) else {"name": str(person)} for person in people]
+def seen_by(found: Story, parts: Collection[str]) -> Story:
+    """Without the files of other experiments than these."""
+    files = tuple(file for file in found.graph.files if file.experiment in parts)
+    numbers = {file.id for file in files}
+    uses = tuple(use for use in found.graph.uses if use.file_id in numbers)
+    ids = {use.run_id for use in uses} | set(found.graph.of_runs)
+    runs = tuple(run for run in found.graph.runs if run.id in ids)
+    copies = tuple(copy for copy in found.copies if copy.file_id in numbers)
+    people = tuple(person for person in found.people if person["experiment"] in parts)
+    return replace(found, graph=replace(found.graph, files=files, runs=runs, uses=uses), copies=copies, people=people)
 
 
 def _title(graph: Graph, what: str) -> str:

@@ -83,8 +83,14 @@ class Pruning:
         if again is None or again.verdict is not Verdict.PRUNE:
             reason = again.reason if again else "it is not there any more"
             return self._let_be(file, replica, reason)
+        shared = self._shared(file, replica)
+        if other_keeps := next((d for d in shared if d.verdict is not Verdict.PRUNE), None):
+            reason = f"file {other_keeps.file.id} of {other_keeps.file.experiment!r} has its copy there too: "
+            return self._let_be(file, replica, reason + other_keeps.reason)
         try:
             looks, own = self._looks(again)
+            if own is not None and not own.trouble:
+                looks += self._looks_of_others(shared, looks)
         except TransferCancelled:
             self._end(file)
             raise
@@ -98,7 +104,7 @@ class Pruning:
         try:
             reason = self._differs(file, own, looks)
             if not reason:
-                reason = self._record(again, looks)
+                reason = self._record(again, shared, looks)
         except Unavailable as error:  # it may be recorded all the same
             words = f"{error.sentence} The next one goes on."
             return done(file, place, at, "unfinished", words, looks=looks)
@@ -107,6 +113,19 @@ class Pruning:
         if reason:
             return self._back(file, replica, reason, looks)
         return self._removed(file, replica, again.reason, looks)
+
+    def _shared(self, file: CatalogFile, replica: Replica) -> list[Decision]:
+        """What is decided of other files of the catalog whose copy is this very one: of another experiment, perhaps."""
+        found = catalog.at(self._book.database, replica.place, replica.address)
+        others = [other for other in found if other.id != file.id and other.checksum == file.checksum]
+        decided = self._planning.of(others, now=self._book.clock()).values() if others else ()
+        return [d for each in decided for d in each if _same(d, replica)]
+
+    def _looks_of_others(self, shared: Sequence[Decision], looks: Sequence[Look]) -> list[Look]:
+        """At the copies that those rest on, as far as nobody has looked."""
+        seen = {(look.place, look.address) for look in looks}
+        wanted = {_key(r): d.file for d in shared for r in _rested_on(d) if _key(r) not in seen}
+        return [self._copies.look(file, place, at) for (place, at), file in wanted.items()]
 
     def _rehearsed(self, decision: Decision) -> Done:
         file, replica = decision.file, decision.replica
@@ -162,22 +181,26 @@ class Pruning:
                 return f"the copy at {look.place!r} was not to be seen any more with it away: it may be the same file"
         return ""
 
-    def _record(self, decision: Decision, looks: Sequence[Look]) -> str:
+    def _record(self, decision: Decision, shared: Sequence[Decision], looks: Sequence[Look]) -> str:
         """The copy is pruned, unless somebody has begun to use it: then the reason."""
-        file, replica, book = decision.file, decision.replica, self._book
-        copies = book.copies(file)
-        assert decision.rule is not None
-        evidence = {"address": replica.address, "policy": decision.rule.text, "looks": [look.record for look in looks]}
+        replica, book = decision.replica, self._book
+        gone = {d.file.id: d for d in (decision, *shared)}
+        paths = {number: paths_of(d.file, book.copies(d.file)) for number, d in gone.items()}
+        own = next(look for look in looks if (look.place, look.address) == _key(replica))
+        seen = [look.record for look in looks]
         with effect("removal.record"), book.database.write() as connection:
-            uses = store.uses(connection, {file.id: paths_of(file, copies)})[file.id]
-            if reason := in_use(uses) or store.pinned(connection, [file]).get(file.id, ""):
-                return reason
-            for look in looks:
-                book.looked(connection, file, look)
-            own = next(look for look in looks if (look.place, look.address) == _key(replica))
-            gone = replace(replica, state=ReplicaState.PRUNED, verified_at=book.clock(), seen=own.record)
-            catalog.put_replica(connection, gone)
-            book.write(connection, file, replica.place, "pruned", decision.reason, evidence)
+            uses = store.uses(connection, paths)
+            pinned = store.pinned(connection, [d.file for d in gone.values()])
+            for number, each in gone.items():
+                if reason := in_use(uses[number]) or pinned.get(number, ""):
+                    return reason
+                for look in looks:
+                    book.looked(connection, each.file, look)
+                state = replace(each.replica, state=ReplicaState.PRUNED, verified_at=book.clock(), seen=own.record)
+                catalog.put_replica(connection, state)
+                assert each.rule is not None
+                evidence = {"address": replica.address, "policy": each.rule.text, "looks": seen}
+                book.write(connection, each.file, replica.place, "pruned", each.reason, evidence)
         return ""
 
     def _removed(self, file: CatalogFile, replica: Replica, reason: str, looks: Sequence[Look]) -> Done:

@@ -76,13 +76,18 @@ def stats(found: Stats) -> Record:
         "bytes": found.bytes,
         "first_at": iso(found.first_at),
         "last_at": iso(found.last_at),
+        "smallest": found.smallest,
+        "largest": found.largest,
+        "mean": found.mean,
+        "deviation": found.deviation,
         "kinds": kinds,
     }
 
 
 def stats_of(record: Mapping[str, Any]) -> Stats:
     kinds = {name: Sum(**each) for name, each in record["kinds"].items()}
-    return Stats(record["files"], record["bytes"], epoch(record["first_at"]), epoch(record["last_at"]), kinds)
+    times = {name: epoch(record[name]) for name in ("first_at", "last_at")}
+    return Stats(**{**record, **times, "kinds": kinds})
 
 
 def epoch(text: str | None) -> float:

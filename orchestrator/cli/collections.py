@@ -115,6 +115,9 @@ def stats(experiment: str, name: str, as_json: bool) -> None:
         return
     times = f", added {formats.local(found.first_at)} to {formats.local(found.last_at)}" if found.files else ""
     click.echo(f"{found.files} files, {formats.size(found.bytes)}{times}")
+    if found.files:
+        sizes = (found.smallest, found.largest, round(found.mean), round(found.deviation))
+        click.echo("a file has {} to {}, {} on average, deviation {}".format(*map(formats.size, sizes)))
     rows = [(kind, each.files, formats.size(each.bytes)) for kind, each in found.kinds.items()]
     if rows:
         click.echo(formats.table(("kind", "files", "size"), rows, right=("files", "size")))

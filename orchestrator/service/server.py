@@ -440,12 +440,12 @@ class Server:
         return self._idle_exit_s > 0 and now - self._busy_at > self._idle_exit_s
 
     def _leave(self) -> None:
-        """Nothing is written any more. The agents of this home end what runs, and it is taken up again when the service
+        """Nothing is written any more. Agents and watcher of this home end; what ran is taken up again when the service
         is started again; agents of other processes go on, with whoever has the engine next."""
         self._cataloguing.stop()
         try:
             if self._watching is not None:
-                self._watching.end()  # first: it asks us, and from now on nobody answers
+                self._watching.dismiss()
             for agent in list(self._remote):
                 self._dismiss(agent)
             for site in self._sites.values():
@@ -460,6 +460,10 @@ class Server:
                 peer.send(protocol.Refused("The engine is with another service now.", "Ask again.", 75))
             self._replies.clear()
             self._selector.close()
+            for left in self._peers:  # whoever waits for an answer waits no longer: the watcher, too
+                left.socket.close()
+            if self._watching is not None:
+                self._watching.end()
         log.info("service.stopped", unfinished=len(self._engine.runs))
 
 

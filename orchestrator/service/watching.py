@@ -11,7 +11,7 @@ from orchestrator.settings import Settings
 from orchestrator.store import watches
 from orchestrator.store.database import Database
 
-END_S = 3.0  # it may wait for an answer of ours that does not come, and may be killed anywhere
+END_S = 20.0
 
 
 class Watching:
@@ -37,6 +37,10 @@ class Watching:
         self._needed = needed
         return needed
 
-    def end(self) -> None:
+    def dismiss(self) -> None:
+        """Ask it to end."""
         self._supervisor.dismiss()
+
+    def end(self) -> None:
+        """Wait for that."""
         self._supervisor.wait(END_S)

@@ -30,6 +30,7 @@ _t = schema.arrivals
 _l = schema.dead_letters
 PAGE = 50_000  # rows that one reading transaction gives
 KEYS_AT_ONCE = 5000
+LETTERS = 2000
 BEFORE = "it was there before the watch began"  # why it is ignored, whatever the rules
 
 
@@ -95,10 +96,9 @@ def decide(database: Database, arrivals: Sequence[Arrival], *, fence: Lease | No
         taken = _taken(connection, [k for a in arrivals for k in _keys(a)])
         decided = _decided(connection, arrivals)
         rows, states = [], Counter[ArrivalState]()
-        for arrival in arrivals:
-            if (arrival.watch, arrival.place) in decided:
+        for at, arrival in {(a.watch, a.place): a for a in arrivals}.items():  # the last that is said of each
+            if at in decided:
                 continue
-            decided.add((arrival.watch, arrival.place))
             arrival = _told_apart(arrival, taken.get(arrival.run_key))
             first = next((taken[k] for k in _keys(arrival) if k in taken), None)
             if first is not None:
@@ -231,14 +231,17 @@ def due(database: Database, experiment: str, *, limit: int, of: Collection[str] 
         return [_arrival(row) for row in connection.execute(query.order_by(_t.c.id).limit(limit)).mappings()]
 
 
-def failed_with_duplicates(database: Database, *, limit: int) -> list[Arrival]:
-    """Those whose run is on the list of the failed ones, and that others are duplicates of."""
+def failed_with_duplicates(database: Database) -> list[Arrival]:
+    """Those whose run is among the last that have failed and nobody has dealt with, and that others duplicate."""
     others = _t.alias()
     has = select(others.c.id).where(others.c.same_as == _t.c.run_key).exists()
-    begun = _t.c.run_id != literal_column("''")  # as the index says it
-    query = select(_t).join(_l, _l.c.run_id == _t.c.run_id).where(begun, _t.c.run_key.is_not(None), has)
     with database.read() as connection:
-        return [_arrival(row) for row in connection.execute(query.order_by(_t.c.id.desc()).limit(limit)).mappings()]
+        newest = connection.execute(select(_l.c.run_id).order_by(_l.c.at.desc()).limit(LETTERS)).scalars().all()
+        if not newest:
+            return []
+        begun = (_t.c.run_id != literal_column("''")) & _t.c.run_id.in_(newest)  # the first is as the index says it
+        query = select(_t).where(begun, _t.c.run_key.is_not(None), has)
+        return [_arrival(row) for row in connection.execute(query).mappings()]
 
 
 def duplicates(database: Database, run_key: str, *, limit: int) -> list[Arrival]:

@@ -22,7 +22,7 @@ from orchestrator import codec
 from orchestrator.errors import NotFound
 from orchestrator.store import catalog_values, schema
 from orchestrator.store.database import Database
-from orchestrator.store.texts import key
+from orchestrator.store.texts import key, storable
 
 _f = schema.catalog_files
 _r = schema.replicas
@@ -214,7 +214,7 @@ def put_replica(connection: Connection, replica: Replica) -> None:
 
 def displace(connection: Connection, number: int, place: str, address: str) -> None:
     """The copies of other files at an address where this one has been read: they are not there any more."""
-    there = (_r.c.place == place) & (_r.c.address_key == address_key(address)) & (_r.c.file_id != number)
+    there = (_r.c.place == storable(place)) & (_r.c.address_key == address_key(address)) & (_r.c.file_id != number)
     gone = {"state": ReplicaState.MISSING.value, "doc": codec.dumps({"why": f"file {number} is there"})}
     lost = there & _r.c.state.in_([ReplicaState.VERIFIED.value, ReplicaState.UNVERIFIED.value])
     connection.execute(update(_r).where(lost).values(**gone))
@@ -238,7 +238,7 @@ def replicas(database: Database, file_ids: Sequence[int]) -> list[Replica]:
 
 def replica(connection: Connection, number: int, place: str, address: str) -> Replica | None:
     """This copy, locked until the end of the caller's transaction."""
-    this = (_r.c.file_id == number) & (_r.c.place == place) & (_r.c.address_key == address_key(address))
+    this = (_r.c.file_id == number) & (_r.c.place == storable(place)) & (_r.c.address_key == address_key(address))
     row = connection.execute(select(_r).where(this).with_for_update()).mappings().first()
     return _replica(row) if row is not None else None
 
@@ -251,7 +251,7 @@ def several(connection: Connection, ids: Iterable[int]) -> list[CatalogFile]:
 
 def at(database: Database, place: str, address: str) -> list[CatalogFile]:
     """The files that have had a copy at an address, the newest first."""
-    there = select(_r.c.file_id).where(_r.c.place == place, _r.c.address_key == address_key(address))
+    there = select(_r.c.file_id).where(_r.c.place == storable(place), _r.c.address_key == address_key(address))
     with database.read() as connection:
         rows = connection.execute(select(_f).where(_f.c.id.in_(there)).order_by(_f.c.id.desc())).mappings()
         return [_file(row) for row in rows]
@@ -308,7 +308,7 @@ def _replica(row: Any) -> Replica:
 def _replica_row(replica: Replica) -> dict[str, Any]:
     return {
         "file_id": replica.file_id,
-        "place": replica.place,
+        "place": storable(replica.place),
         "address_key": address_key(replica.address),
         "address": os.fsencode(replica.address),
         "state": replica.state.value,

@@ -37,7 +37,7 @@ from orchestrator.store import catalog, catalog_values, schema
 from orchestrator.store.catalog import CatalogFile
 from orchestrator.store.catalog_values import ADDED, EXPERIMENT, KIND, NAME, TEXT
 from orchestrator.store.database import Database
-from orchestrator.store.texts import key
+from orchestrator.store.texts import key, storable
 
 MANY = 8192  # files of a condition in some parts: more are not counted, and fewer parts are looked into
 FEW = 256  # as long as one has fewer, the others are not counted further
@@ -250,10 +250,11 @@ def _conditions(wanted: Wanted) -> Iterator[Condition]:
     if wanted.since or wanted.until:
         yield _range(Match(ADDED, None, wanted.since, wanted.until or math.inf, open_high=True))
     if wanted.checksum:
-        said = [wanted.checksum, *(f"{algorithm}:{wanted.checksum}" for algorithm in ALGORITHMS)]
+        digest = storable(wanted.checksum)
+        said = [digest, *(f"{algorithm}:{digest}" for algorithm in ALGORITHMS)]
         yield Condition(_f.id, ((_f.checksum.in_(said),),))
     if wanted.copies:
-        where = (_r.place == wanted.place,) if wanted.place else ()
+        where = (_r.place == storable(wanted.place),) if wanted.place else ()
         yield Condition(_r.file_id, ((_r.state == wanted.copies, *where),))
     elif wanted.place:
         raise ArgumentError("A place needs the state of the copies there.", "Say --copies verified, for example.")

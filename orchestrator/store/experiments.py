@@ -20,6 +20,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.texts import key
 
 TEXT_MOST = 2000  # characters of a title or a proposal
+PERSON_MOST = 200  # characters, as of a token
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 _e, _p, _f = schema.experiments, schema.experiment_people, schema.catalog_files
 
@@ -57,6 +58,13 @@ def check_name(name: str) -> None:
         )
 
 
+def _check_person(person: str) -> None:
+    """Raises ArgumentError."""
+    if not person.strip() or len(person) > PERSON_MOST or not person.isprintable():
+        sentence = f"{person[:PERSON_MOST]!r} cannot be the name of a person."
+        raise ArgumentError(sentence, f"It is the name of their token, of at most {PERSON_MOST} characters.")
+
+
 def part(text: str) -> Part:
     """Raises ArgumentError."""
     parts = [p.value for p in Part]
@@ -68,6 +76,8 @@ def part(text: str) -> Part:
 def create(database: Database, experiment: Experiment) -> Experiment:
     """With its people; asked again it is the same one. Raises Conflict when another has its name, and ArgumentError."""
     check_name(experiment.name)
+    for person in experiment.people:
+        _check_person(person)
     with database.write() as connection:
         upsert: Any = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
         row = {"name": experiment.name, "created_at": experiment.created_at, "doc": _doc(experiment)}
@@ -123,8 +133,7 @@ def change(database: Database, name: str, changes: Mapping[str, Any]) -> Experim
 
 def put_person(database: Database, name: str, person: str, role: Part) -> Experiment:
     """Add a person, or change what they may. Raises NotFound, and Conflict when it would have no owner any more."""
-    if not person.strip() or len(person) > 200:
-        raise ArgumentError("A person has a name of at most 200 characters.", "It is the name of their token.")
+    _check_person(person)
     with database.write() as connection:
         before = _get(connection, name, locked=True)
         _keep_an_owner(before, person, role)
@@ -136,7 +145,7 @@ def remove_person(database: Database, name: str, person: str) -> Experiment:
     """Raises NotFound, and Conflict when it would have no owner any more."""
     with database.write() as connection:
         before = _get(connection, name, locked=True)
-        if person not in before.people:
+        if key(person) not in before.people:
             raise NotFound(f"{person!r} has no part in experiment {name!r}.", f"`beamway experiment show {name}`")
         _keep_an_owner(before, person, None)
         connection.execute(delete(_p).where(_p.c.experiment == name, _p.c.person == key(person)))
@@ -158,7 +167,7 @@ def remove(database: Database, name: str) -> None:
 
 def _keep_an_owner(before: Experiment, person: str, role: Part | None) -> None:
     owners = [p for p, r in before.people.items() if r is Part.OWNER]
-    if owners == [person] and role is not Part.OWNER:
+    if owners == [key(person)] and role is not Part.OWNER:
         raise Conflict(
             f"{person!r} is the only owner of experiment {before.name!r}.", "Make another one its owner first."
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, Float, cast, delete, func, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -41,6 +42,10 @@ class Stats(Struct, frozen=True):
     first_at: float
     last_at: float
     kinds: dict[str, Sum]
+    smallest: int = 0  # bytes of a file
+    largest: int = 0
+    mean: float = 0.0
+    deviation: float = 0.0  # standard deviation of their sizes
 
 
 class _Doc(Struct, frozen=True):
@@ -123,8 +128,9 @@ def remove(database: Database, experiment: str, name: str, ids: Sequence[int] | 
 def stats(database: Database, experiment: str, name: str = "") -> Stats:
     """Of a collection, or of all files of an experiment. What is superseded does not count. Raises NotFound."""
     size, at = _f.c.size, _f.c.added_at
-    columns = (_f.c.kind, func.count(), func.sum(size), func.min(at), func.max(at))
-    query = select(*columns).where(_f.c.superseded_at == 0.0).group_by(_f.c.kind)
+    square = cast(size, Float) * cast(size, Float)
+    columns = (_f.c.kind, func.count(), func.sum(size), func.min(at), func.max(at), func.sum(square))
+    query = select(*columns, func.min(size), func.max(size)).where(_f.c.superseded_at == 0.0).group_by(_f.c.kind)
     with database.read() as connection:
         if name:
             _require(connection, experiment, name)
@@ -134,12 +140,20 @@ def stats(database: Database, experiment: str, name: str = "") -> Stats:
             require_experiment(connection, experiment)
             query = query.where(_f.c.experiment == key(experiment))
         rows = connection.execute(query).all()
+    if not rows:
+        return Stats(0, 0, 0.0, 0.0, {})
+    count, total = sum(row[1] for row in rows), sum(int(row[2]) for row in rows)
+    mean = total / count
     return Stats(
-        sum(row[1] for row in rows),
-        sum(int(row[2]) for row in rows),
-        min((row[3] for row in rows), default=0.0),
-        max((row[4] for row in rows), default=0.0),
+        count,
+        total,
+        min(row[3] for row in rows),
+        max(row[4] for row in rows),
         {row[0]: Sum(row[1], int(row[2])) for row in sorted(rows, key=lambda row: str(row[0]))},
+        min(row[6] for row in rows),
+        max(row[7] for row in rows),
+        mean,
+        math.sqrt(max(0.0, sum(row[5] for row in rows) / count - mean * mean)),
     )
 
 

@@ -153,49 +153,38 @@ def _made(connection: Connection, account: Account, step: Step) -> int:
         account.experiment, step.address, size, checksum, FileKind.PRODUCT, added_at=step.at, maker=account.run_id
     )
     [number] = catalog.put(connection, [product])
-    _is_the_content(connection, number, step)
     _copy_is_there(connection, number, step)
     return number
 
 
 def _read(connection: Connection, account: Account, step: Step, places: Sequence[str]) -> tuple[int, FileKind]:
     """The file that was read: one of the catalog, or a new one."""
-    known = _known(connection, account, step, places)
-    if known is not None:
-        number, kind = known
-    else:
-        checksum = step.checksum or _unread(step)
-        kind = step.kind
-        file = CatalogFile(account.experiment, step.address, max(0, step.bytes), checksum, kind, added_at=step.at)
+    checksum = step.checksum or _unread(step)
+    own = catalog.name_key(account.experiment, step.address, checksum)
+    under_its_name = None
+    if checksum:
+        under_its_name = connection.execute(select(_f.c.id, _f.c.kind).where(_f.c.name_key == own)).first()
+    found = under_its_name or _elsewhere(connection, account, step, places)
+    kind = FileKind(found.kind) if found is not None else step.kind
+    if found is None or under_its_name is not None:  # one that is known, too: it may have been superseded in between
+        size = max(0, step.bytes)
+        file = CatalogFile(account.experiment, step.address, size, checksum, kind, added_at=step.at)
         [number] = catalog.put(connection, [file])
-    if step.checksum:
-        _is_the_content(connection, number, step)
+    else:
+        number = int(found.id)
     _copy_is_there(connection, number, step)
     return number, kind
 
 
-def _is_the_content(connection: Connection, number: int, step: Step) -> None:
-    """Of a file that had this content, then another, and now this one again: it is not superseded any more."""
-    row = connection.execute(select(_f.c.experiment, _f.c.name, _f.c.superseded_at).where(_f.c.id == number)).one()
-    if 0.0 < row.superseded_at < step.at and bytes(row.name) == os.fsencode(step.address):
-        same = (_f.c.experiment == row.experiment) & (_f.c.name == row.name) & (_f.c.superseded_at == 0.0)
-        connection.execute(update(_f).where(same).values(superseded_at=step.at))
-        connection.execute(update(_f).where(_f.c.id == number).values(superseded_at=0.0))
-
-
-def _known(connection: Connection, account: Account, step: Step, places: Sequence[str]) -> tuple[int, FileKind] | None:
-    if step.checksum:
-        own = catalog.name_key(account.experiment, step.address, step.checksum)
-        found = connection.execute(select(_f.c.id, _f.c.kind).where(_f.c.name_key == own)).first()
-        if found is not None:
-            return int(found.id), FileKind(found.kind)
+def _elsewhere(connection: Connection, account: Account, step: Step, places: Sequence[str]) -> Any:
+    """One that has or had a copy there, under whatever name."""
     there = (_r.c.place.in_(places)) & (_r.c.address_key == catalog.address_key(step.address))
     ours = or_(_r.c.place == step.place, _f.c.experiment == key(account.experiment))  # sites may share their disks
     columns = (_f.c.id, _f.c.kind, _f.c.size, _f.c.checksum, _f.c.added_at, _r.c.verified_at)
     query = select(*columns).join(_r, _r.c.file_id == _f.c.id).where(there, ours).order_by(_f.c.id.desc())
     for row in connection.execute(query):
         if _is_same(step, row):
-            return int(row.id), FileKind(row.kind)
+            return row
     return None
 
 

@@ -122,10 +122,10 @@ def find_collection(database: Database, experiment: str, name: str) -> None:
 
 
 def _named(text: str, chosen: ColumnElement[bool]) -> Any:
+    """The newest that has had a copy at this address."""
     places = select(_r.c.place).distinct()
     there = select(_r.c.file_id).where(_r.c.place.in_(places), _r.c.address_key == address_key(text))
-    newest = select(func.max(_f.c.id)).where(_f.c.id.in_(there), chosen)
-    return select(_f).where(_f.c.id.in_(newest))
+    return select(_f).where(_f.c.id.in_(there), chosen).order_by(_f.c.superseded_at > 0, _f.c.id.desc()).limit(1)
 
 
 # --------------------------------------------------------------------------------------------------------- uses

@@ -7,18 +7,16 @@ is not tainted. Of an input whose content nobody knew, nobody can say that it ha
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 
 from msgspec import Struct
 from sqlalchemy import Connection, select
 
-from orchestrator.store import lineage, schema
+from orchestrator.store import catalog, lineage, schema
 from orchestrator.store.catalog import CatalogFile
 from orchestrator.store.database import Database
 from orchestrator.store.lineage import READ, Role
-from orchestrator.store.texts import key
 
 GENERATIONS = 50
 
@@ -108,6 +106,6 @@ def _now(connection: Connection, file: CatalogFile) -> int:
     """The file that has this one's name now."""
     if not file.superseded_at:
         return file.id
-    same = (_f.c.experiment == key(file.experiment)) & (_f.c.name == os.fsencode(file.name))
+    same = _f.c.path_key == catalog.path_key(file.experiment, file.name)
     query = select(_f.c.id).where(same, _f.c.superseded_at == 0.0).order_by(_f.c.id.desc()).limit(1)
     return int(connection.execute(query).scalar() or 0)

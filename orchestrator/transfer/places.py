@@ -162,12 +162,16 @@ def _through(door: Door, path: str, site: str) -> str:
         return server + quote(os.fsencode(inside))
     if door.kind == "rsync":
         return f"ssh://{door.endpoint}{quote(os.fsencode(inside))}"
-    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", door.endpoint):
+    if not is_collection(door.endpoint):
         raise TransferRefused(
             f"The Globus door of site '{site}' is '{door.endpoint}', and Globus wants the UUID of the collection.",
             "The collection's page at app.globus.org shows it.",
         )
     return f"globus://{door.endpoint.lower()}{inside}"
+
+
+def is_collection(text: str) -> bool:
+    return re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text) is not None
 
 
 def _below(path: str, folder: str) -> bool:

@@ -40,7 +40,7 @@ from tests.globus import CLIENT, SECRET, Globus
 from tests.globus.world import Collection
 from tests.gridftp import Gridftp
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 
 class Bridge(NamedTuple):
@@ -110,7 +110,7 @@ def reconstructed(bridge: Bridge, name: str, tmp_path: Path, ours: Path, there: 
     scan = raw / made.name
     shutil.copy(made, scan)  # as it is written: the watcher sees it grow
     arrival = until(lambda: next((a for a in bridge.client.watches.arrivals(watch=name) if a.run_id), None))
-    run = wait(bridge.client, arrival.run_id, 200)
+    run = wait(bridge.client, arrival.run_id, 300)
     assert run.status is RunStatus.DONE, run.error
     assert "beam" in {job.reservation for job in bridge.slurm.mine("bwp-") if job.state is JobState.RUNNING}
     record = json.loads((raw / f"{scan.name}.reconstruction" / "volume.zarr.manifest.json").read_text())
@@ -169,7 +169,7 @@ def test_the_demo_with_a_facility_leaves_no_process(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": tempfile.mkdtemp(prefix="bw-d-")}
     Path(environment["TMPDIR"]).chmod(0o755)
     try:
-        done = subprocess.run(where, env=environment, capture_output=True, text=True, check=False, timeout=220)
+        done = subprocess.run(where, env=environment, capture_output=True, text=True, check=False, timeout=360)
         assert done.returncode == 0, done.stderr
         record = json.loads(done.stdout)
         assert record["relative_error"] < 0.15

@@ -92,6 +92,22 @@ def bench(tmp_path: Path, home: Path) -> Iterator[Bench]:
     made.close()
 
 
+def test_what_a_daq_brings_is_copied_to_where_it_is_kept(bench: Bench, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    bench.watch(f'destDirectory = "{store}"\n')
+    bench.put("a.h5")
+    bench.put("deep/er/a.h5")
+    until(lambda: bench.client.counts().get("done", 0) == 2, f"{bench.states()} {bench.client.counts()}")
+    assert [(store / name).read_text() for name in ("a.h5", "deep/er/a.h5")] == ["a.h5", "deep/er/a.h5"]
+    [file] = catalog.at(bench.database, "local", str(bench.tree / "a.h5"))
+
+    def copies() -> list[tuple[str, str]]:
+        return [(copy.address, copy.state.value) for copy in catalog.replicas(bench.database, [file.id])]
+
+    both = sorted([(str(bench.tree / "a.h5"), "verified"), (str(store / "a.h5"), "verified")])
+    until(lambda: sorted(copies()) == both, f"{copies()}")
+
+
 def test_files_that_arrive_are_run(bench: Bench) -> None:
     bench.put("before.h5")
     bench.watch()
@@ -179,12 +195,16 @@ def test_a_second_one_stands_by(bench: Bench) -> None:
     bench.watch()
     first = bench.pid()
     words = [sys.executable, "-m", "orchestrator.cli", "watcher"]
-    with subprocess.Popen(words, env={**os.environ, "BEAMWAY_HOME": str(bench.home)}, stdout=subprocess.PIPE) as second:
-        assert second.stdout is not None
-        said = json.loads(second.stdout.readline())
-        assert (said["event"], said["reason"]) == ("watcher.stands_by", f"pid {first} watches")
-        second.terminate()
-        assert second.wait(30.0) == 0
+    environment = {**os.environ, "BEAMWAY_HOME": str(bench.home)}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as second:
+        try:
+            assert second.stdout is not None
+            said = json.loads(second.stdout.readline())
+            assert (said["event"], said["reason"]) == ("watcher.stands_by", f"pid {first} watches")
+            second.terminate()
+            assert second.wait(30.0) == 0
+        finally:
+            second.kill()
 
 
 def test_a_directory_that_vanishes_is_said_and_watched_when_it_is_back(bench: Bench) -> None:

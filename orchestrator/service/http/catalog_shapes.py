@@ -147,4 +147,8 @@ class StatsShape(BaseModel):
     bytes: int
     first_at: str | None
     last_at: str | None
+    smallest: int = Field(description="Bytes of a file.")
+    largest: int
+    mean: float
+    deviation: float = Field(description="Standard deviation of their sizes.")
     kinds: dict[str, SumShape]

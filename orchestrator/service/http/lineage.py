@@ -11,13 +11,16 @@ from pydantic import Field
 
 from orchestrator import codec, protocol
 from orchestrator.catalog import crate, provenance
+from orchestrator.catalog.provenance import Story
 from orchestrator.engine import again
 from orchestrator.errors import ArgumentError, Denied
 from orchestrator.service import permission
 from orchestrator.service.http.context import Context, Here, Permit, Who
 from orchestrator.service.http.shapes import Strict
 from orchestrator.service.permission import Action, Principal
-from orchestrator.store import descent, runs, stale
+from orchestrator.store import descent, experiments, runs, stale
+from orchestrator.store.experiments import Part
+from orchestrator.store.stale import StaleProduct
 
 router = APIRouter(tags=["provenance"])
 Reads = Depends(Permit(Action.READ))
@@ -33,37 +36,41 @@ class RerunRequest(Strict):
 
 @router.get("/lineage", dependencies=[Reads])
 def lineage(
-    here: Here, what: What, up: Generations = descent.DEPTH, down: Generations = descent.DEPTH, experiment: str = ""
+    here: Here,
+    asking: Who,
+    what: What,
+    up: Generations = descent.DEPTH,
+    down: Generations = descent.DEPTH,
+    experiment: str = "",
 ) -> Response:
     """What it was made of (up) and what was made with it (down)."""
-    return _json(provenance.record(provenance.story(here.database, what, up=up, down=down, experiment=experiment)))
+    return _json(provenance.record(_story(here, asking, what, up, down, experiment)))
 
 
 @router.get("/lineage/document", dependencies=[Reads], include_in_schema=False)
-def document(here: Here, what: str, up: int, down: int, experiment: str) -> Response:
+def document(here: Here, asking: Who, what: str, up: int, down: int, experiment: str) -> Response:
     """The same for our own client. Names are JSON: they may not be UTF-8."""
-    found = provenance.story(here.database, _name(what), up=up, down=down, experiment=_name(experiment))
-    return _json(found)
+    return _json(_story(here, asking, _name(what), up, down, _name(experiment)))
 
 
 @router.get("/crate", dependencies=[Reads])
-def rocrate(here: Here, what: What, experiment: str = "") -> Response:
+def rocrate(here: Here, asking: Who, what: What, experiment: str = "") -> Response:
     """Its RO-Crate: the document `ro-crate-metadata.json`, without data."""
-    found = provenance.for_crate(lambda down: provenance.story(here.database, what, down=down, experiment=experiment))
+    found = provenance.for_crate(lambda down: _story(here, asking, what, descent.DEPTH, down, experiment))
     return _json(crate.document(found, at=time.time()))
 
 
 @router.get("/stale", dependencies=[Reads])
-def listing(here: Here, experiment: str = "", limit: Annotated[int, Query(ge=1, le=100_000)] = 1000) -> Response:
+def listing(
+    here: Here, asking: Who, experiment: str = "", limit: Annotated[int, Query(ge=1, le=100_000)] = 1000
+) -> Response:
     """The products that were made of what has another content now, and why."""
-    found = stale.ls(here.database, experiment=experiment, limit=limit)
-    return _json([provenance.stale_record(each) for each in found])
+    return _json([provenance.stale_record(each) for each in _stale(here, asking, experiment, limit)])
 
 
 @router.get("/stale/document", dependencies=[Reads], include_in_schema=False)
-def stale_document(here: Here, experiment: str, limit: int) -> Response:
-    found = stale.ls(here.database, experiment=_name(experiment), limit=limit)
-    return _json(found)
+def stale_document(here: Here, asking: Who, experiment: str, limit: int) -> Response:
+    return _json(_stale(here, asking, _name(experiment), limit))
 
 
 @router.post("/stale/rerun", status_code=202, dependencies=[Depends(Permit(Action.CHANGE_OWN))])
@@ -83,6 +90,26 @@ def rerun(asked: RerunRequest, here: Here, asking: Who) -> Response:
 def _json(found: Any, status: int = 200) -> Response:
     """As the codec writes it: in ASCII, so that no name of a file can break it."""
     return Response(codec.dumps(found), status, media_type="application/json")
+
+
+def _story(here: Context, asking: Principal, what: str, up: int, down: int, experiment: str) -> Story:
+    """As far as who asks may see it: an operator all, others the files of the experiments in which they have a part."""
+    found = provenance.story(here.database, what, up=up, down=down, experiment=experiment)
+    if permission.sees_all(asking):
+        return found
+    parts = experiments.of(here.database, asking.name)
+    for file in found.graph.files:
+        if file.id in found.graph.of_files:
+            permission.check_part(asking, parts.get(file.experiment), Part.VIEWER, file.experiment)
+    return provenance.seen_by(found, parts)
+
+
+def _stale(here: Context, asking: Principal, experiment: str, limit: int) -> list[StaleProduct]:
+    if permission.sees_all(asking):
+        return stale.ls(here.database, experiment=experiment, limit=limit)
+    parts = experiments.of(here.database, asking.name)
+    found = stale.ls(here.database, experiment=experiment, limit=1_000_000)
+    return [x for x in found if {x.file.experiment, *(c.file.experiment for c in x.causes)} <= parts.keys()][:limit]
 
 
 def _check(here: Context, asking: Principal, run_id: str) -> None:

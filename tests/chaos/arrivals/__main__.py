@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.model import RUN_ENDED
 from tests.chaos.arrivals import work
 from tests.chaos.arrivals.audit import audit, look, lost
 from tests.chaos.arrivals.detector import Detector
 from tests.chaos.arrivals.faults import blind
 from tests.chaos.arrivals.plant import WATCH, Killer, Plant
+from tests.chaos.arrivals.truth import Truth
 
-SETTLE_S = 120.0  # from the last disturbance until all is decided and done
+SETTLE_S = 60.0  # without any change, while something is not as it has to be
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,10 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("all is written")
         killer.stop.set()
         killer.join()
-        over = time.monotonic() + SETTLE_S
-        while (wrong := audit(look(place, plant.url, WATCH), truth)) and time.monotonic() < over:
-            time.sleep(1.0)
-        say("all is over" if not wrong else "not all is over")
+        settle(plant, truth)
+        say("nothing happens any more")
     finally:
         plant.close()
     left = look(place, plant.url, WATCH)
@@ -69,6 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.keep and not wrong:
         shutil.rmtree(place, ignore_errors=True)
     return 1 if wrong else 0
+
+
+def settle(plant: Plant, truth: Truth) -> None:
+    """Until all is as it has to be, or nothing changes any more."""
+    before, since = -1, time.monotonic()
+    while time.monotonic() < since + SETTLE_S:
+        left = look(plant.place, plant.url, WATCH)
+        if not audit(left, truth, volumes=False):
+            return
+        now = len(left.arrivals) + sum(run.status in RUN_ENDED for run in left.runs.values())
+        if now != before:
+            before, since = now, time.monotonic()
+        time.sleep(1.0)
 
 
 if __name__ == "__main__":

@@ -57,8 +57,9 @@ def _walk(tree: Path) -> Iterator[tuple[str, Fingerprint]]:
             yield os.path.relpath(path, tree), mark
 
 
-def audit(left: Left, truth: Truth) -> list[str]:
-    """Sentences about what is wrong; none when every whole scan has run once, and everything else says why not."""
+def audit(left: Left, truth: Truth, *, volumes: bool = True) -> list[str]:
+    """Sentences about what is wrong; none when every whole scan has run once, and everything else says why not.
+    `volumes`: what was reconstructed is opened, which takes its time."""
     seen = Audit(left, truth)
     wrong = list(truth.failed)
     wrong += [f"{name!r} is in the tree and nobody wrote it" for name in left.tree.keys() - truth.items.keys()]
@@ -72,6 +73,8 @@ def audit(left: Left, truth: Truth) -> list[str]:
         wrong += seen.of_arrival(arrival)
     for run in left.runs.values():
         wrong += seen.of_run(run)
+        if volumes and run.status is RunStatus.DONE and run.plan.workflow.endswith("arrivals-tomo"):
+            wrong += seen.of_volume(run)
     wrong += [f"{run_id} is the run of {times} arrivals" for run_id, times in seen.begun.items() if times > 1]
     folders = [left.place / name for name in ("products", "work", "home")]
     wrong += [f"left over: {path}" for folder in folders for path in folder.rglob("*.part*")]
@@ -164,10 +167,8 @@ class Audit:
             yield f"run {run.id} was carried out {self.left.marks[run.id]} times in {attempts} attempts"
         if run.status is RunStatus.DONE and not self.left.marks[run.id]:
             yield f"run {run.id} is done and was never carried out"
-        if run.status is RunStatus.DONE and run.plan.workflow.endswith("arrivals-tomo"):
-            yield from self._reconstructed(run)
 
-    def _reconstructed(self, run: Run) -> Iterator[str]:
+    def of_volume(self, run: Run) -> Iterator[str]:
         """The volume against its scan: where nothing is in the beam nothing is found, and so on, in proportion."""
         from kernels.io.omezarr import open_level
 

@@ -18,11 +18,11 @@ def blind(plant: Plant, truth: Truth) -> list[str]:
     missed = []
     for what, (fault, word) in faults(plant, truth).items():
         undo = fault()
-        seen = audit(look(plant.place, plant.url, WATCH), truth)
+        seen = audit(look(plant.place, plant.url, WATCH), truth, volumes=False)
         undo()
         if not any(word in sentence for sentence in seen):
             missed.append(f"the audit does not see {what}: {seen[:3]}")
-    wrong = audit(look(plant.place, plant.url, WATCH), truth)
+    wrong = audit(look(plant.place, plant.url, WATCH), truth, volumes=False)
     return missed + [f"after the faults were taken away: {sentence}" for sentence in wrong[:5]]
 
 

@@ -255,6 +255,12 @@ def eiger_without_a_part(shot: Shot) -> None:
     shot.broken(name, "its part")
 
 
+def eiger_with_a_broken_part(shot: Shot) -> None:
+    name = shot.name("eiger", "_master.h5")
+    _eiger(shot, name, breaking=True)
+    shot.broken(name, "its part")
+
+
 # ------------------------------------------------------------------------------------------- no scan at all
 
 
@@ -320,7 +326,7 @@ def _raw(shot: Shot, name: str, seed: int) -> Content:
     return shot.content(name, scans.proof_of_bytes(body))
 
 
-def _eiger(shot: Shot, name: str, *, parts: int = 0, lacking: bool = False) -> None:
+def _eiger(shot: Shot, name: str, *, parts: int = 0, lacking: bool = False, breaking: bool = False) -> None:
     """The master first, last, or in between."""
     folder, _, last = name.rpartition("/")
     names = [
@@ -332,16 +338,22 @@ def _eiger(shot: Shot, name: str, *, parts: int = 0, lacking: bool = False) -> N
     missing = shot.chance.randrange(len(names)) if lacking else -1
 
     def part(number: int) -> None:
-        scans.eiger_part(shot.path(f"{folder}/{names[number]}"), data[number])
-        words = ("part of the scan",)
-        shot.truth.item(Item(f"{folder}/{names[number]}", shot.kind, IGNORED, words))
+        at = f"{folder}/{names[number]}"
+        if breaking and number == 0:  # as where its copying is interrupted
+            scans.eiger_part(shot.beside / names[number], data[number])
+            content = (shot.beside / names[number]).read_bytes()
+            shot.path(at).write_bytes(content[: shot.chance.randrange(1, len(content))])
+            shot.broken(at, *HALF)
+            return
+        scans.eiger_part(shot.path(at), data[number])
+        shot.truth.item(Item(at, shot.kind, IGNORED, ("part of the scan",)))
 
     steps += [lambda n=n: part(n) for n in range(len(names)) if n != missing]  # type: ignore[misc]
     steps.insert(shot.chance.randrange(len(steps) + 1), lambda: scans.eiger_master(shot.path(name), names))
     for step in steps:
         step()
         shot.rest(0.0, 0.4)
-    if not lacking:
+    if not lacking and not breaking:
         shot.whole(name, shot.content(name, scans.proof(*data)))
 
 
@@ -400,6 +412,7 @@ KINDS: dict[Callable[[Shot], None], int] = {
     without_sentinel: 2,
     without_end_marker: 2,
     eiger_without_a_part: 3,
+    eiger_with_a_broken_part: 3,
     link: 3,
     link_to_a_folder: 2,
     fifo: 2,

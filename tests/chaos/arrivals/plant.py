@@ -17,13 +17,11 @@ from pathlib import Path
 
 from orchestrator import locks
 from orchestrator.settings import ensure_home
-from orchestrator.store import watches
-from orchestrator.store.database import Database
-from orchestrator.store.watches import Watch
 from tests.chaos.arrivals import work
 from tests.conftest import end_processes_of
 
 WATCH = "chaos"
+BEAMWAY = (sys.executable, "-m", "orchestrator.cli")
 AGAIN_S = 0.3
 LULL_S = (0.5, 6.0)
 
@@ -41,26 +39,30 @@ class Plant:
             (self.home / "workflows" / f"{definition['name']}.json").write_text(json.dumps(definition))
         self._over = threading.Event()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
-        with Database(self.url) as database:
-            database.upgrade()
-            rules = work.rules(self.tree)
-            watches.put(database, Watch(WATCH, "chaos", str(self.tree), rules, created_at=time.time()))
 
     def start(self) -> None:
         self._service = self._start()
         self._keeper.start()
+        rules = self.place / "rules.toml"
+        rules.write_text(work.rules(self.tree))
+        words = ["watch", str(self.tree), "--rules", str(rules), "--name", WATCH]
+        subprocess.run([*BEAMWAY, *words], env=self._environment, check=True, stdout=subprocess.DEVNULL)
 
     def _start(self) -> subprocess.Popen[bytes]:
         (self.home / "logs").mkdir(exist_ok=True)
         with (self.home / "logs" / "service.log").open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "orchestrator.cli", "up", "--json"],
-                env={**os.environ, "BEAMWAY_HOME": str(self.home)},
+                [*BEAMWAY, "up", "--json"],
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "BEAMWAY_HOME": str(self.home)}
 
     def _keep(self) -> None:
         """As systemd does."""

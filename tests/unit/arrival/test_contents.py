@@ -185,6 +185,17 @@ def test_values_shapes_and_links(reader: Reader, tmp_path: Path) -> None:
     assert seen.links == ["x_1.h5", "x_2.h5"]
 
 
+def test_a_master_with_many_parts(reader: Reader, tmp_path: Path) -> None:
+    """Its answer is longer than one message of a socket can be."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("entry/data")
+        for number in range(8000):
+            group[f"{number}"] = h5py.ExternalLink(f"a_long_name_of_a_sample_{number:06}.h5", "/data")
+    seen = look(reader, tmp_path / "x.h5", Question(links="/entry/data"))
+    assert seen.links is not None
+    assert len(seen.links) == 8000
+
+
 def test_nothing_is_read_from_other_files(reader: Reader, tmp_path: Path) -> None:
     (tmp_path / "secret.bin").write_bytes(b"secret!!")
     with h5py.File(tmp_path / "secret.h5", "w") as file:

@@ -148,13 +148,42 @@ def test_a_master_or_a_manifest_says_how_many_parts_there_are(bench: Bench, said
             file[f"entry/data/d{number}"] = h5py.ExternalLink(f"x_{number:03}.h5", "/data")
     put(tree / "x.list", b"# parts\nx_000.h5\nx_001.h5\nx_002.h5\n")
     for number in (0, 2):
-        put(tree / f"x_{number:03}.h5")
+        dxchange(tree / f"x_{number:03}.h5", 3, 3)
     bench.settle(30.0)
     assert bench.states()["x_master.h5"] == "incomplete"
     assert "'x_001.h5' is not there" in bench.reason("x_master.h5")
-    put(tree / "x_001.h5")
+    dxchange(tree / "x_001.h5", 3, 3)
     bench.settle(60.0)
     assert bench.service.files == ["x_master.h5"]
+
+
+def test_a_part_that_broke_off_keeps_its_scan_waiting(bench: Bench) -> None:
+    """As where the copying of a data file was interrupted: it is there, and still, and nobody writes it."""
+    tree = bench.watch(
+        rules=rule('match = "{scan}_master.h5"\nparts = { pattern = "{scan}_{index:03}.h5", links = "/entry/data" }')
+    )
+    with h5py.File(tree / "x_master.h5", "w") as file:
+        for number in range(2):
+            file[f"entry/data/d{number}"] = h5py.ExternalLink(f"x_{number:03}.h5", "/exchange/data")
+    dxchange(tree / "x_000.h5", 3, 3)
+    dxchange(bench.place / "whole", 4, 4)
+    content = (bench.place / "whole").read_bytes()
+    put(tree / "x_001.h5", content[: len(content) // 2])
+    bench.settle(30.0)
+    assert bench.service.files == []
+    assert "cannot be read as HDF5" in bench.reason("x_001.h5")
+    assert "'x_001.h5': not whole yet" in bench.reason("x_master.h5")
+    put(tree / "x_001.h5", content)
+    bench.settle(60.0)
+    assert bench.service.files == ["x_master.h5"]
+
+
+def test_a_file_that_is_to_open(bench: Bench) -> None:
+    tree = bench.watch(rules=rule("", ", opens = true"))
+    dxchange(tree / "whole.h5", 3, 3)
+    put(tree / "cut.h5", (tree / "whole.h5").read_bytes()[:-100])
+    bench.settle(30.0)
+    assert bench.states() == {"whole.h5": "run", "cut.h5": "incomplete"}
 
 
 def test_parts_outside_of_the_tree_are_never_looked_at(bench: Bench) -> None:

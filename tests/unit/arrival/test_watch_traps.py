@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import h5py
 import pytest
 
+from orchestrator.arrival import mounts
 from orchestrator.arrival import tree as trees
 from orchestrator.errors import SettingsError, Unavailable
 from orchestrator.store import arrivals as store
@@ -43,8 +46,10 @@ def test_masters_that_are_the_same_to_the_byte_stand_for_different_scans(bench: 
     )
     tree = bench.watch(rules=rules)
     for day, of in {"monday": "a", "tuesday": "b", "wednesday": "a"}.items():
-        put(tree / day / "1_data_1.h5", of=f"first {of}")
-        put(tree / day / "1_data_2.h5", of=f"second {of}")
+        (tree / day).mkdir()
+        for part in "12":
+            with h5py.File(tree / day / f"1_data_{part}.h5", "w") as file:
+                file["data"] = f"{part} of {of}"
         with h5py.File(tree / day / "1_master.h5", "w") as file:
             for part in "12":
                 file[f"data/{part}"] = h5py.ExternalLink(f"1_data_{part}.h5", "/data")
@@ -214,3 +219,67 @@ def test_a_folder_that_is_away_for_a_while_keeps_what_was_in_it(bench: Bench) ->
     put(tree / "day/c.h5")
     bench.settle()
     assert bench.service.files == ["day/a.h5", "day/b.h5", "day/c.h5"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+def test_a_watched_file_system_that_is_unmounted_and_another_that_is_mounted(bench: Bench) -> None:
+    tree = bench.place / "w"
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "beamway", str(tree)]
+    tree.mkdir()
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        bench.watch()
+        put(tree / "a.h5")
+        bench.settle()
+        put(tree / "waiting.h5")
+        bench.settle(0.5)
+        subprocess.run(["umount", "-l", str(tree)], check=True)
+        put(tree / "below.h5")  # beneath it, in the directory that was covered
+        bench.settle(30.0)
+        assert bench.service.files == ["a.h5", "below.h5"]
+        subprocess.run(mount, check=True)
+        for name in ("a.h5", "c.h5"):
+            put(tree / name)
+        bench.settle(30.0)
+        assert bench.service.files == ["a.h5", "below.h5", "c.h5"]
+        assert bench.states()["c.h5"] == "run"
+    finally:
+        subprocess.run(["umount", "-l", str(tree)], check=False)
+
+
+def test_what_is_mounted_at_the_place_later_may_be_written_by_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watcher that began before the mount cannot see its writers, and must not think that there are none."""
+    tree = bench.watch()
+    bench.settle()
+    tree.rename(bench.place / "local")
+    monkeypatch.setattr(mounts, "kind", lambda path: "nfs4")
+    put(tree / "x.h5")
+    bench.settle(20.0)
+    assert bench.states() == {}
+    bench.settle(30.0)
+    assert bench.states() == {"x.h5": "run"}
+
+
+@pytest.mark.timeout(300)
+def test_fifteen_thousand_files_that_come_while_they_are_looked_for(bench: Bench) -> None:
+    """In folders that are made at the same time, each deep in others."""
+    tree = bench.watch(rules=RULES.replace("settle_s = 1", "settle_s = 0"))
+
+    def write() -> None:
+        for number in range(15_000):
+            folder = tree / f"{number % 3}" / f"{number // 10 % 10}" / f"{number // 500}"
+            if number % 10 == 0 or not folder.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{number}.h5").write_bytes(b"%d" % number)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while writer.is_alive():
+        bench.settle(1.0)
+    writer.join()
+    bench.settle(4.0)
+    assert store.counts(bench.database) == {store.ArrivalState.RUN: 15_000}
+    assert len(bench.service.runs) == 15_000

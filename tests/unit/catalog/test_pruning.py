@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.catalog import policy
 from orchestrator.catalog.book import Done
@@ -128,6 +129,24 @@ def test_an_older_content_of_the_name_is_missing_and_not_corrupted(alone: Beamli
     assert alone.states(old) == {"beamline": "missing", "tape": "verified"}
     assert alone.states(new) == {"beamline": "verified"}
     assert (alone.home / "raw" / "a.h5").read_bytes() == b"newer"
+
+
+def test_a_copy_that_two_experiments_count_on_goes_when_both_may_miss_it(alone: Beamline) -> None:
+    file = alone.file("a.h5", "tape")
+    other = alone.known(replace(file, id=0, experiment="other"))
+    alone.copy(other, "beamline", file.name)
+    kept, also = alone.apply(), alone.states(other)
+    assert [(d.file, d.verdict) for d in kept] == [(file.id, "kept")]
+    assert ("file 2 of 'other' has its copy there too" in kept[0].reason, also) == (True, {"beamline": "verified"})
+    assert alone.raw() == ["a.h5"]
+    (alone.home / "disk" / "a.h5").write_bytes(b"fRames")
+    alone.copy(other, "disk", str(alone.home / "disk" / "a.h5"))
+    assert {d.verdict for d in alone.apply()} == {"refused"}  # its other copy is looked at as well
+    (alone.home / "disk" / "a.h5").write_bytes(b"frames")
+    alone.copy(other, "disk", str(alone.home / "disk" / "a.h5"))
+    assert [d.verdict for d in alone.apply()] == ["pruned", "kept"]
+    assert (alone.raw(), alone.states(other)) == ([], {"beamline": "pruned", "disk": "verified"})
+    assert [row.verdict for row in alone.keeping().log(file="2")][:2] == ["kept", "pruned"]
 
 
 def test_two_that_rest_on_each_other_do_not_both_go(beamline: Beamline) -> None:

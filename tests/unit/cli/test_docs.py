@@ -24,6 +24,8 @@ def test_commands_and_options_exist(page: Path) -> None:
         while isinstance(command, click.Group) and (word := re.match(r" +([a-z]+(?:-[a-z]+)*)", rest)):
             assert word[1] in command.commands, f"beamway {name}{rest}"
             command, rest = command.commands[word[1]], rest[word.end() :]
+        if isinstance(command, click.Group):
+            command = command.commands.get("", command)  # what is meant when none is named
         known = {o for p in command.params for o in p.opts} | {"--help"}
         for option in re.findall(r"(?<= )--?[a-z][a-z-]*", rest):
             assert option in known, f"beamway {name}{rest}"

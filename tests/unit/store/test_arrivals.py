@@ -80,6 +80,12 @@ def test_what_was_decided_stays_and_what_was_incomplete_may_become_due(database:
     assert list(store.known(database, "other")) == []
 
 
+def test_what_becomes_whole_between_two_writings_is_due(database: Database) -> None:
+    """Its watcher goes by the last that it has said, and would not look at it again."""
+    store.decide(database, [due("a", state=ArrivalState.INCOMPLETE, reason="half"), due("a")])
+    assert states(database) == {"a": "due"}
+
+
 def test_due_until_its_run_is_there(database: Database) -> None:
     store.decide(database, [due("a"), due("b", 5, 5, 5, 5)])
     first, second = store.due(database, "e", limit=5)
@@ -104,6 +110,36 @@ def test_a_duplicate_has_the_place_of_one_that_cannot_run(database: Database) ->
     (new,) = store.due(database, "e", limit=9)
     store.refused(database, new, "gone, too")
     assert states(database) == {"old": "incomplete", "new": "incomplete", "copy": "due"}
+
+
+def test_a_duplicate_runs_in_the_place_of_one_whose_run_has_failed(database: Database) -> None:
+    names = [due("a", 1, 2, 3, 4, checksum="s"), due("b", 1, 2, 3, 4, checksum="s"), due("c", 9, 9, 3, 9, checksum="s")]
+    store.decide(database, [*names, due("done", 5, 5, 5, 5), due("its copy", 5, 5, 5, 5)])
+    store.started(database, [(a.id, f"run of {a.name}") for a in store.due(database, "e", limit=9)])
+    assert store.failed_with_duplicates(database) == []
+    with database.write() as connection:
+        texts = {c.name: "" for c in store.schema.dead_letters.columns}
+        for run_id in ("run of a", "of no arrival"):
+            connection.execute(store.schema.dead_letters.insert().values(**{**texts, "run_id": run_id, "at": 1.0}))
+    (failed,) = store.failed_with_duplicates(database)
+    heirs = store.duplicates(database, failed.run_key, limit=9)
+    assert (failed.name, [heir.name for heir in heirs]) == ("a", ["b", "c"])
+    for _ in range(2):
+        store.inherit(database, failed, heirs[0], "in its place")
+    assert states(database) == {"a": "run", "b": "due", "c": "duplicate", "done": "run", "its copy": "duplicate"}
+    (again,) = store.due(database, "e", limit=9)
+    assert again.run_key != failed.run_key
+    assert [d.name for d in store.duplicates(database, again.run_key, limit=9)] == ["c"]
+    store.decide(database, [due("d", 8, 8, 3, 8, checksum="s")])
+    assert states(database)["d"] == "duplicate"
+    assert store.failed_with_duplicates(database) == []
+
+
+def test_other_content_under_the_same_numbers_is_another_file(database: Database) -> None:
+    store.decide(database, [due("a", 1, 2, 3, 4, checksum="s")])
+    store.decide(database, [due("b", 1, 2, 3, 4, checksum="t"), due("c", 1, 2, 3, 4, checksum="t")])
+    assert states(database) == {"a": "due", "b": "due", "c": "duplicate"}
+    assert len({a.run_key for a in store.due(database, "e", limit=9)}) == 2
 
 
 def test_released_by_hand(database: Database) -> None:

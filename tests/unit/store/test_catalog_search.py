@@ -199,6 +199,19 @@ def test_what_json_cannot_hold_is_kept_as_text_and_what_is_too_large_refused() -
     assert len(catalog_values.flat({f"k{n}": n for n in range(5000)})) == catalog_values.KEYS_MOST
 
 
+def test_texts_that_no_database_takes_find_nothing(filled: Database) -> None:
+    odd = "\0\udcff"
+    for wanted in (
+        Wanted(checksum=odd),
+        Wanted(copies="missing", place=odd),
+        Wanted((odd,)),
+        Wanted(("e1",), collection=odd),
+        Wanted(name=odd, texts=(odd,), matches=(Match(catalog_values.spelled(odd), odd),)),
+    ):
+        assert catalog_search.listing(filled, wanted).files == []
+    assert catalog.at(filled, odd, odd) == []
+
+
 def test_names_and_values_of_any_bytes_are_found(database: Database) -> None:
     odd = CatalogFile(
         "\udcff\0", "/d/\udcff\0é'\n%_.h5", 1, "xxh3:1", metadata={"k\0\udcff": "v\0\udcff", "é" * 300: "ü" * 900}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 from msgspec.structs import replace
 
@@ -64,6 +66,15 @@ def test_people_come_and_go_and_one_owner_stays(database: Database) -> None:
         experiments.remove_person(database, SMITH.name, "ann")
 
 
+@pytest.mark.parametrize("person", ["", "  ", "a\0", "\udcff", "x" * 201])
+def test_who_cannot_be_a_person_is_refused(database: Database, person: str) -> None:
+    experiments.create(database, SMITH)
+    with pytest.raises(ArgumentError, match="name of a person"):
+        experiments.put_person(database, SMITH.name, person, Part.VIEWER)
+    with pytest.raises(ArgumentError, match="name of a person"):
+        experiments.create(database, Experiment("new", people={person: Part.OWNER}))
+
+
 def test_an_experiment_with_files_is_not_deleted(database: Database) -> None:
     experiments.create(database, SMITH)
     experiments.create(database, Experiment("empty"))
@@ -94,13 +105,19 @@ def test_a_collection_counts_what_is_in_it(database: Database) -> None:
     assert filesets.add(database, SMITH.name, "paper", [a, dark, a]) == 2
     assert filesets.add(database, SMITH.name, "paper", [a, b]) == 1
     assert filesets.remove(database, SMITH.name, "paper", [b, 999]) == 1
-    expected = Stats(2, 13, 5.0, 7.0, {"calibration": Sum(1, 3), "raw": Sum(1, 10)})
+    expected = Stats(2, 13, 5.0, 7.0, {"calibration": Sum(1, 3), "raw": Sum(1, 10)}, 3, 10, 6.5, 3.5)
     assert filesets.stats(database, SMITH.name, "paper") == expected
     put(database, CatalogFile(SMITH.name, "/a", 11, "xxh3:new", added_at=20.0))
     assert filesets.stats(database, SMITH.name, "paper").files == 1
-    assert filesets.stats(database, SMITH.name) == Stats(
-        3, 34, 7.0, 20.0, {"calibration": Sum(1, 3), "raw": Sum(2, 31)}
-    )
+    whole = filesets.stats(database, SMITH.name)
+    assert (whole.files, whole.bytes, whole.first_at, whole.last_at) == (3, 34, 7.0, 20.0)
+    assert whole.kinds == {"calibration": Sum(1, 3), "raw": Sum(2, 31)}
+    assert (whole.smallest, whole.largest) == (3, 20)
+    assert whole.deviation == pytest.approx(statistics.pstdev([20, 11, 3]))
+    terabyte = 10**12
+    put(database, *(CatalogFile("large", f"/{n}", terabyte + n, f"xxh3:{n}") for n in range(4)))
+    experiments.create(database, Experiment("large"))
+    assert filesets.stats(database, "large").bytes == 4 * terabyte + 6  # their squares are no integers of a database
     with pytest.raises(NotFound, match=f"no file {other}"):
         filesets.add(database, SMITH.name, "paper", [b, other])
     assert filesets.remove(database, SMITH.name, "paper", None) == 2
