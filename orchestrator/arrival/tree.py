@@ -82,6 +82,7 @@ class Tree:
         self.scanned_at, self.scan_s = 0.0, 0.0  # when the last of them was over, and what it took
         self._evidence = Evidence(root, reader)
         self._aside, self._version, self._clock, self._now = aside, version, clock, now
+        self._whole = self._room = False  # the last scan, and the one that goes on: there was room for all they found
         self._waiting: dict[bytes, Waiting] = {}
         self._looks: list[tuple[float, bytes]] = []  # a heap of when to look again
         self._listed = 0
@@ -101,7 +102,7 @@ class Tree:
     @property
     def over(self) -> bool:
         """Whether it has been watched for as long as asked; counted anew by whoever goes on with it."""
-        if self.file.once and self.scans and not self._decided and len(self._waiting) == self._listed:
+        if self.file.once and self._whole and not self._decided and len(self._waiting) == self._listed:
             return True
         return bool(self.file.for_hours) and self._clock() >= self._first + 3600 * self.file.for_hours
 
@@ -149,7 +150,7 @@ class Tree:
             self._next_scan = self._clock() + PAUSE_S
             self._reopen()
             return
-        self._scan = self.root.scan()
+        self._scan, self._room = self.root.scan(), True
 
     def _reopen(self) -> None:
         try:
@@ -170,6 +171,7 @@ class Tree:
             return
         self._scan = None
         self.scans += 1
+        self._whole = self._room
         self.troubles, self.folders = self._troubles, self._folders
         for place in [p for p, w in self._waiting.items() if w.scan < self.scans]:
             self._forget(place)  # changed, renamed or gone; under its new fingerprint it waits anew
@@ -220,6 +222,8 @@ class Tree:
         elif len(self._waiting) < MOST_WAITING:
             waiting = self._waiting[place] = Waiting(found, self._clock(), self.scans + 1)
             self._look_at(waiting, place, some[0].rule.need.settle_s)
+        else:
+            self._room = False
 
     def _forget(self, place: bytes) -> None:
         gone = self._waiting.pop(place, None)

@@ -21,7 +21,7 @@ from orchestrator.arrival.contents import Reader
 from orchestrator.arrival.hints import Hints
 from orchestrator.arrival.tree import Tree, opened
 from orchestrator.arrival.trigger import Rule
-from orchestrator.errors import BeamwayError, Denied, Retry, SettingsError, Unavailable
+from orchestrator.errors import BeamwayError, Denied, Retry, SettingsError, Stale, Unavailable
 from orchestrator.store import arrivals as store
 from orchestrator.store import watches
 from orchestrator.store.arrivals import Arrival
@@ -30,7 +30,7 @@ from orchestrator.store.leases import Lease
 from orchestrator.store.watches import Report, Watch
 
 QUOTA, QUOTA_S = 500, 0.1  # runs of an experiment that one turn begins, and for how long
-AGAIN_S, AGAIN_MOST_S = 0.5, 30.0
+AGAIN_S, AGAIN_MOST_S = 0.5, 5.0
 SHELVED = 50  # arrivals
 HEIRS = 500  # duplicates of a failed run that are looked at
 MOST_REST_S = 0.5
@@ -86,7 +86,8 @@ class Watcher:
         self._last = ""  # experiment that had its turn first
         self._silent_until, self._silence_s = 0.0, 0.0
         self._looked_at = -LOOK_S
-        self._failing = ""
+        self._failing = ""  # why the store cannot be asked
+        self._refused = ""  # why no run can be begun
 
     def __enter__(self) -> Watcher:
         return self
@@ -189,7 +190,8 @@ class Watcher:
         hints = self._hints.get(name)
         troubles = dict(itertools.islice(tree.troubles.items(), TROUBLES))
         polls = hints.why_not if hints is not None else ""
-        return Report(at, "", tree.scans, tree.scanned_at, tree.scan_s, tree.waiting, polls, troubles)
+        error = f"No run can be begun: {self._refused}" if self._refused else ""
+        return Report(at, error, tree.scans, tree.scanned_at, tree.scan_s, tree.waiting, polls, troubles)
 
     # ---- the loop
 
@@ -264,10 +266,14 @@ class Watcher:
                     if self._clock() >= end:
                         more = True
                         break
+            except Stale:
+                raise
             except (Unavailable, Denied) as error:
                 self._silence_s = min(AGAIN_MOST_S, max(AGAIN_S, 2 * self._silence_s))
                 self._silent_until = self._clock() + self._silence_s
-                log.warning("watch.cannot_submit", experiment=experiment, reason=error.sentence)
+                if self._refused != error.sentence:
+                    log.warning("watch.cannot_submit", experiment=experiment, reason=error.sentence)
+                self._refused = error.sentence
                 return False
             finally:
                 if begun:
@@ -275,6 +281,7 @@ class Watcher:
             self._silence_s = 0.0
             more = more or len(due) == QUOTA
         self._last = (later or experiments or [""])[0]
+        self._refused = ""
         return more
 
     def _inherit(self) -> None:

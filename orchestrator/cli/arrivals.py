@@ -93,8 +93,14 @@ def release(numbers: tuple[int, ...], workflow: str, pairs: tuple[str, ...], as_
         click.echo(printable(f"{arrival.id}: '{arrival.name}' is due to run {arrival.workflow.rpartition('@')[0]}."))
 
 
-def follow(client: Client, watch: str, *, as_json: bool) -> None:
-    """Show what becomes of each file of a watch from now, until Ctrl-C or until it is over."""
+def last(client: Client) -> int:
+    """The number of the newest arrival; 0 when there is none."""
+    found = client.watches.arrivals(newest=True, limit=1)
+    return found[0].id if found else 0
+
+
+def follow(client: Client, watch: str, after: int, *, as_json: bool) -> None:
+    """Show what becomes of each file of a watch after that number, until Ctrl-C or until it is over."""
     import json
     import time
 
@@ -103,14 +109,15 @@ def follow(client: Client, watch: str, *, as_json: bool) -> None:
     from orchestrator.errors import printable
     from orchestrator.store.arrivals import ArrivalState
 
-    last, going, runs = _last(client, watch), dict[int, ArrivalState](), dict[str, Arrival]()
+    going: dict[int, ArrivalState] = {}
+    runs: dict[str, Arrival] = {}
     stopped, asked_at = False, 0.0
     while True:
         if time.monotonic() > asked_at + LS_S:
             stopped = any(w.watch.name == watch and w.watch.stopped_at for w in client.watches.ls())
             asked_at = time.monotonic()
-        fresh = client.watches.arrivals(watch=watch, after=last)
-        last = fresh[-1].id if fresh else last
+        fresh = client.watches.arrivals(watch=watch, after=after)
+        after = fresh[-1].id if fresh else after
         for arrival in [*client.watches.of([*going]), *fresh]:
             if going.get(arrival.id) is arrival.state:
                 continue
@@ -134,11 +141,6 @@ def follow(client: Client, watch: str, *, as_json: bool) -> None:
         if stopped and not fresh and not due and not runs:
             return
         time.sleep(FOLLOW_S)
-
-
-def _last(client: Client, watch: str) -> int:
-    found = client.watches.arrivals(watch=watch, newest=True, limit=1)
-    return found[0].id if found else 0
 
 
 def _state(text: str) -> ArrivalState | None:

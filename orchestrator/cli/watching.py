@@ -97,16 +97,20 @@ def main(
 
 
 def _put(client: Client, wish: Wish, *, follow: bool, as_json: bool) -> None:
-    from orchestrator.cli import arrivals, formats
+    from orchestrator.cli import Interrupted, arrivals, formats
     from orchestrator.errors import printable
 
+    last = arrivals.last(client) if follow else 0
     made = client.watches.put(wish)
     if as_json:
         formats.emit(_record(client, made.name))
     else:
         click.echo(printable(f"'{made.directory}' is watched for {made.experiment} as {made.name!r}."))
     if follow:
-        arrivals.follow(client, made.name, as_json=as_json)
+        try:
+            arrivals.follow(client, made.name, last, as_json=as_json)
+        except KeyboardInterrupt:
+            raise Interrupted("It is watched on.", f"`beamway watch stop {made.name}` ends that.") from None
     elif not as_json:
         click.echo(f"`beamway arrivals --watch {made.name}` lists its files, `beamway watch stop {made.name}` ends it.")
 

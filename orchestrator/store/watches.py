@@ -50,7 +50,7 @@ class Report(Struct, frozen=True):
     """How a watch stands, as its watcher last said."""
 
     at: float = 0.0
-    error: str = ""  # why it cannot be watched
+    error: str = ""  # why it cannot be watched, or its runs not be begun
     scans: int = 0  # whole ones, since the watcher began
     scanned_at: float = 0.0
     scan_s: float = 0.0  # what the last one took

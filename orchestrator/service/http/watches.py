@@ -52,7 +52,7 @@ class WatchShape(BaseModel):
     owner: str
     created_at: str | None
     stopped_at: str | None
-    error: str = Field(description="Why it cannot be watched.")
+    error: str = Field(description="Why it cannot be watched, or its runs not be begun.")
     seen_at: str | None = Field(description="When its watcher last said how it stands.")
     scanned_at: str | None
     scan_s: float
@@ -101,9 +101,9 @@ def put(asked: WatchRequest, here: Here, asking: Who) -> Response:
         raise ArgumentError("Give either rules, or what one rule says.")
     source = "rules" if asked.rules else ""
     wish = Wish(text, asked.directory, asked.experiment, asked.name, site, "/", asked.change, source)
-    with_name = watching.name_of(wish)
-    if asked.change and with_name in {watch.name for watch in watches.ls(here.database)}:
-        _mine(here, asking, with_name)
+    name = watching.name_of(wish)
+    if name in {watch.name for watch in watches.ls(here.database)}:
+        _mine(here, asking, name)
     made = watching.put(
         here.database,
         wish,

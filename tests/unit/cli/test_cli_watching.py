@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cli_samples import Beamway
 
+from orchestrator.cli import arrivals as cli_arrivals
 from orchestrator.client import local
 from orchestrator.settings import Settings, ensure_home
 from orchestrator.store import arrivals, watches
@@ -150,3 +151,15 @@ def test_help_of_a_group_names_its_commands(beamway: Beamway) -> None:
     out = beamway("watch", "--help").out
     assert out.startswith("Usage: beamway watch [OPTIONS]")
     assert "stop" in out.partition("Commands:")[2]
+
+
+def test_who_stops_looking_is_told_that_it_is_watched_on(
+    home: Path, beamway: Beamway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_arrivals, "follow", interrupt)
+    said = beamway("watch", "tree", "--experiment", "e", "--workflow", "t", "--follow")
+    assert said.exit_code == 130
+    assert said.err == "beamway: It is watched on. `beamway watch stop e` ends that.\n"
