@@ -18,7 +18,7 @@ def blind(plant: Plant, truth: Truth) -> list[str]:
     missed = []
     for what, (fault, word) in faults(plant, truth).items():
         undo = fault()
-        seen = audit(look(plant.place, plant.url, WATCH), truth, volumes=False)
+        seen = audit(look(plant.place, plant.url, WATCH), truth, volumes="volume" in what)
         undo()
         if not any(word in sentence for sentence in seen):
             missed.append(f"the audit does not see {what}: {seen[:3]}")
@@ -57,7 +57,15 @@ def faults(plant: Plant, truth: Truth) -> dict[str, tuple[Callable[[], Undo], st
         truth.content(never)
         return lambda: void(truth.contents.pop((never.checksum, never.proof)))
 
+    one, two = sorted((plant.place / "products").glob("*.zarr"))[:2]
+
+    def exchanged() -> Undo:
+        for old, new in ((one, plant.beside / "volume"), (two, one), (plant.beside / "volume", two)):
+            old.rename(new)
+        return lambda: void(exchanged())
+
     return {
+        "a volume of another scan": (exchanged, "the volume of"),
         "a product of another content": (written(product, '{"checksum": "x", "proof": "x"}'), "is not of its scan"),
         "a product that is not there": (lambda: moved(plant, product), "is not of its scan"),
         "a part left over": (written(product.with_suffix(".json.part"), ""), "left over"),

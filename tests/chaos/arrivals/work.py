@@ -13,6 +13,7 @@ from kernels import contract
 from tests.chaos.arrivals import scans
 
 PATIENCE_S = 4
+AXIS = (scans.COLUMNS - 1) / 2
 CHANGED = "is not the file that arrived"
 AGAIN = {"retries": {"lost worker": {"most": 50, "delay": 0.2, "longest": 2}, "node failure": 50}}
 RULES = """
@@ -74,7 +75,7 @@ def definitions(place: Path) -> list[dict[str, Any]]:
     volume = f"{products}/$id.zarr"
     kernel = {
         "kernel": "tomography.reconstruct",
-        "arguments": {"input": copy, "output": volume, "rotationAxis": (scans.COLUMNS - 1) / 2},
+        "arguments": {"input": copy, "output": volume, "rotationAxis": AXIS},
         "outputs": [volume],
         "expect": {volume: {"opens": "zarr", "finite": 1.0, "nonconstant": True}},
         **AGAIN,
@@ -91,8 +92,13 @@ def definitions(place: Path) -> list[dict[str, Any]]:
 def warm(place: Path) -> None:
     """What is compiled once for a machine is compiled before anybody is killed."""
     scans.dxchange(place / "warm.h5", scans.frames(0, 6))
-    given = {"input": place / "warm.h5", "output": place / "warm.zarr", "rotationAxis": (scans.COLUMNS - 1) / 2}
-    contract.run("tomography.reconstruct", given, say=None)
+    reconstructed(place / "warm.h5", place / "warm.zarr")
+
+
+def reconstructed(scan: Path, volume: Path) -> Path:
+    """As the workflow does it, here."""
+    contract.run("tomography.reconstruct", {"input": scan, "output": volume, "rotationAxis": AXIS}, say=None)
+    return volume
 
 
 def prove(path: str, kind: str, checksum: str, product: str, marks: str) -> None:
