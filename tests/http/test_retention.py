@@ -11,9 +11,10 @@ import xxhash
 
 from orchestrator.errors import Conflict, Denied, NotFound, SettingsError, UserError
 from orchestrator.settings import Settings
-from orchestrator.store import catalog
+from orchestrator.store import catalog, experiments
 from orchestrator.store.catalog import CatalogFile, Replica, ReplicaState
 from orchestrator.store.database import Database
+from orchestrator.store.experiments import Experiment, Part
 from tests.http.conftest import Running
 
 RULES = '[place.tape]\naddress = "{tape}"\n[[rule]]\nname = "raw"\nplaces = "local"\nkeep = "90 days"\n'
@@ -85,9 +86,15 @@ def test_whoever_goes_away_ends_it_and_the_next_one_goes_on(running: Running, tm
 
 
 def test_who_may(running: Running, tape: Path) -> None:
+    with Database(Settings(home=running.home).database_url) as database:
+        experiments.create(database, Experiment("mine", people={"a author": Part.VIEWER}))
     with running.client("author") as client:
-        assert list(client.retention.plan(experiment="none")) == []
-        assert client.retention.log(experiment="none") == []
+        assert list(client.retention.plan(experiment="mine")) == []
+        assert (client.retention.log(experiment="mine"), client.retention.pins("mine")) == ([], [])
+        with pytest.raises(Denied, match="has no part in an experiment 'none'"):
+            client.retention.log(experiment="none")
+        with pytest.raises(Denied, match="Only an operator"):
+            list(client.retention.plan())
         for wish in (
             lambda: list(client.retention.apply(experiment="none")),
             lambda: list(client.retention.archive("1", to="tape")),

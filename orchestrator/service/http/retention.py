@@ -22,10 +22,13 @@ from starlette.concurrency import run_in_threadpool
 from orchestrator import codec
 from orchestrator.catalog.archiving import Moved
 from orchestrator.catalog.keeping import Keeping
-from orchestrator.errors import BeamwayError
+from orchestrator.errors import BeamwayError, Denied
+from orchestrator.service import permission
 from orchestrator.service.http import shapes
 from orchestrator.service.http.context import Context, Here, Permit, Who
 from orchestrator.service.permission import Action, Principal
+from orchestrator.store import experiments
+from orchestrator.store.experiments import Part
 
 ALIVE_S = 10.0  # between two signs of life
 MOVED_S = 0.5  # between two words on how far a file has come
@@ -68,6 +71,8 @@ class PinRequest(UnpinRequest):
 def plan(here: Here, asking: Who, experiment: str = "", site: str = "") -> StreamingResponse:
     """What would become of each copy, and why, from the records alone; line by line."""
 
+    _check(here, asking, experiment)
+
     def work(keeping: Keeping) -> Iterator[Any]:
         return (decision.planned for decision in keeping.plan(experiment=experiment, site=site))
 
@@ -103,12 +108,14 @@ def log(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 50,
 ) -> Response:
     """Each decision with its evidence, the newest first; times are epoch seconds."""
+    _check(here, asking, experiment)
     return _json(_keeping(here, asking).log(file=file, experiment=experiment, before=before, limit=limit))
 
 
 @router.get("/pins", dependencies=[Reads], response_class=Response)
 def pins(here: Here, asking: Who, experiment: str = "") -> Response:
     """What no rule removes."""
+    _check(here, asking, experiment)
     return _json(_keeping(here, asking).pins(experiment))
 
 
@@ -122,6 +129,16 @@ def pin(asked: PinRequest, here: Here, asking: Who) -> Response:
 def unpin(asked: UnpinRequest, here: Here, asking: Who) -> Response:
     """Take a pin away."""
     return _json(_keeping(here, asking).unpin(**asked.model_dump()))
+
+
+def _check(here: Context, asking: Principal, experiment: str) -> None:
+    """Raises Denied: who is no operator sees the experiments in which they have a part, one at a time."""
+    if permission.sees_all(asking):
+        return
+    if not experiment:
+        raise Denied("Only an operator sees what is kept of all experiments.", "Name one: --experiment.")
+    part = experiments.of(here.database, asking.name).get(experiment)
+    permission.check_part(asking, part, Part.VIEWER, experiment)
 
 
 def _json(record: Any) -> Response:
