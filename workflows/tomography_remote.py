@@ -26,7 +26,7 @@
         "site": {"required": True, "description": "The site that computes."},
         "stageIn": {
             "required": True,
-            "description": "Folder at that site, seen by its compute nodes. Each run has a folder of its own in it.",
+            "description": "Folder at that site, from the root on; its nodes see it. Each run has its own in it.",
         },
         "stageOut": {
             "type": "path",
