@@ -314,6 +314,12 @@ catalog_files = Table(
     Index("ix_catalog_files_path_key_id", "path_key", "id"),
     Index("ix_catalog_files_checksum_id", "checksum", "id"),
     Index("ix_catalog_files_maker", "maker"),
+    Index(
+        "ix_catalog_files_superseded_at",
+        "superseded_at",
+        sqlite_where=text("superseded_at > 0"),
+        postgresql_where=text("superseded_at > 0"),
+    ),
 )
 
 # By which words a file is found: those of its name, as in `run_files`, and those of its metadata. Here and below,

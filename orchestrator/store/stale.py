@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from msgspec import Struct
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, literal_column, select
 
 from orchestrator.store import catalog, lineage, schema
 from orchestrator.store.catalog import CatalogFile
@@ -64,7 +64,7 @@ def ls(database: Database, *, experiment: str = "", limit: int = 1000) -> list[S
 def _spread(connection: Connection) -> tuple[dict[str, set[int]], set[int]]:
     """The tainted runs with what taints them, and all stale products."""
     tainted: dict[str, set[int]] = defaultdict(set)
-    changed = (_f.c.superseded_at > 0) & (_f.c.checksum != "")
+    changed = (_f.c.superseded_at > literal_column("0")) & (_f.c.checksum != "")  # literal: as the index says it
     query = select(_u.c.run_id, _u.c.file_id).join(_f, _f.c.id == _u.c.file_id).where(changed)
     for run_id, number in connection.execute(query.where(_u.c.role.in_([role.value for role in READ]))):
         tainted[run_id].add(number)

@@ -59,6 +59,9 @@ def upgrade() -> None:
     )
     for columns in FILES:
         op.create_index("ix_catalog_files_" + "_".join(columns), "catalog_files", list(columns))
+    only = sa.text("superseded_at > 0")  # what is stale is looked for from there
+    name = "ix_catalog_files_superseded_at"
+    op.create_index(name, "catalog_files", ["superseded_at"], sqlite_where=only, postgresql_where=only)
     op.create_table(
         "catalog_words",
         sa.Column("file_id", Number, primary_key=True, autoincrement=False),
