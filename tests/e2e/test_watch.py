@@ -191,6 +191,19 @@ def test_a_service_that_is_killed_finds_its_watcher_again(bench: Bench) -> None:
     assert bench.pid() == watcher
 
 
+def test_one_that_is_left_alone_ends(bench: Bench) -> None:
+    """Nobody would end it, with its service killed and never started again."""
+    bench.watch()
+    bench.pid()
+    service = bench.client.service()
+    assert service is not None
+    os.kill(service.pid, signal.SIGKILL)
+    until(lambda: not locks.locked(locks.watcher_lock(bench.home, "local")), "it goes on for ever")
+    bench.put("a.h5")
+    bench.client.ensure_service()
+    bench.done("a.h5")
+
+
 def test_a_second_one_stands_by(bench: Bench) -> None:
     bench.watch()
     first = bench.pid()
