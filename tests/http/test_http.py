@@ -279,6 +279,19 @@ def test_a_name_that_is_none_is_not_to_be_asked_again(running: Running) -> None:
     assert running.ask("GET", "/sites/nowhere").status_code in (400, 404)
 
 
+def test_a_name_that_is_not_utf_8_comes_through(running: Running, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(str(tmp_path)) + b"/sc\xff.h5"))
+    odd.write_text("x")
+    with running.client() as client:
+        plan = client.plan(loader.load(workflow(s01={"command": "cat $filePath"})), {"filePath": str(odd)})
+        run_id = client.submit(plan)
+        assert wait(client, run_id).status is RunStatus.DONE
+    for path in (f"/runs/{run_id}", f"/runs/{run_id}/events", "/runs?file=sc"):
+        answer = running.ask("GET", path)
+        assert answer.status_code == 200, answer.text
+    assert running.ask("GET", f"/runs/{run_id}").json()["variables"]["filePath"] == str(odd)
+
+
 def test_logs_are_read_from_elsewhere(running: Running, tmp_path: Path) -> None:
     with running.client() as client:
         run_id = submit(client, workflow(s01={"command": "seq 200000; echo trouble >&2"}, s02={"command": "true"}))

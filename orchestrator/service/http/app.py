@@ -70,6 +70,7 @@ def create(context: Context) -> FastAPI:
         openapi_url=f"{protocol.API}/openapi.json",
         docs_url=None,  # those pages fetch scripts from elsewhere
         redoc_url=None,
+        default_response_class=problems.Json,
     )
     app.state.context = context
     for router in (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from orchestrator import codec
 from orchestrator.errors import BeamwayError, Conflict, Denied, InputError, NotFound, Unavailable, UserError, printable
 
 STATUS: dict[type[BeamwayError], int] = {
@@ -21,10 +24,17 @@ STATUS: dict[type[BeamwayError], int] = {
 MEDIA = "application/problem+json"
 
 
+class Json(JSONResponse):
+    """As the codec writes it: a file name that is not UTF-8 comes through, and a number that is none is null."""
+
+    def render(self, content: Any) -> bytes:
+        return codec.dumps(content).encode()
+
+
 def problem(status: int, title: str, detail: str, *, hint: str = "", exit_code: int = 70) -> Response:
     headers = {"www-authenticate": "Bearer"} if status == 401 else {"retry-after": "2"} if status == 503 else {}
     body = {"title": title, "status": status, "detail": detail, "hint": hint, "exit_code": exit_code}
-    return JSONResponse(body, status, headers, MEDIA)
+    return Json(body, status, headers, MEDIA)
 
 
 def install(app: FastAPI) -> None:
