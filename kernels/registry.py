@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from kernels.errors import KernelError, UnknownKernel, nearest, printable
+from kernels.products.specs import KERNELS as _PRODUCTS
 from kernels.spec import KernelArgument, KernelSpec
 from kernels.tomography.specs import KERNELS as _TOMOGRAPHY
 
 __all__ = ["KernelArgument", "KernelError", "KernelSpec", "UnknownKernel", "get", "names"]
 
-_ALL = {spec.name: spec for spec in _TOMOGRAPHY}
+_ALL = {spec.name: spec for spec in (*_PRODUCTS, *_TOMOGRAPHY)}
 
 
 def names() -> list[str]:

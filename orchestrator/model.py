@@ -248,6 +248,16 @@ class Product(Struct, frozen=True):
     path: str
     bytes: int = 0
     description: str = ""
+    checksum: str = ""  # `algorithm:digest`; empty: nobody has read it again
+
+
+class Content(Struct, frozen=True):
+    """What an attempt has read, as it was when the attempt ended."""
+
+    path: str  # or an address
+    bytes: int = 0
+    checksum: str = ""
+    modified_at: float = 0.0  # 0: not known
 
 
 class Outcome(Struct, frozen=True):
@@ -263,10 +273,13 @@ class Outcome(Struct, frozen=True):
     captures: dict[str, str] = {}
     findings: tuple[Finding, ...] = ()
     products: tuple[Product, ...] = ()
+    inputs: tuple[Content, ...] = ()
+    software: dict[str, str] = {}  # name → version of what did it, as far as it says
     metrics: dict[str, Any] = {}  # what the kernel measured about itself (axis found, error, …)
     started_at: float = 0.0
     ended_at: float = 0.0
     transfer_s: float = 0.0
+    moved_bytes: int = 0  # by a transfer, without what was there already
     checks_s: float = 0.0
     queue_s: float = 0.0  # from the order to the start of the work
     stdout: str = ""  # path of the kept output, or empty when there was none
@@ -362,6 +375,8 @@ class Order(Struct, frozen=True):
     user_account: str = ""
     captures: tuple[str, ...] = ()
     expect: tuple[Expectation, ...] = ()
+    inputs: tuple[str, ...] = ()  # files that it reads, beside those that a kernel's or a transfer's arguments name
+    known: dict[str, str] = {}  # file → checksum that it must have: another content is bad input
     transient_codes: tuple[int, ...] = ()
     authentication_codes: tuple[int, ...] = ()
     timeout_s: float = 0.0

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 EFFECTS: dict[str, str] = {
     "store.commit": "a turn's changes: all there or none; what was not answered is asked again under the same id",
+    "catalog.write": "what runs have read and made: with how far it came in one transaction, so it is written once",
     "orders.send": "orders to an agent: what it does not hold at its next hello is sent again, to be looked for",
     "kills.send": "what is to end: asked again at the next hello until it is seen to have ended",
     "report.send": "what an agent has seen: kept until it is stored, and sent again",
@@ -36,7 +37,10 @@ EFFECTS: dict[str, str] = {
     "globus.submit": "a Globus task: asked again with its submission id, which is on the disk, or found by its label",
     "globus.cancel": "the end of a Globus task: asked again as long as it goes on",
     "transfer.run": "a copying program: dies with us; its pieces are found again by their checksums",
-    "transfer.note": "what is to be copied, and how it ended: by rename; without one nothing has begun",
+    "removal.note": "a copy is to go, or has gone: one row of the store, which the next apply finds",
+    "removal.record": "a copy is pruned: recorded with its evidence, or it gets its name back",
+    "copy.aside": "a copy on its way out, or back: under one of two names that the noted removal tells",
+    "copy.remove": "the end of a copy that is recorded as gone: what is left of it is removed by whoever goes on",
     "file.publish": "a file under its final name: by rename of what has been verified",
 }
 POINTS = tuple(f"{name}:{when}" for name in EFFECTS for when in ("before", "after"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from orchestrator.codec import iso
-from orchestrator.model import STAGE_ENDED, Hold, Product, Run, StagePlan, StageState, Task, TaskStatus
+from orchestrator.model import STAGE_ENDED, Hold, Product, Run, StagePlan, StageState, Task, TaskStatus, split_token
 from orchestrator.store.arrivals import Arrival
 from orchestrator.store.letters import Letter
 from orchestrator.store.search import Summary
@@ -69,6 +70,16 @@ def _current(tasks: list[Task]) -> list[Task]:
     """Without the tasks that a retry has replaced: of each file and repetition the newest counts."""
     newest = {(t.item, t.repetition): t for t in sorted(tasks, key=lambda t: t.number)}
     return list(newest.values())
+
+
+def going_on(run: Run, progress: Mapping[str, tuple[float, str]]) -> list[dict[str, Any]]:
+    """How far the tasks are that say so of themselves: kernels and transfers in the same way."""
+    found = []
+    for token, (fraction, text) in sorted(progress.items()):
+        task = run.tasks.get(split_token(token)[1])
+        if task is not None:
+            found.append({"stage": task.stage, "task": task.number, "fraction": fraction, "text": text})
+    return found
 
 
 def outputs(run: Run) -> list[tuple[str, Product]]:

@@ -20,6 +20,7 @@ from orchestrator.model import (
     RetryRule,
     Run,
     RunStatus,
+    StageKind,
     StagePlan,
     StageStatus,
     Task,
@@ -85,6 +86,13 @@ def _where_to_mend(outcome: Outcome) -> str:
 def unsure(task: Task) -> bool:
     """Is it on hold with an attempt that may have begun all the same?"""
     return task.status is TaskStatus.ON_HOLD and task.outcome is not None and task.outcome.unsure
+
+
+def left_going(task: Task, plan: StagePlan) -> bool:
+    """Does it wait to be tried again while a transfer of it may go on, at a service that moves files without us?"""
+    if plan.kind is not StageKind.TRANSFER or task.status not in (TaskStatus.ON_HOLD, TaskStatus.BACKOFF):
+        return False
+    return task.outcome is not None and (bool(task.outcome.link) or task.outcome.failure is FailureClass.LOST)
 
 
 def next_attempt(task: Task, at: float, site: str) -> Task:

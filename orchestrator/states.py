@@ -264,7 +264,7 @@ class _Change(Change):
         for task in self.run.tasks.values():
             if task.status in TASK_ENDED:
                 continue
-            if retries.unsure(task):
+            if retries.unsure(task) or retries.left_going(task, stage_plan(self.run, task.stage)):
                 self.end_unsure(task, event.at)
             elif task.status is TaskStatus.BACKOFF or task.held or task.due_at:
                 self.close_task(task, TaskStatus.ABORTED, event.at, task.outcome)

@@ -71,7 +71,7 @@ def broken(profile: SiteProfile) -> Iterator[Problem]:
     for number, door in enumerate(profile.doors):
         if door.kind != "local" and not door.endpoint:
             yield f"doors[{number}].endpoint", f"is missing: a door of kind {door.kind!r} needs one"
-        if door.kind == "gridftp" and door.endpoint and not re.fullmatch(r"[^:/]+:\d{1,5}", door.endpoint):
+        if door.kind == "gridftp" and door.endpoint and not re.fullmatch(r"(ftp://)?[^:/]+:\d{1,5}", door.endpoint):
             yield f"doors[{number}].endpoint", f"does not read HOST:PORT (it is {door.endpoint!r})"
 
 

@@ -238,7 +238,11 @@ class Door(Part):
     """A way in and out for data."""
 
     kind: Literal["local", "gridftp", "globus", "rsync"] = Field(description="Protocol.")
-    endpoint: str = Field(default="", description="Collection (Globus), host:port (GridFTP) or host (rsync).")
+    endpoint: str = Field(
+        default="",
+        description="UUID of the collection (Globus), host:port (GridFTP; ftp://host:port for an anonymous server) or "
+        "host (rsync).",
+    )
     root: PathText = Field(default="/", description="Folder of the site at which the endpoint's own `/` stands.")
     bytes_per_s: float = Field(default=1e8, gt=0, description="Expected rate, until transfers have been measured.")
 

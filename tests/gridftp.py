@@ -21,6 +21,8 @@ from urllib.parse import quote
 
 import psutil
 
+from tests.cluster.hosts import Host
+
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
 START_S = 20.0
 _NEW = ["-newkey", "rsa:2048", "-nodes"]
@@ -76,16 +78,23 @@ class Certificates:
 
 class Gridftp:
     """One server, running when made. `root` is the folder that it sees; `options` are words for its command line. With
-    `certificates` it lets in only who has the one named `user`."""
+    `certificates` it lets in only who has the one named `user`. With `host` it runs there, reached at `address`."""
 
-    def __init__(self, *options: str, certificates: Certificates | None = None) -> None:
+    def __init__(
+        self,
+        *options: str,
+        certificates: Certificates | None = None,
+        host: Host | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
         self._place = Path(tempfile.mkdtemp(prefix="bw-gridftp-"))
         self._place.chmod(0o755)
         self.root = self._place / "data"
         self.root.mkdir(mode=0o777)
         self.root.chmod(0o777)
         self._options = ["-aa", *options] if certificates is None else [*options]
-        self._server_name = "ftp://127.0.0.1" if certificates is None else "gsiftp://localhost"
+        self._server_name = f"ftp://{address}" if certificates is None else "gsiftp://localhost"
+        self._host, self._address = host, address
         self._account, self._environment = _account(), dict(os.environ)
         if certificates is not None:
             self._admit(certificates)
@@ -108,6 +117,11 @@ class Gridftp:
         path = os.fsencode(str(self.root)) + b"/" + os.fsencode(name)
         return f"{self._server_name}:{self.port}{quote(path)}"
 
+    @property
+    def door(self) -> str:
+        """A table of a site profile, for the folder `root`."""
+        return f'\n[[doors]]\nkind = "gridftp"\nendpoint = "{self._server_name}:{self.port}"\nroot = "/"\n'
+
     def _admit(self, certificates: Certificates) -> None:
         self._environment |= certificates.make("localhost")
         self._environment["GRIDMAP"] = str(self._place / "gridmap")
@@ -129,22 +143,26 @@ class Gridftp:
         program = shutil.which("globus-gridftp-server", path=PATH)
         assert program, missing()
         words = [program, "-c", "/dev/null", "-restrict-paths", f"RW{self.root}"]
-        words += ["-control-interface", "127.0.0.1", "-data-interface", "127.0.0.1", "-p", str(self.port)]
+        words += ["-control-interface", self._address, "-data-interface", self._address, "-p", str(self.port)]
+        words, account = [*words, *self._options], self._account
+        if self._host is not None:  # entering it takes the rights that the server is not to have
+            as_who = [f"--reuid={account['user']}", f"--regid={account['group']}", "--clear-groups"] if account else []
+            words, account = self._host.inside(["setpriv", *as_who, *words]), {}
         with (self._place / "log").open("ab") as log:
             self._server = subprocess.Popen(
-                [*words, *self._options],
+                words,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd="/",
                 start_new_session=True,
                 env=self._environment,
-                **self._account,
+                **account,
             )
         over = time.monotonic() + START_S
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection((self._address, self.port), timeout=1).close()
                 return
             except OSError:
                 assert self._server.poll() is None, (self._place / "log").read_text()
@@ -174,6 +192,12 @@ class Gridftp:
     def busy(self) -> int:
         """How many connections it serves."""
         return max(0, len(self._processes()) - 1)
+
+    def processor_s(self) -> float:
+        """What its ended connections have taken of processors."""
+        assert self._server is not None
+        times = psutil.Process(self._server.pid).cpu_times()
+        return float(times.children_user + times.children_system)
 
     def remove(self) -> None:
         self.resume()

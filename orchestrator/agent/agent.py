@@ -50,6 +50,7 @@ class _Active:
         self.started_at = 0.0  # seen to have started
         self.asked: FailureClass | None = None  # it was asked to end, for this reason
         self.asked_at = 0.0
+        self.checked = False  # a command: what it has made was looked at, or is being
         self.over = False  # its end is reported, and may not be stored yet
         self.progress: tuple[float, str] | None = None
         self.waits = ""
@@ -273,7 +274,8 @@ class Agent:
             order = active.order
             if self.cluster is not None:
                 self.cluster.forget(token)
-            elif order.kind is StageKind.COMMAND and order.expect and outcome.failure is None and not outcome.findings:
+            elif _to_be_checked(active, outcome):
+                active.checked = True
                 self._check(order, outcome)
                 continue
             active.over = True
@@ -292,6 +294,7 @@ class Agent:
                     reason=seen.reason,
                     findings=seen.findings,
                     products=seen.products,
+                    inputs=seen.inputs,
                     checks_s=seen.checks_s,
                     ended_at=time.time(),
                 ),
@@ -309,6 +312,8 @@ class Agent:
         self._collect()  # it may be over
         active = self._active.get(token)
         if active is None:
+            if self._end_left_going(token):
+                return
             if self.cluster is not None:
                 if token not in self._strays:
                     self._strays.add(token)
@@ -328,6 +333,20 @@ class Agent:
             begun = self._end_call(active)
         if not begun:
             self._events.append(protocol.Ended(token, Outcome(why, "cancelled before it began")))
+
+    def _end_left_going(self, token: str) -> bool:
+        """Does an attempt that is over have a transfer that goes on without it? It is ended in a thread."""
+        if token in self._strays:
+            return True
+        if not (self._home / "globus" / "notes").is_dir():  # settings and Globus take a moment to import
+            return False
+        from orchestrator.agent import globus_stage
+
+        left = globus_stage.left(token)
+        if left:
+            self._strays.add(token)
+            threading.Thread(target=lambda: self.arrive(token, globus_stage.end(left)), daemon=True).start()
+        return bool(left)
 
     def _end_call(self, active: _Active) -> bool:
         """False when no worker has begun it; the mark keeps one from beginning it later."""
@@ -429,6 +448,13 @@ def _outcome(future: Future[Any]) -> Outcome:
         result = future.result()
         return result if isinstance(result, Outcome) else codec.loads(result, Outcome)
     return Outcome(FailureClass.LOST, f"the worker was lost: {type(error).__name__}: {error}", ended_at=time.time())
+
+
+def _to_be_checked(active: _Active, outcome: Outcome) -> bool:
+    """Has a command ended well of which more is asked than that?"""
+    order = active.order
+    asked = order.kind is StageKind.COMMAND and (order.expect or order.known)
+    return bool(asked) and outcome.failure is None and not active.checked
 
 
 def _left_files(active: _Active, outcome: Outcome) -> bool:

@@ -30,6 +30,8 @@ def order(asked: Order, pairs: Pairs) -> Order:
         arguments={name: _deep(value, pairs) for name, value in asked.arguments.items()},
         working_dir=path(asked.working_dir, pairs),
         expect=tuple(replace(e, path=path(e.path, pairs)) for e in asked.expect),
+        inputs=tuple(path(name, pairs) for name in asked.inputs),
+        known={path(name, pairs): checksum for name, checksum in asked.known.items()},
     )
 
 
@@ -42,6 +44,7 @@ def outcome(found: Outcome, pairs: Pairs) -> Outcome:
         found,
         reason=text(found.reason, back),
         products=tuple(replace(p, path=path(p.path, back)) for p in found.products),
+        inputs=tuple(replace(c, path=path(c.path, back)) for c in found.inputs),
         findings=tuple(replace(f, path=path(f.path, back)) for f in found.findings),
     )
 

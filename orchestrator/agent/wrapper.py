@@ -218,7 +218,7 @@ def check(text: str, started_at: float) -> str:
     """Check the declared outputs of a command that has exited with 0; an Outcome that holds findings and products."""
     order = codec.loads(text, Order)
     begun = time.time()
-    outcome = _checked(order, Outcome(), since=started_at)
+    outcome = _witnessed(order, _checked(order, Outcome(), since=started_at), since=started_at)
     return codec.dumps(msgspec.structs.replace(outcome, checks_s=time.time() - begun))
 
 
@@ -246,7 +246,7 @@ def attempt(order: Order, around: Around | None) -> Outcome:
         outcome = ranks.run(order, around, _nodes()) if around is not None and several else _call(order)
         if outcome.failure is None and around is not None:
             begun = time.time()
-            outcome = _checked(order, outcome, since=started_at)
+            outcome = _witnessed(order, _checked(order, outcome, since=started_at), since=started_at)
             outcome = msgspec.structs.replace(outcome, checks_s=time.time() - begun)
         return outcome
     finally:
@@ -265,6 +265,16 @@ def _checked(order: Order, outcome: Outcome, *, since: float) -> Outcome:
     known = {p.path for p in outcome.products}
     products = tuple(p for p in checks.products(order.expect, order.working_dir) if p.path not in known)
     return msgspec.structs.replace(outcome, findings=findings, products=outcome.products + products)
+
+
+def _witnessed(order: Order, outcome: Outcome, *, since: float) -> Outcome:
+    """With the content of what it has read and made, where anybody may ask for it."""
+    asked = order.inputs or order.known or outcome.products or order.kind in (StageKind.KERNEL, StageKind.TRANSFER)
+    if outcome.failure is not None or not asked:
+        return outcome
+    from orchestrator.agent import contents
+
+    return contents.witnessed(order, outcome, since=since)
 
 
 def _call(order: Order) -> Outcome:
@@ -303,7 +313,7 @@ def _call_command(order: Order) -> Outcome:
 
 
 def _call_kernel(order: Order) -> Outcome:
-    from kernels import contract
+    from kernels import contract, registry
 
     try:
         result = contract.run(order.call, order.arguments)
@@ -312,8 +322,11 @@ def _call_kernel(order: Order) -> Outcome:
     except contract.KernelError as error:
         failure = FailureClass(error.failure)
         return Outcome(failure, str(error), exit_status=error.exit_code, metrics=dict(error.metrics))
-    products = tuple(Product(p.path, p.bytes, p.description) for p in result.products)
-    return Outcome(exit_status=0, products=products, metrics=dict(result.metrics))
+    from orchestrator.agent import contents
+
+    products = tuple(Product(p.path, p.bytes, p.description, p.checksum) for p in result.products)
+    software = {order.call: registry.get(order.call).version, **contents.software()}
+    return Outcome(exit_status=0, products=products, software=software, metrics=dict(result.metrics))
 
 
 def _call_function(order: Order) -> Outcome:
@@ -333,32 +346,9 @@ def _call_function(order: Order) -> Outcome:
 
 
 def _call_transfer(order: Order) -> Outcome:
-    from orchestrator.errors import BeamwayError
-    from orchestrator.transfer import base, carry
+    from orchestrator.agent import transfer_stage
 
-    begun = time.time()
-    given, destination = order.arguments["from"], order.arguments["to"]
-    checks, options = order.arguments.get("checks", ("checksum",)), order.arguments.get("options")
-    token = order.token.rpartition(".")[0]  # without the attempt: the next one goes on where this one was
-    sources = [given] if isinstance(given, str) else given
-    if any(end.startswith("globus://") for end in (destination, *sources)):
-        from orchestrator.agent import globus_stage
-
-        return globus_stage.call(order)
-    if not isinstance(given, str):
-        destination = os.path.join(destination, "")  # several go into a folder
-    products: list[Product] = []
-    for source in sources:
-        try:
-            report = carry.copy(source, destination, token=token, checks=checks, options=options)
-        except BeamwayError as error:
-            failure = base.failure_of(error)
-            # Who is not let in elsewhere has run here: this site is not to blame.
-            status = error.exit_code if failure is FailureClass.AUTHENTICATION else None
-            return Outcome(failure, str(error), exit_status=status, products=tuple(products))
-        print(f"copied {report.files} files, {report.bytes} bytes", flush=True)
-        products.append(Product(report.destination, report.bytes, f"copy of {source}"))
-    return Outcome(products=tuple(products), transfer_s=time.time() - begun)
+    return transfer_stage.call(order)
 
 
 _CALLS: dict[StageKind, Callable[[Order], Outcome]] = {

@@ -52,6 +52,7 @@ class Contents(Struct, frozen=True):
     shapes: dict[str, Shape | None] = {}
     links: list[str] | None = None
     entries: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
 
 
 class Question(Struct, frozen=True):
@@ -61,6 +62,7 @@ class Question(Struct, frozen=True):
     shapes: tuple[str, ...] = ()
     links: str = ""
     entries: bool = False
+    metadata: bool = False  # all of it that is small
 
 
 class Reader:

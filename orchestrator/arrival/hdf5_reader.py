@@ -14,12 +14,20 @@ import os
 import resource
 import socket
 import sys
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 MEMORY = 4 << 30
 SMALL = 4096  # bytes of a value
 MOST_LINKS = 100_000
 MOST_SOFT = 16
+OBJECTS_MOST = 20_000  # that are looked at for metadata
+ATTRIBUTES_MOST = 200  # of one of them
+FEW = 16  # elements of a value that is metadata and not data
+TEXT_MOST = 1000  # characters
+METADATA_MOST = 100_000  # bytes as JSON
 LENGTH_BYTES = 8  # before an answer
 
 
@@ -41,6 +49,7 @@ def look(path: str, ask: dict[str, Any]) -> dict[str, Any]:
         said["shapes"] = {name: _shape(file, name) for name in ask.get("shapes", ())}
         said["links"] = _links(file, ask["links"]) if ask.get("links") else None
         said["entries"] = _entries(file) if ask.get("entries") else None
+        said["metadata"] = _metadata(file) if ask.get("metadata") else None
     return said
 
 
@@ -66,17 +75,23 @@ def _node(file: Any, path: str, soft: int = 0) -> Any:
 
 
 def _value(file: Any, name: str) -> Any:
-    import h5py
-
     path, _, attribute = name.partition("@")
     node = _node(file, path)
     if node is None:
         return None
-    if attribute:
-        if attribute not in node.attrs:
-            return None
-        space = node.attrs.get_id(attribute)
-        return _plain(node.attrs[attribute]) if space.get_storage_size() <= SMALL else None
+    return _of_attribute(node, attribute) if attribute else _of_dataset(node)
+
+
+def _of_attribute(node: Any, name: str) -> Any:
+    if name not in node.attrs:
+        return None
+    space = node.attrs.get_id(name)
+    return _plain(node.attrs[name]) if space.get_storage_size() <= SMALL else None
+
+
+def _of_dataset(node: Any) -> Any:
+    import h5py
+
     if not isinstance(node, h5py.Dataset) or node.is_virtual or node.external or node.shape is None:
         return None
     return _plain(node[()]) if math.prod(node.shape) * max(node.dtype.itemsize, 1) <= SMALL else None
@@ -130,6 +145,68 @@ def _entries(file: Any) -> dict[str, str]:
         if isinstance(node, h5py.Group) and _value(file, f"{name}@NX_class") == "NXentry":
             found[name] = str(_value(file, f"{name}/end_time") or "")
     return found
+
+
+def _metadata(file: Any) -> dict[str, Any]:
+    """Attributes and datasets of few elements, by path and `path@attribute`, from the root down; `#shape`s of the rest.
+
+    No more of them than one message holds.
+    """
+    import h5py
+
+    found: dict[str, Any] = {}
+    room = METADATA_MOST
+    waiting, seen = deque([file]), {_address(file)}
+    objects = 0
+    while waiting and objects < OBJECTS_MOST:
+        node = waiting.popleft()
+        objects += 1
+        for name, value in _said_by(node):
+            room -= len(json.dumps([name, value])) + 4
+            if room < 0:
+                return found
+            found[name] = value
+        for name in islice(node, OBJECTS_MOST) if isinstance(node, h5py.Group) else ():
+            if not isinstance(node.get(name, getlink=True), h5py.HardLink):
+                continue  # it leads elsewhere, or to what is met under its own name
+            below = node.get(name)
+            if isinstance(below, h5py.Group | h5py.Dataset) and (at := _address(below)) not in seen:
+                seen.add(at)
+                waiting.append(below)
+            if len(seen) >= OBJECTS_MOST:
+                break
+    return found
+
+
+def _address(node: Any) -> tuple[int, int]:
+    import h5py
+
+    info = h5py.h5o.get_info(node.id)
+    return info.fileno, info.addr
+
+
+def _said_by(node: Any) -> Iterator[tuple[str, Any]]:
+    import h5py
+
+    for name in islice(node.attrs, ATTRIBUTES_MOST):
+        space = node.attrs.get_id(name)
+        if space.shape is not None and math.prod(space.shape) <= FEW and _is_simple(space.dtype):
+            yield f"{node.name}@{name}", _short(_of_attribute(node, name))
+    if isinstance(node, h5py.Dataset) and node.shape is not None:
+        if math.prod(node.shape) > FEW:
+            yield f"{node.name}#shape", list(node.shape)
+        elif _is_simple(node.dtype):
+            yield node.name, _short(_of_dataset(node))
+
+
+def _is_simple(kind: Any) -> bool:
+    import h5py
+
+    return kind.kind in "iufbSU" or (kind.kind == "O" and h5py.check_string_dtype(kind) is not None)
+
+
+def _short(value: Any) -> Any:
+    return value[:TEXT_MOST] if isinstance(value, str) else value
 
 
 def main() -> None:

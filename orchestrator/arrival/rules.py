@@ -45,7 +45,7 @@ ALIASES = {  # DM's DAQ options; `!` turns a yes into a no
     "workflowArgs": "arguments",
     "skipChecksum": "!checksum",
 }
-DAQ = {  # of the transfer that a DAQ also is: kept with the watch, for whoever moves the data
+DAQ = {  # of the transfer that a DAQ also is; who runs it and what is in the catalog is the same for all watches
     "destDirectory": str,
     "workflowJobOwner": str,
     "removeSourceFiles": bool,
@@ -74,6 +74,7 @@ RULE: dict[str, Any] = {
     "ready": dict,
     "parts": dict,
 }
+INGEST = "ingest"  # the standard workflow that copies a file
 READY = {
     "settle_s": float,
     "patience_s": float,
@@ -89,7 +90,7 @@ READY = {
 }
 PARTS = {"pattern": str, "first": int, "count": int, "count_from": str, "links": str, "manifest": str}
 KINDS = ("raw", "calibration", "other")  # of files, in the catalog
-WORDS = {"name", "stem"}  # that every name has; others are those of `match`
+WORDS = {"folder", "name", "stem"}  # that every name has; others are those of `match`
 NAME = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # of a watch
 _HEADER = re.compile(r"\s*\[\[\s*rule\s*\]\]")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -111,7 +112,6 @@ class WatchFile(Struct, frozen=True):
     existing: bool = True  # take up what is there already when the watch begins
     for_hours: float = 0.0  # 0: until it is stopped
     once: bool = False  # until all that is there is decided
-    daq: dict[str, Any] = {}
 
 
 def load(path: Path) -> WatchFile:
@@ -139,6 +139,9 @@ def parse(text: str, where: str, *, directory: str = "", experiment: str = "", l
         given = _read(raw, WATCH | DAQ | at_the_top, where)
     if tables is None:
         tables, begins = [{name: given.pop(name) for name in list(given) if name in RULE}], [1, 1]
+    daq = {name: given[name] for name in DAQ if name in given}
+    with _at_line(text, where, begins[:1] * lines):
+        tables = [_moved(table, daq, where) for table in tables]
     rules = []
     for number, table in enumerate(tables, 1):
         with _at_line(text, where, begins[number : number + 1] * lines):
@@ -153,8 +156,7 @@ def parse(text: str, where: str, *, directory: str = "", experiment: str = "", l
             raise SettingsError(f"{where}: {needed!r} is not said.", f'Write {needed} = "…" at the top.')
     if given.get("for_hours", 0.0) < 0:
         raise SettingsError(f"{where}: key 'for_hours' must not be below 0.")
-    daq = {name: given[name] for name in DAQ if name in given}
-    return WatchFile(**{n: given[n] for n in WATCH if n in given}, rules=tuple(rules), daq=daq)
+    return WatchFile(**{n: given[n] for n in WATCH if n in given}, rules=tuple(rules))
 
 
 @contextlib.contextmanager
@@ -177,6 +179,30 @@ def checked_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise SettingsError(f"A watch cannot be called {name!r}.", "Up to 128 letters, digits and any of . _ : -")
     return name
+
+
+def _moved(table: Mapping[str, Any], daq: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The rule as the options of DM's DAQ about moving data make it: without a workflow of its own it copies."""
+    if daq.get("removeSourceFiles"):
+        raise SettingsError(
+            f"{where}, key 'removeSourceFiles': a watch removes nothing.",
+            "`beamway retention` does, once there are verified copies elsewhere: docs/retention.md.",
+        )
+    if daq.get("uploadDataDirectoryOnExit") and not daq.get("skipTransfer"):
+        raise SettingsError(
+            f"{where}, key 'uploadDataDirectoryOnExit': files are copied as they arrive, not at the end.",
+            "Leave it out, and say destDirectory.",
+        )
+    to = "" if daq.get("skipTransfer") else daq.get("destDirectory", "")
+    if not to:
+        return table
+    if "workflow" in table or "workflowName" in table:
+        raise SettingsError(
+            f"{where}: 'destDirectory' copies each file, and {table.get('workflow') or table.get('workflowName')!r} "
+            "would run beside that.",
+            "Leave one of them out, or use a workflow that copies first, as tomography_remote does.",
+        )
+    return {**table, "workflow": INGEST, "arguments": {"destination": f"{to.rstrip('/')}/{{folder}}"}}
 
 
 def _rule(table: Mapping[str, Any], file: str, number: int) -> Rule:

@@ -63,7 +63,7 @@ class Rule(Struct, frozen=True):
     min_bytes: int = 0
     max_bytes: int | None = None
     when: tuple[Condition, ...] = ()
-    arguments: dict[str, str] = {}  # with {path}, {checksum}, {name}, {stem} and {scan}
+    arguments: dict[str, str] = {}  # with {path}, {checksum}, {folder}, {name}, {stem} and {scan}
     arguments_from: dict[str, str] = {}  # argument -> path in the file
     detector: str = ""
     kind: str = "raw"  # of the file, in the catalog
@@ -149,8 +149,8 @@ def places(text: str) -> set[str]:
 
 
 def words_of(name: str) -> dict[str, str]:
-    last = name.rpartition("/")[2]
-    return {"name": last, "stem": last[: last.rfind(".")] if "." in last[1:] else last}
+    folder, _, last = name.rpartition("/")
+    return {"folder": folder, "name": last, "stem": last[: last.rfind(".")] if "." in last[1:] else last}
 
 
 # ------------------------------------------------------------------------------------------------------------ names

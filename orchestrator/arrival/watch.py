@@ -33,7 +33,7 @@ from orchestrator.store.watches import Report, Watch
 
 QUOTA, QUOTA_S = 500, 0.1  # runs of an experiment that one turn begins, and for how long
 AGAIN_S, AGAIN_MOST_S = 0.5, 5.0
-SHELVED = 50  # arrivals
+SHELVED = 20  # arrivals
 HEIRS = 500  # duplicates of a failed run that are looked at
 MOST_REST_S = 0.5
 LOOK_S = 0.5  # how often the store is asked what is to be watched

@@ -8,14 +8,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestrator.arrival import rules
+from orchestrator.arrival.contents import Reader
+from orchestrator.catalog import metadata
 from orchestrator.errors import BeamwayError
-from orchestrator.store import catalog, leases, watches
+from orchestrator.store import catalog, catalog_values, leases, watches
 from orchestrator.store.arrivals import Arrival
 from orchestrator.store.catalog import CatalogFile, FileKind, Replica, ReplicaState
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
 
 FRESH_S = 1.0  # for so long a watch is as it was read
+KEPT = 10_000  # numbers of arrivals
+LIMIT_S = 5.0  # for what a file says of itself: others wait meanwhile
 
 Extract = Callable[[str], dict[str, Any]]
 
@@ -26,13 +30,25 @@ class Shelf:
     `extract`: what a file says of itself, or raises BeamwayError.
     """
 
-    def __init__(self, database: Database, *, extract: Extract = lambda path: {}, fence: Lease | None = None) -> None:
-        self._database, self._extract, self._fence = database, extract, fence
+    def __init__(self, database: Database, *, extract: Extract | None = None, fence: Lease | None = None) -> None:
+        self._database, self._fence = database, fence
+        self._reader = Reader(limit_s=LIMIT_S)
+        self._extract = extract or self._said
         self._watches: dict[str, tuple[float, str, str, dict[str, str]]] = {}
+        self._there: set[int] = set()  # those that were put last: what waits for its run is handed over at each turn
+
+    def __enter__(self) -> Shelf:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
 
     def put(self, arrivals: Sequence[Arrival]) -> None:
         """All or none of them."""
-        made = [self._made(arrival) for arrival in arrivals]
+        fresh = [arrival for arrival in arrivals if arrival.id not in self._there]
+        if not fresh:
+            return
+        made = [self._made(arrival) for arrival in fresh]
         with self._database.write() as connection:
             if self._fence is not None:
                 leases.prove(connection, self._fence)
@@ -42,6 +58,12 @@ class Shelf:
                 state = ReplicaState.VERIFIED if summed else ReplicaState.UNVERIFIED
                 verified_at = file.added_at if summed else 0.0
                 catalog.put_replica(connection, Replica(number, place, file.name, state, verified_at=verified_at))
+        if len(self._there) > KEPT:
+            self._there = {arrival.id for arrival in arrivals}
+        self._there |= {arrival.id for arrival in fresh}
+
+    def _said(self, path: str) -> dict[str, Any]:
+        return catalog_values.plain(metadata.extract(path, reader=self._reader), repr(path))
 
     def _made(self, arrival: Arrival) -> tuple[CatalogFile, str]:
         directory, place, kinds = self._watch(arrival.watch)

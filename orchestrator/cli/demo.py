@@ -32,15 +32,26 @@ SIZES = {
 @click.command()
 @click.option("--directory", default="demo", show_default=True, type=click.Path(), help="Where its files go.")
 @click.option("--size", default="standard", show_default=True, type=click.Choice(list(SIZES)), help="Of the scan.")
+@click.option("--facility", is_flag=True, help="Compute at a facility: GridFTP servers and a Slurm, started for it.")
 @session.placing_options
 @json_option
 @click.pass_context
-def demo(context: click.Context, /, directory: str, size: str, as_json: bool, **placing: str | None) -> None:
+def demo(
+    context: click.Context, /, directory: str, size: str, facility: bool, as_json: bool, **placing: str | None
+) -> None:
     """Make a scan of a known object, reconstruct it, and check the result against the truth."""
-    from orchestrator.cli import formats, progress
+    from orchestrator.cli import progress
 
+    if facility:
+        if any(placing.values()):
+            context.fail("--facility says itself where it runs.")
+        _require_facility()
     where = _directory(directory)
     begun = time.monotonic()
+    if facility:
+        ended, scan_s, home = _at_facility(where, size, as_json)
+        _end(context, ended, _record(ended, where, scan_s, time.monotonic() - begun), as_json=as_json, home=home)
+        return
     with session.client() as client:
         run_id = _unfinished(client, where)
         scan_s = 0.0
@@ -51,12 +62,40 @@ def demo(context: click.Context, /, directory: str, size: str, as_json: bool, **
             run_id = _submit(client, where, session.placing(placing))
             _say(as_json, f"Reconstructing as run {run_id}.")
         ended = progress.follow(client, run_id, quiet=as_json)
-    record = _record(ended, where, scan_s, time.monotonic() - begun)
+    _end(context, ended, _record(ended, where, scan_s, time.monotonic() - begun), as_json=as_json)
+
+
+def _end(context: click.Context, run: Run, record: dict[str, Any], *, as_json: bool, home: str = "") -> None:
+    """Tell how it went. `home`: of the run, where it is not the usual one."""
+    from orchestrator.cli import formats, progress
+
     if as_json:
         formats.emit(record)
-        context.exit(0 if ended.status.value == "done" else 1)
-    _report(ended, record)
-    progress.require_done(ended)
+        context.exit(0 if run.status.value == "done" else 1)
+    _report(run, record, home)
+    progress.require_done(run)
+
+
+def _require_facility() -> None:
+    from orchestrator.cli import demo_facility
+    from orchestrator.errors import SettingsError
+
+    if reason := demo_facility.missing():
+        raise SettingsError(f"There can be no facility on this machine. {reason}", "`beamway demo` does without.")
+
+
+def _at_facility(where: Path, size: str, as_json: bool) -> tuple[Run, float, str]:
+    """The run, the seconds that its scan took, and its home."""
+    from orchestrator.cli import demo_facility, progress
+
+    session.quiet_logs()
+    scan_s = _scan(where, size, as_json)
+    _say(as_json, "Starting a Slurm with a reservation, and a GridFTP server at each end.")
+    with demo_facility.standing(where) as there:
+        _say(as_json, f"The scan lands in {there.beamline}, which is watched.")
+        run_id = demo_facility.begun(there, where / "scan.h5", where / "scan_truth.h5")
+        _say(as_json, f"There, reconstructed in the reservation, and home, as run {run_id}.")
+        return progress.follow(there.client, run_id, quiet=as_json), scan_s, str(there.home)
 
 
 def _directory(text: str) -> Path:
@@ -174,7 +213,7 @@ def _record(run: Run, where: Path, scan_s: float, total_s: float) -> dict[str, A
     }
 
 
-def _report(run: Run, record: dict[str, Any]) -> None:
+def _report(run: Run, record: dict[str, Any], home: str = "") -> None:
     from orchestrator.cli import formats, progress, runs
 
     if not sys.stdout.isatty():  # on a terminal the live table has ended in this one
@@ -190,13 +229,17 @@ def _report(run: Run, record: dict[str, Any]) -> None:
     click.echo(f"time   {formats.duration(record['total_s'])}{scan}")
     click.echo()
     click.echo("Next:")
+    ours = f"BEAMWAY_HOME={home} " if home else ""
     good = run.status.value == "done"
     after = ("beamway run tomography --help", "the same with a scan of yours")
     again = (f"beamway retry {run.id}", "run again what did not pass")
     for command, what in (
-        (f"beamway show {run.id}", "what each stage cost"),
-        (f"beamway why {run.id}", "how it ended, and what was checked"),
-        after if good else again,
-        ("beamway down", "end the service; it ends by itself after a while"),
+        (f"{ours}beamway show {run.id}", "what each stage cost"),
+        (f"{ours}beamway why {run.id}", "how it ended, and what was checked"),
+        *(
+            []
+            if home
+            else [after if good else again, ("beamway down", "end the service; it ends by itself after a while")]
+        ),
     ):
-        click.echo(f"  {command:<52} {what}")
+        click.echo(f"  {command:<52}  {what}")

@@ -146,9 +146,11 @@ def show(run_id: str, dm: bool, display_keys: str, as_json: bool) -> None:
     from orchestrator.cli import formats, progress
     from orchestrator.definition import compat
     from orchestrator.errors import printable
+    from orchestrator.model import RUN_ENDED
 
     with session.client() as client:
         found = client.run(session.find(client, run_id))
+        going = {} if found.status in RUN_ENDED else client.live(found.id).progress
     if dm or display_keys:
         record = compat.job_record(found)
         if as_json:
@@ -157,8 +159,9 @@ def show(run_id: str, dm: bool, display_keys: str, as_json: bool) -> None:
         else:
             click.echo(compat.one_line(record, display_keys or None))
         return
+    going_on = records.going_on(found, going)
     if as_json:
-        formats.emit(records.run_record(found))
+        formats.emit({**records.run_record(found), "progress": going_on})
         return
     click.echo(f"{found.plan.workflow}  {found.id}  {formats.coloured(found.status.value)}")
     click.echo(f"submitted {formats.local(found.created_at)}, ended {formats.local(found.ended_at)}")
@@ -172,6 +175,8 @@ def show(run_id: str, dm: bool, display_keys: str, as_json: bool) -> None:
             click.echo(printable(f"on hold {task.hold.reason} (`beamway why {found.id}` says more)"))
     click.echo()
     click.echo(progress.stage_table(found))
+    for each in going_on:
+        click.echo(printable(f"{each['stage']}, task {each['task']}: {each['fraction']:.0%} {each['text']}".rstrip()))
     print_outputs(found)
 
 

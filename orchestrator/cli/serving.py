@@ -18,7 +18,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--certificate", type=_file, help="TLS certificate, PEM.")
 @click.option("--key", type=_file, help="The key of the certificate, PEM.")
 @click.option("--behind-proxy", is_flag=True, help="Somebody else encrypts: listen in the clear on any address.")
-@click.option("--agents/--no-agents", default=False, help="Start the agents of sites on this host too.")
+@click.option("--agents/--no-agents", default=False, help="Start agents and watcher on this host too.")
 @json_option
 def service(
     address: str, certificate: Path | None, key: Path | None, behind_proxy: bool, agents: bool, as_json: bool

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 from orchestrator import protocol
 from orchestrator.client.base import Backend
+from orchestrator.client.files import Files
+from orchestrator.client.lineage import Lineage
 from orchestrator.client.local import Local
+from orchestrator.client.retention import Retention
 from orchestrator.client.watches import Watches
 from orchestrator.errors import Unavailable
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
@@ -55,6 +58,21 @@ class Client:
     def watches(self) -> Watches:
         """Watched directories, and what has arrived in them."""
         return self._backend.watches
+
+    @property
+    def files(self) -> Files:
+        """The catalog: experiments, files and collections."""
+        return self._backend.files
+
+    @property
+    def retention(self) -> Retention:
+        """Which copies stay, go, are archived and restored."""
+        return self._backend.retention
+
+    @property
+    def lineage(self) -> Lineage:
+        """What came from what, and what is stale."""
+        return self._backend.lineage
 
     # ---- workflows
 

@@ -26,6 +26,12 @@ def run_id(run_key: str) -> str:
     return str(uuid.uuid5(KEYS, run_key))
 
 
+def _content(arrival: Arrival) -> dict[str, str]:
+    """What its run must find in the file that it is begun for: where that is the one that has arrived."""
+    own = arrival.arguments.get("filePath", "").endswith(f"/{arrival.name}")
+    return {"inputChecksum": arrival.checksum} if own and arrival.checksum else {}
+
+
 class Arrived:
     """Begins them, as `orchestrator.arrival.watch.Runs` says."""
 
@@ -40,7 +46,7 @@ class Arrived:
     def begin(self, arrival: Arrival) -> str:
         watch = self._watch(arrival.watch)
         definition, _ = self._versions.get(arrival.workflow.rpartition("@")[0])
-        arguments = {"experimentName": arrival.experiment, **arrival.arguments}
+        arguments = {"experimentName": arrival.experiment, **_content(arrival), **arrival.arguments}
         plan = self._client.plan(definition, arguments, directory=watch.base, placing=Placing(priority="live"))
         with effect("run.begin"):
             return self._client.submit(plan, run_id=run_id(arrival.run_key), username=watch.owner)

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator import protocol
+from orchestrator.client.files import Files
+from orchestrator.client.retention import Retention
 from orchestrator.client.watches import Watches
 from orchestrator.model import Definition, Placing, Plan, Run
 from orchestrator.store.letters import Letter
@@ -13,6 +15,7 @@ from orchestrator.store.runs import EventRow
 from orchestrator.store.search import Summary, Wanted
 
 if TYPE_CHECKING:
+    from orchestrator.client.lineage import Lineage
     from orchestrator.engine.placement import Placement
     from orchestrator.engine.why import Why
 
@@ -20,6 +23,15 @@ if TYPE_CHECKING:
 class Backend(Protocol):
     @property
     def watches(self) -> Watches: ...
+
+    @property
+    def lineage(self) -> Lineage: ...
+
+    @property
+    def files(self) -> Files: ...
+
+    @property
+    def retention(self) -> Retention: ...
 
     # ---- workflows
 

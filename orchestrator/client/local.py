@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator import locks, protocol, written
+from orchestrator.client.files import LocalFiles
+from orchestrator.client.lineage import Lineage, LocalLineage
+from orchestrator.client.retention import LocalRetention
 from orchestrator.client.watches import LocalWatches
 from orchestrator.errors import Conflict, Unavailable, of_exit_code
 from orchestrator.model import RUN_ENDED, Definition, Placing, Plan, Run
@@ -47,6 +50,11 @@ class Local:
         self._database = Database(settings.database_url)
         self._database.ensure()
         self.watches = LocalWatches(settings, self._database, self._planner, self.ensure_service)
+        self.lineage: Lineage = LocalLineage(
+            self._database, self._planner, lambda wish: self._ask(wish, protocol.Accepted)
+        )
+        self.files = LocalFiles(self._database)
+        self.retention = LocalRetention(settings, self._database)
         self._connection: socket.socket | None = None
         self._frames = protocol.Frames()
         self._heard: deque[protocol.AnyMessage] = deque()

@@ -8,7 +8,7 @@ import json
 import time
 import urllib.parse
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,9 @@ import msgspec
 from msgspec.structs import replace
 
 from orchestrator import codec, protocol, wire
+from orchestrator.client.lineage import Lineage, RemoteLineage
+from orchestrator.client.remote_files import RemoteFiles
+from orchestrator.client.remote_retention import RemoteRetention
 from orchestrator.client.remote_watches import RemoteWatches
 from orchestrator.engine.placement import Placement
 from orchestrator.engine.why import Why
@@ -50,6 +53,9 @@ class Remote:
             timeout=httpx2.Timeout(ANSWER_S, connect=CONNECT_S),
         )
         self.watches = RemoteWatches(self.request)
+        self.lineage: Lineage = RemoteLineage(self._get, self._post)
+        self.files = RemoteFiles(self.request)
+        self.retention = RemoteRetention(self._answer, self._streamed)
         self._made: list[tuple[Plan, dict[str, Any]]] = []  # plans of the service's own workflows, as they were asked
 
     def close(self) -> None:
@@ -246,6 +252,19 @@ class Remote:
         if kind is Unavailable or answer.status_code in (502, 504):
             return Unavailable(sentence, hint)
         raise kind(sentence, hint)
+
+    def _streamed(self, method: str, path: str, **more: Any) -> Iterator[str]:
+        """The lines of an answer as they come. Asked once: what had been done when it broke off is in the log."""
+        address = self._addresses[0]
+        try:
+            with self._http.stream(method, f"{address}{protocol.API}{path}", **more) as answer:
+                if answer.status_code >= 300:
+                    answer.read()
+                    kind, sentence, hint = _refusal(answer)
+                    raise kind(sentence, hint)
+                yield from answer.iter_lines()
+        except httpx2.HTTPError as error:
+            raise Unavailable(f"The service at {address} does not answer: {error}.", "Is it up?") from None
 
 
 def _request(

@@ -114,14 +114,17 @@ def _watch(
                 over.set()
 
         try:
-            with Watcher(
-                database,
-                runs,
-                site=site,
-                version=runs.version,
-                shelve=Shelf(database, fence=held.lease).put,
-                fence=held.lease,
-            ) as watcher:
+            with (
+                Shelf(database, fence=held.lease) as shelf,
+                Watcher(
+                    database,
+                    runs,
+                    site=site,
+                    version=runs.version,
+                    shelve=shelf.put,
+                    fence=held.lease,
+                ) as watcher,
+            ):
                 watcher.run(over, each)
             held.give_back()
         except Stale as error:

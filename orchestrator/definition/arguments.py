@@ -22,8 +22,8 @@ TYPES = {
     **dict.fromkeys(("boolean", "bool"), "boolean"),
     **dict.fromkeys(("path", "file", "directory"), "path"),
 }
-# Accepted by every workflow, declared or not: where its input is, and the experiment it belongs to.
-ALWAYS = (*variables.FILE_ARGUMENTS, "dataDir", "workingDir", "experimentName")
+# Accepted by every workflow, declared or not: where its input is, which content that has, and its experiment.
+ALWAYS = (*variables.FILE_ARGUMENTS, "inputChecksum", "dataDir", "workingDir", "experimentName")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 

@@ -6,6 +6,7 @@
   dash.
 * A pattern gives regular files only (a link to one counts), sorted; `**` goes into folders. A named path may
   also be a folder (a Zarr store is one) or `/dev/null`.
+* An address or a place at a site is taken as it stands: whoever fetches it or works there looks for it.
 * A name that is not UTF-8 comes as Python's surrogate escapes and goes back to the same bytes.
 """
 
@@ -21,6 +22,8 @@ from orchestrator.definition import variables
 from orchestrator.definition.stages import split_list
 from orchestrator.errors import InputError
 from orchestrator.model import FileSpec
+
+ELSEWHERE = re.compile(r"(?:site|globus|gsiftp|ftp|ssh)://[^/]+/")
 
 
 def resolve(spec: FileSpec, values: Mapping[str, str], data_dir: str) -> tuple[str, ...]:
@@ -69,6 +72,8 @@ def _status(path: str) -> os.stat_result | None:
 
 
 def _file(path: str, base: str) -> str:
+    if ELSEWHERE.match(path):
+        return path
     full = _absolute(path, base)
     seen = _status(full)
     if seen is None:

@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from orchestrator import events, records, states
-from orchestrator.engine import opening, orders
+from orchestrator.engine import accounts, opening, orders
 from orchestrator.engine.tally import Tally
 from orchestrator.errors import BeamwayError, Conflict
 from orchestrator.model import (
@@ -37,10 +37,12 @@ from orchestrator.model import (
     token,
 )
 from orchestrator.outside import effect
-from orchestrator.store import letters, search
+from orchestrator.store import letters, lineage, search
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
+from orchestrator.transfer.places import Profiles
+from sites import loader
 
 log = structlog.get_logger()
 
@@ -54,6 +56,7 @@ class Effects(Struct):
     kills: list[tuple[str, str]]  # site, token
     places: list[tuple[str, events.Place]]  # run, the stage that wants a site
     finished: list[Run]
+    files: bool = False  # one of the finished runs has to do with files: the catalog has work
 
 
 class Engine:
@@ -66,6 +69,7 @@ class Engine:
         *,
         clock: Callable[[], float],
         shell_text: Callable[[str], bool] = lambda site: False,
+        profiles: Profiles = loader.load,
         default_site: str = "local",
         fence: Lease | None = None,
     ) -> None:
@@ -75,6 +79,7 @@ class Engine:
         self._directory = runs
         self._clock = clock
         self._shell_text = shell_text
+        self._profiles = profiles
         self._default_site = default_site
         self._fence = fence
         self._queue: deque[tuple[str, events.Event]] = deque()
@@ -87,6 +92,7 @@ class Engine:
         self._outward: list[tuple[str, events.Launch | events.Kill]] = []
         self._places: list[tuple[str, events.Place]] = []
         self._finished: list[Run] = []
+        self._files = False
         self.runs: dict[str, Run] = {}
         self.tally = Tally()
 
@@ -202,12 +208,13 @@ class Engine:
                         heapq.heappush(self._timers, (command.at, run_id, command.number))
                     case events.Finished():
                         self._finished.append(run)
+                        self._note_files(run)
                         self._tell_parent(run)
         self._save()
-        effects = Effects([], [], self._places, self._finished)
+        effects = Effects([], [], self._places, self._finished, self._files)
         for run_id, outward in self._outward:
             self._effect(run_id, outward, effects)
-        self._outward, self._places, self._finished = [], [], []
+        self._outward, self._places, self._finished, self._files = [], [], [], False
         for run in effects.finished:
             self.tally.run(run.status.value)
             current = self.runs.get(run.id)
@@ -240,7 +247,7 @@ class Engine:
         at = self._clock()
         try:
             site = self._site(run.stages[command.stage].site)
-            return opening.answer(run, command, at, shell_text=self._shell_text(site))
+            return opening.answer(run, command, at, opening.At(site, self._shell_text(site), self._profiles))
         except Exception as error:
             log.exception("engine.opening_failed", run=run_id, stage=command.stage)
             return events.StageRefused(at, command.stage, f"internal error: {type(error).__name__}: {error}")
@@ -348,6 +355,12 @@ class Engine:
         row = _event_row(run, event)
         if row is not None:
             self._log.append(row)
+
+    def _note_files(self, run: Run) -> None:
+        """For whoever writes down what came from what: see `store.lineage`."""
+        if text := accounts.summary(run):
+            self._log.append(store.EventRow(run.id, run.ended_at, lineage.FILES, text=text))
+            self._files = True
 
     def _count(self, task: Task, run: Run) -> None:
         """Into the tally. `task`: as it was before this attempt of it ended; `run`: as it is now."""

@@ -6,9 +6,11 @@ with an event, and looks at the file system only to find input files.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -28,17 +30,28 @@ from orchestrator.events import (
 from orchestrator.model import Expectation, FileSpec, Plan, Run, StageKind, StagePlan, Task
 from orchestrator.protocol import Submit
 from orchestrator.states import stage_plan
+from orchestrator.transfer import places
+from sites import loader
 
 
-def answer(run: Run, command: OpenStage | DecideRepeat, at: float, *, shell_text: bool = False) -> Event:
-    """The event that answers `command`. `shell_text`: the site allows shell text in supplied values."""
+class At(NamedTuple):
+    """Where a stage runs."""
+
+    site: str = "local"
+    shell_text: bool = False  # allowed there in supplied values
+    profiles: places.Profiles = loader.load
+
+
+def answer(run: Run, command: OpenStage | DecideRepeat, at: float, where: At | None = None) -> Event:
+    """The event that answers `command`; the stage runs at `where`."""
     plan = stage_plan(run, command.stage)
     try:
         if isinstance(command, DecideRepeat):
             assert plan.repeat is not None
             satisfied = expressions.parse(plan.repeat.until).evaluate(values_of(run))
             return RepeatDecided(at, plan.name, satisfied)
-        return _open(run, plan, command.repetition, at, shell_text)
+        where = where or At()
+        return _open(run, plan, command.repetition, at, where._replace(profiles=functools.cache(where.profiles)))
     except BeamwayError as error:
         return StageRefused(at, plan.name, str(error))
 
@@ -50,17 +63,17 @@ def values_of(run: Run) -> dict[str, str]:
     return {**own, **run.variables}
 
 
-def _open(run: Run, plan: StagePlan, repetition: int, at: float, shell_text: bool) -> Event:
+def _open(run: Run, plan: StagePlan, repetition: int, at: float, where: At) -> Event:
     values = values_of(run)
     if repetition == 1 and plan.run_if and not expressions.parse(plan.run_if).evaluate(values):
         return StageSkipped(at, plan.name, f"runIf is false: {plan.run_if}")
     if not plan.per_file:
-        return StageOpened(at, plan.name, repetition, (_draft(run, plan, None, values, shell_text),))
+        return StageOpened(at, plan.name, repetition, (_draft(run, plan, None, values, where),))
     captured: dict[str, dict[str, str]] = {}
     for (item, name), value in run.item_variables.items():
         captured.setdefault(item, {})[name] = value
     drafts = (
-        _draft(run, plan, item, {**values, **captured.get(item, {}), "filePath": item}, shell_text)
+        _draft(run, plan, item, {**values, **captured.get(item, {}), "filePath": item}, where)
         for item in _files(run, plan, values)
     )
     return StageOpened(at, plan.name, repetition, tuple(drafts))
@@ -79,9 +92,13 @@ def submission(plan: Plan, run_id: str, username: str, host: str, *, instead_of:
 
 
 def child_plan(run: Run, task: Task, *, shell_text: Callable[[str], bool] = lambda site: False) -> Plan:
-    """The plan of the run that a task of a WORKFLOW stage starts. Raises ArgumentError, InputError."""
+    """The plan of the run that a task of a WORKFLOW stage starts, placed as that stage where its own are silent.
+
+    Raises ArgumentError, InputError.
+    """
     arguments = {name: "" if v is None else str(v) for name, v in task.arguments.items()}
-    return plans.bind(run.plan.children[task.call], arguments, directory=task.working_dir, shell_text=shell_text)
+    child = replace(run.plan.children[task.call], placing=stage_plan(run, task.stage).placing)
+    return plans.bind(child, arguments, directory=task.working_dir, shell_text=shell_text)
 
 
 def _files(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, ...]:
@@ -102,22 +119,31 @@ def _files(run: Run, plan: StagePlan, values: Mapping[str, str]) -> tuple[str, .
     return files.resolve(spec, values, commands.data_directory(run.plan))
 
 
-def _draft(run: Run, plan: StagePlan, item: str | None, values: dict[str, str], shell_text: bool) -> TaskDraft:
+def _draft(run: Run, plan: StagePlan, item: str | None, given: dict[str, str], where: At) -> TaskDraft:
+    """With every place at a site as the stage sees it: its path there, or for a transfer the way to it."""
+    values = places.at_hand(given, where.site, where.profiles)
     working, data = commands.directories(run.plan, plan, values)
     command = ""
     if plan.kind is StageKind.COMMAND:
-        if not shell_text:
-            _refuse_shell_text(run, plan, item, values)
-        command = commands.command_line(run.plan, plan, values)
+        if not where.shell_text:
+            _refuse_shell_text(run, plan, item, given)
+        command = places.in_command(commands.command_line(run.plan, plan, values), where.site)
         if "\0" in command:
             raise ArgumentError("The command holds a NUL character.")
+    arguments = variables.substitute_in(plan.arguments, given)
+    if plan.kind is StageKind.TRANSFER:
+        arguments = places.routed(arguments, where.site, where.profiles)
+    elif plan.kind is not StageKind.WORKFLOW:
+        arguments = variables.substitute_in(plan.arguments, values)
+        arguments = places.at_hand(arguments, where.site, where.profiles)
+        places.check_at_hand([arguments, command], where.site)
     return TaskDraft(
         item=item,
         command=command,
         call=plan.call,
-        arguments=variables.substitute_in(plan.arguments, values),
+        arguments=arguments,
         working_dir=working,
-        expect=tuple(_bound(e, data, values) for e in plan.expect),
+        expect=tuple(_bound(e, data, values, where) for e in plan.expect),
     )
 
 
@@ -130,6 +156,7 @@ def _refuse_shell_text(run: Run, plan: StagePlan, item: str | None, values: Mapp
             variables.check_supplied(name, values[name])
 
 
-def _bound(expectation: Expectation, data: str, values: Mapping[str, str]) -> Expectation:
-    path = variables.substitute(expectation.path, values)
+def _bound(expectation: Expectation, data: str, values: Mapping[str, str], where: At) -> Expectation:
+    path = places.at_hand(variables.substitute(expectation.path, values), where.site, where.profiles)
+    places.check_at_hand(path, where.site)
     return replace(expectation, path=os.path.normpath(os.path.join(data, path)))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from orchestrator.engine import inputs
 from orchestrator.model import FailureClass, Order, Placing, Resources, Run, StagePlan, Task, token
 
 USES = ("realtime", "demand", "regular", "debug")
@@ -14,6 +15,7 @@ MORE = 2.0  # times the walltime or memory, after an attempt that had too little
 
 def order(run: Run, task: Task, plan: StagePlan, runs: Path, *, adopt: bool) -> Order:
     """`runs`: the directory where runs keep logs and exit records."""
+    known = inputs.known(run)
     codes = {r.failure: r.exit_codes for r in plan.retries if r.exit_codes}
     return Order(
         token(run.id, task.number, task.attempt),
@@ -25,6 +27,8 @@ def order(run: Run, task: Task, plan: StagePlan, runs: Path, *, adopt: bool) -> 
         working_dir=task.working_dir,
         captures=plan.captures,
         expect=task.expect,
+        inputs=inputs.declared(run, task, plan, known),
+        known=known,
         transient_codes=codes.get(FailureClass.TRANSIENT, ()),
         authentication_codes=codes.get(FailureClass.AUTHENTICATION, ()),
         timeout_s=plan.timeout_s,

@@ -105,8 +105,8 @@ def _reservations(profile: SiteProfile, view: SiteView | None, asked: str) -> tu
     return tuple(found)
 
 
-def need(run: Run, plan: StagePlan) -> Need:
-    """What a stage asks for, with the files it reads as they are on the disk now."""
+def need(run: Run, plan: StagePlan, *, data_at: str = "local") -> Need:
+    """What a stage asks for, with the files it reads as they are on the disk now, at the site `data_at`."""
     values = values_of(run)
     paths = tuple(_paths(run, plan, values))
     return Need(
@@ -115,6 +115,7 @@ def need(run: Run, plan: StagePlan) -> Need:
         stage=plan.name,
         input_bytes=sum(map(_bytes, paths)),
         paths=paths,
+        data_at=data_at,
         experiment=values.get("experimentName", ""),
         export_controlled=values.get(EXPORT_CONTROLLED, "").lower() in ("1", "true", "yes"),
         queue=plan.placing.queue,
@@ -140,10 +141,16 @@ def queues(profile: SiteProfile, placing: Placing) -> tuple[str, ...]:
 
 
 def predict(
-    database: Database, run: Run, plan: StagePlan, sites: Sequence[tuple[SiteProfile, SiteView]], *, now: float
+    database: Database,
+    run: Run,
+    plan: StagePlan,
+    sites: Sequence[tuple[SiteProfile, SiteView]],
+    *,
+    now: float,
+    data_at: str = "local",
 ) -> Placement:
     """The choice among these sites, from what they say and what was measured."""
-    asked = need(run, plan)
+    asked = need(run, plan, data_at=data_at)
     return placement.choose(
         asked,
         [facts(profile, view, asked.reservation) for profile, view in sites],

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator import protocol
@@ -85,6 +86,19 @@ class Planner:
                     f"Stage {stage.name!r} cannot run at site {name!r}: {sentence}.",
                     "Ask for less in its 'resources', or run it at another site.",
                 )
+            if stage.kind is StageKind.TRANSFER:
+                self._check_way(stage, plan, name)
+
+    def _check_way(self, stage: StagePlan, plan: Plan, at: str) -> None:
+        """Between the sites that a transfer names there must be a way, before anything is begun."""
+        from orchestrator.definition import variables
+        from orchestrator.transfer import places
+        from sites import loader
+
+        asked = variables.substitute_in(stage.arguments, plan.variables)
+        if any(text.startswith(f"{places.SCHEME}$") for text in (asked["to"], *_listed(asked["from"]))):
+            return  # an earlier stage will say where
+        places.routed(asked, at, partial(loader.load, directories=self._settings.site_directories))
 
     def placements(self, plan: Plan) -> list[Placement]:
         """Where each stage whose site is `auto` would go now, and why; the sites' schedulers are asked, side by side.
@@ -102,8 +116,14 @@ class Planner:
             with ThreadPoolExecutor(max(1, len(sites))) as pool:
                 views = pool.map(lambda profile, s=stage: _outlook(profile, s), sites)
                 looked = list(zip(sites, views, strict=True))
-            found.append(place_sites.predict(self._database, run, stage, looked, now=time.time()))
+            found.append(
+                place_sites.predict(self._database, run, stage, looked, now=time.time(), data_at=self._settings.site)
+            )
         return found
+
+
+def _listed(given: str | list[str]) -> list[str]:
+    return [given] if isinstance(given, str) else given
 
 
 def _outlook(profile: SiteProfile, stage: StagePlan) -> protocol.SiteView:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from orchestrator import events, protocol, states
-from orchestrator.engine import place_sites, placement, placement_text
+from orchestrator.engine import moved, place_sites, placement, placement_text
 from orchestrator.model import Run, StageStatus, Task, TaskStatus
 from orchestrator.settings import Settings
 from orchestrator.store import history
@@ -122,7 +122,7 @@ class Placer:
         plan = states.stage_plan(run, question.place.stage)
         silent = protocol.SiteView(now, silent_since=question.asked_at)
         sites = [(p, question.views.get(n, silent)) for n, p in question.sites.items()]
-        found = place_sites.predict(self._database, run, plan, sites, now=now)
+        found = place_sites.predict(self._database, run, plan, sites, now=now, data_at=self._settings.site)
         if question.place.but:
             found = placement.fallback(found, question.place.but)
         attempt = max((t.attempt for t in run.tasks.values() if t.stage == plan.name), default=0) + 1
@@ -143,8 +143,13 @@ class Placer:
         return None
 
 
-def learn(database: Database, run: Run, site_of: Callable[[str], str]) -> None:
-    """Keep what a finished run has shown: how long its attempts took, and how its placements came out."""
+def learn(database: Database, run: Run, settings: Settings) -> None:
+    """Keep what a finished run has shown: how long its attempts took, how its placements came out, and how fast
+    data moved."""
+
+    def site_of(name: str) -> str:
+        return name or settings.site
+
     rows = []
     for plan in run.plan.stages:
         done = [t for t in run.tasks.values() if t.stage == plan.name and t.status is TaskStatus.DONE]
@@ -152,17 +157,19 @@ def learn(database: Database, run: Run, site_of: Callable[[str], str]) -> None:
         if plan.placing.site == states.AUTO and done:
             last = max(done, key=lambda t: t.ended_at)
             queue_s = max(0.0, last.started_at - last.submitted_at)
-            moved_s = last.outcome.transfer_s if last.outcome else 0.0
+            took_s = last.outcome.transfer_s if last.outcome else 0.0
             history.finish_placement(
                 database,
                 run.id,
                 plan.name,
                 last.attempt,
-                transfer_s=moved_s,
+                transfer_s=took_s,
                 queue_s=queue_s,
                 compute_s=_lasted_s(last),
             )
     history.record(database, rows)
+    sites = moved.moved(run, site_of, lambda: place_sites.candidates(settings.site, settings.home / "sites"))
+    history.record_transfers(database, sites)
 
 
 def _lasted_s(task: Task) -> float:

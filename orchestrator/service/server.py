@@ -11,6 +11,7 @@ import re
 import selectors
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -22,6 +23,7 @@ from orchestrator.errors import BeamwayError, Conflict, Stale, Unavailable
 from orchestrator.model import FailureClass, Outcome, Run, split_token
 from orchestrator.outside import effect
 from orchestrator.service.agents import Site, View
+from orchestrator.service.cataloguing import Cataloguing
 from orchestrator.service.gate import Gate
 from orchestrator.service.holding import Holding
 from orchestrator.service.peers import Peer, RemoteAgent, SocketPeer
@@ -30,6 +32,7 @@ from orchestrator.service.supervisor import Supervisor
 from orchestrator.service.watching import Watching
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
+from sites import loader
 
 BEAT_S = 0.5  # the longest the loop sleeps: agents are tended and idleness is noticed at least this often
 VERSION = "1"
@@ -77,7 +80,9 @@ class Server:
             default_site=settings.site,
             fence=holding.lease,
             shell_text=_shell_text_allowed(settings),
+            profiles=partial(loader.load, directories=settings.site_directories),
         )
+        self._cataloguing = Cataloguing(settings.database_url, holding.lease, settings.site)
         self._placer = Placer(
             settings, self._database, ask=lambda site, asked: self._site(site).ask(asked), shut=self._shut
         )
@@ -99,6 +104,7 @@ class Server:
             log.info("service.started", home=str(self._home), unfinished=self._engine.recover())
             self._begin_sites()
             self._recovered = self._turn()
+            self._cataloguing.start()
             self._loop()
             self._turn()
         except Unavailable as error:  # Stale, or the store was away just as it was read
@@ -197,6 +203,8 @@ class Server:
         self._carry_out(effects)
         for peer, reply in replies:
             self._send(peer, reply)
+        if effects.files:
+            self._cataloguing.call()
         if replies or effects.finished:
             self.changed()
         return True
@@ -227,7 +235,7 @@ class Server:
     def _finished(self, run: Run) -> None:
         log.info("run.finished", run=run.id, workflow=run.plan.workflow, status=run.status.value, error=run.error)
         try:
-            learn(self._database, run, lambda site: site or self._settings.site)
+            learn(self._database, run, self._settings)
         except BeamwayError as error:
             log.warning("history.not_kept", run=run.id, reason=error.sentence)
         for shown in (self._progress, self._waits):
@@ -434,6 +442,7 @@ class Server:
     def _leave(self) -> None:
         """Nothing is written any more. Agents and watcher of this home end; what ran is taken up again when the service
         is started again; agents of other processes go on, with whoever has the engine next."""
+        self._cataloguing.stop()
         try:
             if self._watching is not None:
                 self._watching.dismiss()
@@ -463,8 +472,6 @@ def _shell_text_allowed(settings: Settings) -> Callable[[str], bool]:
 
     def ask(site: str) -> bool:
         if site not in allowed:
-            from sites import loader
-
             allowed[site] = loader.load(site, [settings.home / "sites"]).policies.allow_shell_text
         return allowed[site]
 

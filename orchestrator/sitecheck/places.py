@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.sitecheck.record import Check, NotDone, Noted, Wrong, made
+from orchestrator.transfer.places import is_collection
 
 if TYPE_CHECKING:
     from sites.schema import Door, SiteProfile
@@ -86,12 +87,19 @@ def doors(profile: SiteProfile) -> Iterator[Check]:
 def _door(profile: SiteProfile, number: int, door: Door) -> str:
     key = f"doors[{number}]"
     if door.kind == "globus":
-        raise NotDone("transfers through Globus are not built yet, so nobody was asked")
+        if not is_collection(door.endpoint):
+            remedy = f"Put it into {key}.endpoint: the collection's page at app.globus.org shows it."
+            raise Wrong(f"'{door.endpoint}' is not the UUID of a collection", remedy)
+        raise NotDone("Globus was not asked; `beamway doctor` says whether it lets us in")
     if door.kind == "local":
         if not os.path.isdir(door.root):
             raise Wrong(f"{door.root} is not a folder here", f"Change {key}.root.")
         return f"{door.root} is there"
-    host, _, port = door.endpoint.rpartition(":") if door.kind == "gridftp" else (door.endpoint, "", str(SSH_PORT))
+    host, _, port = (
+        door.endpoint.removeprefix("ftp://").rpartition(":")
+        if door.kind == "gridftp"
+        else (door.endpoint, "", str(SSH_PORT))
+    )
     host = host.rpartition("@")[2]
     try:
         with socket.create_connection((host, int(port)), timeout=CONNECT_S):

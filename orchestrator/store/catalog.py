@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, func, select, update
+from msgspec.structs import replace
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from orchestrator import codec
 from orchestrator.errors import NotFound
-from orchestrator.store import schema
+from orchestrator.store import catalog_values, schema
 from orchestrator.store.database import Database
-from orchestrator.store.texts import key
+from orchestrator.store.texts import key, storable
 
 _f = schema.catalog_files
 _r = schema.replicas
+AT_ONCE = 500
+TURNS = 0x66696C65  # PostgreSQL's locks of that number
 
 
 class FileKind(StrEnum):
@@ -78,6 +81,11 @@ def name_key(experiment: str, name: str, checksum: str) -> bytes:
     return hashlib.blake2b(b"\0".join(parts), digest_size=16).digest()
 
 
+def path_key(experiment: str, name: str) -> bytes:
+    """16 bytes that stand for a name, whatever its content."""
+    return hashlib.blake2b(os.fsencode(experiment) + b"\0" + os.fsencode(name), digest_size=16).digest()
+
+
 def address_key(address: str) -> bytes:
     return hashlib.blake2b(os.fsencode(address), digest_size=16).digest()
 
@@ -86,40 +94,130 @@ def address_key(address: str) -> bytes:
 
 
 def put(connection: Connection, files: Sequence[CatalogFile]) -> list[int]:
-    """Their ids, in order, within the caller's transaction. One that is known keeps its id."""
-    insert: Any = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    """Their ids, in order, within the caller's transaction. One that is known keeps its id, and its metadata."""
     ids: list[int] = []
-    for file in files:
-        row = _row(file)
-        added = insert(_f).values(**row).on_conflict_do_nothing(index_elements=["name_key"]).returning(_f.c.id)
-        number = connection.execute(added).scalar()
-        if number is None:
-            number = connection.execute(select(_f.c.id).where(_f.c.name_key == row["name_key"])).scalar_one()
-        else:
-            older = (_f.c.experiment == row["experiment"]) & (_f.c.name == row["name"]) & (_f.c.id != number)
-            connection.execute(update(_f).where(older, _f.c.superseded_at == 0).values(superseded_at=file.added_at))
-        ids.append(int(number))
+    _in_turn(connection, files)
+    for start in range(0, len(files), AT_ONCE):
+        some = [_row(file) for file in files[start : start + AT_ONCE]]
+        known = _known(connection, some)
+        fresh: dict[bytes, tuple[dict[str, Any], CatalogFile]] = {}
+        for row, file in zip(some, files[start:], strict=False):
+            if row["name_key"] not in known:
+                fresh.setdefault(row["name_key"], (row, file))
+        _bring_back(connection, some, known)
+        if fresh:
+            add = insert(_f).returning(_f.c.name_key, _f.c.id)
+            added = {bytes(k): int(n) for k, n in connection.execute(add, [row for row, _ in fresh.values()])}
+            _supersede(connection, [fresh[k][0] | {"id": n} for k, n in added.items()], _f.c.id < bindparam("number"))
+            _index(connection, {n: fresh[k][1] for k, n in added.items()})
+            known |= {k: (n, 0.0) for k, n in added.items()}
+        ids += [known[row["name_key"]][0] for row in some]
     return ids
+
+
+def _in_turn(connection: Connection, files: Sequence[CatalogFile]) -> None:
+    """Of two contents of one name that come at the same time, one comes first: else neither would supersede the other.
+
+    PostgreSQL alone has more than one writer. The names share few locks, which all take in the same order.
+    """
+    if connection.dialect.name == "postgresql":
+        turns = sorted({path_key(file.experiment, file.name)[0] for file in files})
+        query = text("SELECT count(pg_advisory_xact_lock(:what, turn)) FROM unnest(CAST(:turns AS int[])) AS turn")
+        connection.execute(query, {"what": TURNS, "turns": turns})
+
+
+def _known(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[bytes, tuple[int, float]]:
+    """name_key → (id, since when it is superseded)"""
+    keys = [row["name_key"] for row in rows]
+    query = select(_f.c.name_key, _f.c.id, _f.c.superseded_at).where(_f.c.name_key.in_(keys))
+    return {bytes(name): (int(number), float(at)) for name, number, at in connection.execute(query)}
+
+
+def _bring_back(
+    connection: Connection, rows: Sequence[dict[str, Any]], known: Mapping[bytes, tuple[int, float]]
+) -> None:
+    """Contents that are there again after others had superseded them."""
+    again: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        number, superseded_at = known.get(row["name_key"], (0, 0.0))
+        if superseded_at and row["added_at"] > superseded_at:
+            again[number] = row | {"id": number}
+    if again:
+        connection.execute(update(_f).where(_f.c.id.in_(list(again))).values(superseded_at=0.0))
+        _supersede(connection, list(again.values()), _f.c.id != bindparam("number"))
+
+
+def _supersede(connection: Connection, rows: Sequence[dict[str, Any]], which: ColumnElement[bool]) -> None:
+    """By these, others under their names."""
+    others = (_f.c.path_key == bindparam("path")) & (_f.c.superseded_at == 0.0) & which
+    given = [{"path": row["path_key"], "number": row["id"], "at": row["added_at"]} for row in rows]
+    connection.execute(update(_f).where(others).values(superseded_at=bindparam("at")), given)
+
+
+def _index(connection: Connection, files: dict[int, CatalogFile]) -> None:
+    """Write down by what they are found."""
+    each = [found_by(number, file) for number, file in files.items()]
+    for table, rows in ((schema.catalog_values, 0), (schema.catalog_words, 1)):
+        if wanted := [row for found in each for row in found[rows]]:
+            connection.execute(insert(table), wanted)
+
+
+def found_by(number: int, file: CatalogFile) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of the values and of the words by which a file is found."""
+    always = {
+        catalog_values.ADDED: file.added_at,
+        catalog_values.SIZE: file.size,
+        catalog_values.KIND: file.kind.value,
+        catalog_values.EXPERIMENT: key(file.experiment),
+    }
+    ours = [(name, *_of(value)) for name, value in always.items()]
+    values = [value for value in catalog_values.flat(file.metadata) if value[0] not in always]
+    return catalog_values.rows(number, [*ours, *values]), catalog_values.word_rows(number, file.name, values)
+
+
+def _of(value: str | float) -> tuple[float | None, str]:
+    """As it is, whatever a text looks like: an experiment may be called 2026."""
+    return (None, value) if isinstance(value, str) else (float(value), "")
+
+
+def change(connection: Connection, number: int, changes: Mapping[str, Any]) -> CatalogFile:
+    """Set these keys of its metadata; None takes one away. Raises NotFound, and ArgumentError for what is too large."""
+    row = connection.execute(select(_f).where(_f.c.id == number).with_for_update()).mappings().first()
+    if row is None:
+        raise _unknown(number)
+    before = _file(row)
+    given = before.metadata | catalog_values.plain(changes)
+    kept = {name: value for name, value in given.items() if value is not None}
+    after = replace(before, metadata=catalog_values.plain(kept, f"file {number}"))
+    doc = codec.dumps(_Doc(after.experiment, after.metadata))
+    connection.execute(update(_f).where(_f.c.id == number).values(doc=doc))
+    for table in (schema.catalog_values, schema.catalog_words):
+        connection.execute(delete(table).where(table.c.file_id == number))
+    _index(connection, {number: after})
+    return after
+
+
+def _unknown(number: int) -> NotFound:
+    return NotFound(f"The catalog has no file {number}.", "`beamway file ls` lists them.")
 
 
 def put_replica(connection: Connection, replica: Replica) -> None:
     """New, or as it is now, within the caller's transaction."""
-    insert: Any = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    row = {
-        "file_id": replica.file_id,
-        "place": replica.place,
-        "address_key": address_key(replica.address),
-        "address": os.fsencode(replica.address),
-        "state": replica.state.value,
-        "pinned": int(replica.pinned),
-        "verified_at": replica.verified_at,
-        "doc": codec.dumps(replica.seen),
-    }
+    upsert: Any = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    row = _replica_row(replica)
     keys = ["file_id", "place", "address_key"]
-    connection.execute(insert(_r).values(**row).on_conflict_do_update(index_elements=keys, set_=row))
+    connection.execute(upsert(_r).values(**row).on_conflict_do_update(index_elements=keys, set_=row))
 
 
 # -------------------------------------------------------------------------------------------------------- reading
+
+
+def displace(connection: Connection, number: int, place: str, address: str) -> None:
+    """The copies of other files at an address where this one has been read: they are not there any more."""
+    there = (_r.c.place == storable(place)) & (_r.c.address_key == address_key(address)) & (_r.c.file_id != number)
+    gone = {"state": ReplicaState.MISSING.value, "doc": codec.dumps({"why": f"file {number} is there"})}
+    lost = there & _r.c.state.in_([ReplicaState.VERIFIED.value, ReplicaState.UNVERIFIED.value])
+    connection.execute(update(_r).where(lost).values(**gone))
 
 
 def get(database: Database, number: int) -> CatalogFile:
@@ -127,7 +225,7 @@ def get(database: Database, number: int) -> CatalogFile:
     with database.read() as connection:
         row = connection.execute(select(_f).where(_f.c.id == number)).mappings().first()
     if row is None:
-        raise NotFound(f"The catalog has no file {number}.", "`beamway file ls` lists them.")
+        raise _unknown(number)
     return _file(row)
 
 
@@ -138,9 +236,22 @@ def replicas(database: Database, file_ids: Sequence[int]) -> list[Replica]:
         return [_replica(row) for row in connection.execute(query).mappings()]
 
 
+def replica(connection: Connection, number: int, place: str, address: str) -> Replica | None:
+    """This copy, locked until the end of the caller's transaction."""
+    this = (_r.c.file_id == number) & (_r.c.place == storable(place)) & (_r.c.address_key == address_key(address))
+    row = connection.execute(select(_r).where(this).with_for_update()).mappings().first()
+    return _replica(row) if row is not None else None
+
+
+def several(connection: Connection, ids: Iterable[int]) -> list[CatalogFile]:
+    """Those of these ids that are there, the newest first, within the caller's transaction."""
+    rows = connection.execute(select(_f).where(_f.c.id.in_(list(ids))).order_by(_f.c.id.desc())).mappings()
+    return [_file(row) for row in rows]
+
+
 def at(database: Database, place: str, address: str) -> list[CatalogFile]:
     """The files that have had a copy at an address, the newest first."""
-    there = select(_r.c.file_id).where(_r.c.place == place, _r.c.address_key == address_key(address))
+    there = select(_r.c.file_id).where(_r.c.place == storable(place), _r.c.address_key == address_key(address))
     with database.read() as connection:
         rows = connection.execute(select(_f).where(_f.c.id.in_(there)).order_by(_f.c.id.desc())).mappings()
         return [_file(row) for row in rows]
@@ -159,6 +270,7 @@ def _row(file: CatalogFile) -> dict[str, Any]:
         "experiment": key(file.experiment),
         "name": os.fsencode(file.name),
         "name_key": name_key(file.experiment, file.name, file.checksum),
+        "path_key": path_key(file.experiment, file.name),
         "kind": file.kind.value,
         "size": file.size,
         "checksum": file.checksum,
@@ -191,3 +303,16 @@ def _replica(row: Any) -> Replica:
         row["verified_at"],
         codec.loads(row["doc"], dict),
     )
+
+
+def _replica_row(replica: Replica) -> dict[str, Any]:
+    return {
+        "file_id": replica.file_id,
+        "place": storable(replica.place),
+        "address_key": address_key(replica.address),
+        "address": os.fsencode(replica.address),
+        "state": replica.state.value,
+        "pinned": int(replica.pinned),
+        "verified_at": replica.verified_at,
+        "doc": codec.dumps(replica.seen),
+    }

@@ -30,6 +30,7 @@ metadata = MetaData(
 
 # Ordered by their bytes whatever the language of the server, so that the beginning of one is found by an index.
 RunId = String(64).with_variant(String(64, collation="C"), "postgresql")
+Plain = Text().with_variant(Text(collation="C"), "postgresql")  # ordered by its bytes, which costs a third
 Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows in an INTEGER only, which is as large
 
 # Many runs share one plan: it is stored once, under the digest of its text.
@@ -272,13 +273,23 @@ arrivals = Table(
 
 # ---------------------------------------------------------------------------------------------------- the catalog
 
-# Whoever owns files, runs and people. `doc`: title, proposal, people with their roles, retention policy, metadata.
+# Whoever owns files, runs and people. `doc`: title, proposal, retention policy, metadata.
 experiments = Table(
     "experiments",
     metadata,
     Column("name", Text, primary_key=True),
     Column("created_at", Float, nullable=False),
     Column("doc", Text, nullable=False),
+)
+
+experiment_people = Table(
+    "experiment_people",
+    metadata,
+    Column("experiment", Text, primary_key=True),
+    Column("person", Text, primary_key=True),
+    Column("role", String(16), nullable=False),
+    Index("ix_experiment_people_person", "person"),
+    sqlite_with_rowid=False,
 )
 
 # A file, or a tree of files, with one content. Other content under the same name is another row, and the one before
@@ -290,6 +301,7 @@ catalog_files = Table(
     Column("experiment", Text, nullable=False),
     Column("name", LargeBinary, nullable=False),  # its path where it was first seen, in bytes
     Column("name_key", LargeBinary(16), nullable=False),  # digest of experiment, name and checksum
+    Column("path_key", LargeBinary(16), nullable=False),  # digest of experiment and name
     Column("kind", String(16), nullable=False),  # raw, product, calibration, other
     Column("size", BigInteger, nullable=False),
     Column("checksum", String(160), nullable=False),  # `algorithm:digest`
@@ -299,30 +311,45 @@ catalog_files = Table(
     Column("doc", Text, nullable=False),  # metadata
     UniqueConstraint("name_key"),
     Index("ix_catalog_files_experiment_kind_added_at_id", "experiment", "kind", "added_at", "id"),
-    Index("ix_catalog_files_added_at_id", "added_at", "id"),
-    Index("ix_catalog_files_checksum", "checksum"),
+    Index("ix_catalog_files_path_key_id", "path_key", "id"),
+    Index("ix_catalog_files_checksum_id", "checksum", "id"),
     Index("ix_catalog_files_maker", "maker"),
 )
 
-# By which words a file is found, as in `run_files`.
+# By which words a file is found: those of its name, as in `run_files`, and those of its metadata. Here and below,
+# `part` says which files lie together (`catalog_values.PART`): a search goes from the newest part back.
 catalog_words = Table(
     "catalog_words",
     metadata,
-    Column("word", LargeBinary, primary_key=True),
     Column("file_id", Number, primary_key=True, autoincrement=False),
+    Column("word", LargeBinary, primary_key=True),
+    Column("part", Integer, nullable=False),
+    Index("ix_catalog_words_part_word_file_id", "part", "word", "file_id"),
     sqlite_with_rowid=False,
 )
 
-# Its metadata, a row for each value that can be searched. `number` is null for what is not one.
+# Its metadata, a row for each value that can be searched, and what else it is searched by: see `catalog_values`.
+# `number` is null for what is not one.
 catalog_values = Table(
     "catalog_values",
     metadata,
     Column("file_id", Number, primary_key=True, autoincrement=False),
-    Column("key", Text, primary_key=True),
+    Column("key", Plain, primary_key=True),
+    Column("text", Plain, primary_key=True),
     Column("number", Float, nullable=True),
-    Column("text", Text, nullable=False),
-    Index("ix_catalog_values_key_number_file_id", "key", "number", "file_id"),
-    Index("ix_catalog_values_key_text_file_id", "key", "text", "file_id"),
+    Column("part", Integer, nullable=False),
+    Index(
+        "ix_catalog_values_key_part_number_file_id",
+        *("key", "part", "number", "file_id"),
+        sqlite_where=text("number IS NOT NULL"),
+        postgresql_where=text("number IS NOT NULL"),
+    ),
+    Index(
+        "ix_catalog_values_key_text_file_id_number",  # the number so that SQLite reads nothing else
+        *("key", "text", "file_id", "number"),
+        sqlite_where=text("number IS NULL"),
+        postgresql_where=text("number IS NULL"),
+    ),
     sqlite_with_rowid=False,
 )
 
@@ -339,6 +366,7 @@ replicas = Table(
     Column("verified_at", Float, nullable=False),  # 0: never
     Column("doc", Text, nullable=False),  # what was seen then
     Index("ix_replicas_place_address_key", "place", "address_key"),
+    Index("ix_replicas_state_file_id_place", "state", "file_id", "place"),
     sqlite_with_rowid=False,
 )
 
@@ -387,6 +415,30 @@ retention_log = Table(
     Column("doc", Text, nullable=False),
     Index("ix_retention_log_file_id_id", "file_id", "id"),
     Index("ix_retention_log_experiment_id", "experiment", "id"),
+)
+
+# What nobody's rule removes. `what`: file, collection, experiment; `target`: its number, its name, nothing.
+pins = Table(
+    "pins",
+    metadata,
+    Column("what", String(16), primary_key=True),
+    Column("experiment", Text, primary_key=True),
+    Column("target", Text, primary_key=True),
+    Column("who", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+# Copies that are being removed, one at a time for each file: noted before they are touched, gone when they are.
+removals = Table(
+    "removals",
+    metadata,
+    Column("file_id", Number, primary_key=True, autoincrement=False),
+    Column("place", String(128), nullable=False),
+    Column("address", LargeBinary, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Index("ix_removals_holder", "holder"),
 )
 
 # How far somebody who follows what happens has come, written in the transaction of what was done about it.

@@ -29,6 +29,10 @@ class TransferError(BeamwayError):
         self.failure = failure
 
 
+class TransferDown(TransferError):
+    """The other side does not answer, or the connection was lost: going on may help at once."""
+
+
 class TransferRefused(TransferError):
     exit_code = 2
     retry = Retry.NEVER

@@ -23,16 +23,20 @@ def copy(
     progress: local.Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> TransferReport:
-    """Copy a file or a tree between paths of this host and addresses; see `local.copy` and `gridftp.copy`."""
+    """Copy a file or a tree between paths of this host and addresses; see `copy` of `local`, `gridftp` and `rsync`."""
     schemes = {found[1].lower() for place in (source, destination) if (found := _SCHEME.match(place))}
-    for scheme in sorted(schemes - GRIDFTP_PORTS.keys()):
+    known = (*GRIDFTP_PORTS, "ssh")
+    for scheme in sorted(schemes - set(known)):
+        raise TransferRefused(f"Nothing here copies to or from '{scheme}://'.", f"Known: paths, {', '.join(known)}.")
+    if "ssh" in schemes and len(schemes) > 1:
         raise TransferRefused(
-            f"Nothing here copies to or from '{scheme}://'.", f"Known: paths, {', '.join(GRIDFTP_PORTS)}."
+            "Nothing here copies between a host by ssh and a GridFTP server.", "Copy by way of a path."
         )
     if schemes:
-        from orchestrator.transfer import gridftp
+        from orchestrator.transfer import gridftp, rsync
 
-        return gridftp.copy(
+        carrier = rsync.copy if "ssh" in schemes else gridftp.copy
+        return carrier(
             source,
             destination,
             token=token,
@@ -41,6 +45,4 @@ def copy(
             progress=progress,
             cancelled=cancelled,
         )
-    if options:
-        raise TransferRefused("A copy between paths takes no options.", "They are for GridFTP.")
-    return local.copy(source, destination, checks=checks, progress=progress, cancelled=cancelled)
+    return local.copy(source, destination, checks=checks, options=options, progress=progress, cancelled=cancelled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -114,6 +115,40 @@ def reflink(source: int, out: int) -> bool:
     except OSError:
         return False  # another file system, or one that cannot: the bytes are copied
     return True
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_WRITE, _WRITE_AND_WAIT = 2, 7  # linux/fs.h: SYNC_FILE_RANGE_…
+
+
+def begin_writing(file: int, offset: int, length: int) -> None:
+    """Let the disk begin with a range; whether it succeeds the sync at the end will tell."""
+    _sync_range(file, offset, length, _WRITE)
+
+
+def forget(file: int, offset: int, length: int) -> None:
+    """Wait until a range is on the disk, and let memory forget it, so that it is read from there."""
+    _sync_range(file, offset, length, _WRITE_AND_WAIT)
+    os.posix_fadvise(file, offset, length, os.POSIX_FADV_DONTNEED)
+
+
+def _sync_range(file: int, offset: int, length: int, how: int) -> None:
+    call = getattr(_LIBC, "sync_file_range", None)
+    if call is not None:
+        call(file, ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(how))
+    elif how == _WRITE_AND_WAIT:
+        os.fdatasync(file)
+
+
+def copy_range(source: int, out: int, length: int, offset: int) -> int:
+    """By the file system, where it can: shared blocks, or within a server."""
+    return os.copy_file_range(source, out, length, offset, offset)
+
+
+def send(source: int, out: int, length: int, offset: int) -> int:
+    """By the kernel."""
+    os.lseek(out, offset, os.SEEK_SET)
+    return os.sendfile(out, source, offset, length)
 
 
 def umask() -> int:

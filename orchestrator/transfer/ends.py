@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -16,11 +15,11 @@ from urllib.parse import quote
 
 from orchestrator.errors import InputError
 from orchestrator.outside import effect
-from orchestrator.transfer import disk
+from orchestrator.transfer import checksums, disk
 from orchestrator.transfer.base import TransferError
 from orchestrator.transfer.survey import survey
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 1 << 20
 GRIDFTP_PORTS = {"ftp": 21, "gsiftp": 2811}  # by the scheme of an address
 
 
@@ -55,6 +54,7 @@ class End(Protocol):
     """A file system seen from here. Paths are absolute. One thread at a time; `again` is for another one."""
 
     place: str  # which file system: two ends of one place share their names
+    at_once: int  # so many checksums are best asked side by side
 
     def shown(self, path: str) -> str:
         """The path for people: the address, where there is one."""
@@ -74,6 +74,10 @@ class End(Protocol):
 
     def digest(self, path: str, kind: str, offset: int, length: int) -> str:
         """Of a range of a file, in hexadecimal digits; empty when the file is not there."""
+        ...
+
+    def whole(self, path: str, kind: str, size: int) -> str:
+        """Of a whole file."""
         ...
 
     def free(self, path: str) -> int | None:
@@ -105,9 +109,13 @@ class LocalEnd:
     """This host."""
 
     place = ""
+    at_once = 1  # in order, so that the whole is known with the last piece
 
-    def __init__(self) -> None:
+    def __init__(self, passing: str = "") -> None:
+        """With `passing`, a kind of checksum, `whole` has it ready of a file whose pieces were asked for."""
         self._closed = False
+        self._passing = passing
+        self._passed: dict[str, dict[int, checksums.Sum]] = {}  # path -> bytes from the beginning -> their checksum
 
     def shown(self, path: str) -> str:
         return path
@@ -118,7 +126,7 @@ class LocalEnd:
     def listing(self, path: str) -> Listing:
         found = survey(path)
         for name in found.links:
-            raise InputError(f"The source holds the link '{name}', and GridFTP carries files only.")
+            raise InputError(f"The source holds the link '{name}', and only files go to another host.")
         files = {name: Entry(False, f.size, repr(f)) for name, f in found.files.items()}
         return Listing(found.root, files, found.folders)
 
@@ -133,24 +141,53 @@ class LocalEnd:
         return Entry(os.path.isdir(path), status.st_size, stamp, os.path.islink(path))
 
     def sums(self) -> Sequence[str]:
-        return ("SHA256", "SHA1", "MD5", "SHA512")
+        return ("adler32", "sha256", "sha1", "md5", "sha512", "xxh3")
 
     def digest(self, path: str, kind: str, offset: int, length: int) -> str:
-        digest = hashlib.new(kind.lower(), usedforsecurity=False)
+        made, end = checksums.new(kind), offset + length
+        passed = self._passed.setdefault(path, {0: checksums.new(self._passing)}) if self._passing else {}
+        for later in [at for at in passed if at > offset]:
+            del passed[later]  # of what may be another by now
+        passing = passed[offset].copy() if offset in passed else None
+        both = [made, passing] if passing is not None else [made]
         try:
-            with open(path, "rb", buffering=0) as file:
-                os.posix_fadvise(file.fileno(), offset, length, os.POSIX_FADV_SEQUENTIAL)
-                file.seek(offset)
-                while length and not self._closed and (block := file.read(min(length, BLOCK_BYTES))):
-                    digest.update(block)
-                    length -= len(block)
-                # What has just arrived goes to the disk while the next piece moves, and not at the end.
-                os.fdatasync(file.fileno())
+            read = self._read(path, offset, end, both)
         except FileNotFoundError:
             return ""
+        if passing is not None and read == end:
+            passed[end] = passing
+        return made.hexdigest()
+
+    def whole(self, path: str, kind: str, size: int) -> str:
+        known = self._passed.get(path, {}) if kind == self._passing else {}
+        begin = max(known, default=0)
+        made = known[begin].copy() if known else checksums.new(kind)
+        try:
+            self._read(path, begin, size, [made])
+        except FileNotFoundError:
+            return ""
+        return made.hexdigest()
+
+    def _read(self, path: str, offset: int, end: int, sums: Sequence[checksums.Sum]) -> int:
+        """Put the bytes into `sums`; where it came to an end."""
+        buffer = memoryview(bytearray(min(BLOCK_BYTES, max(1, end - offset))))
+        try:
+            with open(path, "rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), offset, end - offset, os.POSIX_FADV_SEQUENTIAL)
+                # What has just arrived goes to the disk while the next piece moves, and not at the end.
+                disk.begin_writing(file.fileno(), offset, end - offset)
+                while offset < end and not self._closed:
+                    length = os.preadv(file.fileno(), [buffer[: end - offset]], offset)
+                    if not length:
+                        break
+                    for each in sums:
+                        each.update(buffer[:length])
+                    offset += length
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise TransferError(f"'{path}' cannot be read: {error.strerror}.") from error
-        return digest.hexdigest()
+        return offset
 
     def free(self, path: str) -> int | None:
         room = os.statvfs(_existing(path))
@@ -187,7 +224,7 @@ class LocalEnd:
                 os.unlink(path)
 
     def again(self) -> LocalEnd:
-        return LocalEnd()
+        return LocalEnd(self._passing)
 
     def close(self) -> None:
         self._closed = True

@@ -1,37 +1,27 @@
-"""Copies from, to and between GridFTP servers: whole and verified under the final name, or not there at all.
+"""Copies from, to and between GridFTP servers, by `globus-url-copy` in pieces; see `carrying`.
 
-`globus-url-copy` moves the bytes, in pieces, to a `.part` name that carries the token. As pieces arrive their checksums
-are compared at both ends, beside the copying of the next ones; a piece that differs is moved again. So what an
-interrupted copy has left is neither trusted nor lost: its pieces are compared, and what agrees is not moved again,
-whichever process goes on. Then the source is looked at once more, and the name is given by rename.
-
-A tree that is not there yet appears at once, as with `local`; into a tree that is there, file by file, when all have
-arrived. Permissions are not carried, and no server can be asked to bring a file to its disk.
+No server can be asked to bring a file to its disk.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.errors import BeamwayError, InputError, nearest
-from orchestrator.transfer import disk, local, url_copy
-from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, TransferReport
-from orchestrator.transfer.ends import End, Listing, LocalEnd
-from orchestrator.transfer.gridftp_errors import GridftpDown
+from orchestrator.errors import BeamwayError, nearest
+from orchestrator.transfer import checksums, local, pieces, url_copy
+from orchestrator.transfer.base import TransferRefused, TransferReport
+from orchestrator.transfer.carrying import Move, carried
+from orchestrator.transfer.ends import End, LocalEnd
 from orchestrator.transfer.gridftp_server import ServerEnd, address, is_address
-from orchestrator.transfer.pieces import Piece, Sums, cut
-from orchestrator.transfer.survey import tree_digest
+from orchestrator.transfer.pieces import Piece
 
 OPTIONS = {"streams": 4, "concurrency": 4, "silence_s": 120, "timeout_s": 0, "retries": 5}
 SLOWEST_BYTES_PER_S = 1e6  # below it a copy has hung, unless `timeout_s` says otherwise
 START_S = 600.0
-PAUSE_S = 1.0  # before the first attempt to go on; doubled each time
 
 
 def copy(
@@ -49,351 +39,86 @@ def copy(
     A file goes *into* a destination that is a folder or ends in `/`. Called again with the same token it goes on where
     it was. `InputError`: the source is at fault; `TransferError`: the rest, with its failure class.
     """
-    begun = time.monotonic()
-    checks = (checks,) if isinstance(checks, str) else checks
-    for check in checks:
-        if check not in local.CHECKS:
-            raise TransferRefused(f"There is no transfer check {check!r}.{nearest(check, local.CHECKS)}")
-    chosen = _chosen(options or {})
-    origin, from_path = _end(source, chosen["silence_s"])
-    target, to_path = _end(destination, chosen["silence_s"])
-    sums: Sums | None = None
-    try:
-        listed = origin.listing(from_path)
-        job = _Job(origin, target, listed, chosen, token, progress, cancelled or (lambda: False))
-        job.aim(to_path)
-        if "checksum" in checks:
-            job.sums = sums = Sums(origin, target)
-        job.carry_out()
-    finally:
-        if sums is not None:
-            sums.close()
-        origin.close()
-        target.close()
-    return TransferReport(
-        destination=target.shown(job.final),
-        files=len(listed.files),
-        bytes=listed.bytes,
-        skipped=len(job.skipped),
-        skipped_bytes=sum(listed.files[name].size for name in job.skipped),
-        seconds=time.monotonic() - begun,
-        checksum=job.checksum(),
+    verify = "checksum" in local.checked(checks)
+    kind, chosen = _chosen(options or {})
+    origin, from_path = _end(source, chosen["silence_s"], kind)
+    target, to_path = _end(destination, chosen["silence_s"], kind)
+    return carried(
+        origin,
+        target,
+        (from_path, to_path),
+        UrlCopy(origin, target, chosen),
+        token=token,
+        kind=kind if verify else "",
+        progress=progress,
+        cancelled=cancelled,
     )
 
 
-def _chosen(options: Mapping[str, Any]) -> dict[str, float]:
+def _chosen(options: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+    """The kind of checksum, and the numbers."""
     for name, value in options.items():
+        if name == "checksum":
+            continue
         if name not in OPTIONS:
             raise TransferRefused(f"GridFTP has no option {name!r}.{nearest(name, OPTIONS)}")
         if not isinstance(value, int | float) or value < (name in ("streams", "concurrency", "silence_s")):
             raise TransferRefused(f"The option {name!r} of GridFTP is a number, and not {value!r}.")
-    return {**OPTIONS, **options}
+    return checksums.chosen(options), {**OPTIONS, **{n: v for n, v in options.items() if n != "checksum"}}
 
 
-def _end(place: str, silence_s: float) -> tuple[End, str]:
+def _end(place: str, silence_s: float, kind: str) -> tuple[End, str]:
     if is_address(place):
         found = address(place)
         return ServerEnd(found, silence_s), found.path
     if not place or "\0" in place:
         raise TransferRefused(f"'{place}' is not a path.")
-    return LocalEnd(), os.path.abspath(place) + ("/" if place.endswith("/") else "")
+    return LocalEnd(kind), os.path.abspath(place) + ("/" if place.endswith("/") else "")
 
 
-class SourceChanged(TransferError):
-    pass
-
-
-@dataclass
-class _Job:
-    """One copy on its way."""
+@dataclass(frozen=True)
+class UrlCopy:
+    """Implements `carrying.Mover`."""
 
     origin: End
     target: End
-    listed: Listing
     options: dict[str, float]
-    token: str
-    progress: local.Progress | None
-    cancelled: Callable[[], bool]
-    sums: Sums | None = None
-    final: str = ""  # the file itself, or the top of the tree
-    fresh: bool = True  # nothing stands under the final name of a tree: it is renamed as a whole
-    skipped: set[str] = field(default_factory=set)
-    _moved: Sequence[str] = ()  # to be published: what was not there already
-    _done: int = 0  # bytes that have arrived and agree
-    _shown: int = -1
-    _renaming: bool = False
-
-    # ---- before it
-
-    def aim(self, path: str) -> None:
-        """Choose the final name and refuse what cannot be."""
-        listed, target = self.listed, self.target
-        into, path = path.endswith("/"), path.rstrip("/") or "/"
-        found = target.entry(path)
-        if not listed.is_tree and (into or (found is not None and found.is_folder)):
-            path = os.path.join(path, os.path.basename(listed.root))
-            found = target.entry(path)
-        self.final, self.fresh, self._moved = path, found is None, tuple(listed.files)
-        if found is not None and found.is_folder != listed.is_tree:
-            this, that = ("directory", "file") if found.is_folder else ("file", "directory")
-            raise TransferRefused(f"The destination '{target.shown(path)}' is a {this} and the source a {that}.")
-        root = listed.root.rstrip("/") or "/"
-        if self.origin.place == target.place:
-            if path == root:
-                raise TransferRefused(f"The source and the destination are both '{target.shown(path)}'.")
-            if listed.is_tree and os.path.commonpath((path, root)) in (path, root):
-                raise TransferRefused(f"Of '{self.origin.shown(root)}' and '{target.shown(path)}' one is in the other.")
-        for name in listed.files:  # a name that cannot be carried is told before the first byte
-            self.origin.url(disk.below(root, name))
-            target.url(self._staged(name))
-        needed = listed.bytes + max(local.MARGIN_BYTES, listed.bytes // 100)
-        free = target.free(path)
-        if free is not None and free < needed:
-            sentence = f"The disk of '{path}' has {free:,} bytes free and the copy needs {needed:,}."
-            raise TransferError(sentence, "Free some space there.")
+    aside = False
 
     @property
-    def _whole(self) -> bool:
-        return self.listed.is_tree and self.fresh
+    def retries(self) -> float:
+        return self.options["retries"]
 
-    @property
-    def _top(self) -> str:
-        """Where the tree is made."""
-        return disk.part_of(self.final, self.token) if self._whole else self.final
+    def cut(self, name: str, size: int) -> list[Piece]:
+        return pieces.cut(name, size)
 
-    def _staged(self, name: str) -> str:
-        """Where a file is before it has its final name."""
-        if self._whole:
-            return disk.below(self._top, name)
-        return disk.part_of(disk.below(self.final, name), self.token)
-
-    # ---- the copy
-
-    def carry_out(self) -> None:
-        """Again and again while the server is lost and something arrives in between."""
-        failures, arrived = 0, -1
-        try:
-            while True:
-                try:
-                    return self._once()
-                except GridftpDown:
-                    failures = failures + 1 if self._done <= arrived else 1
-                    arrived = max(arrived, self._done)
-                    if failures > self.options["retries"]:
-                        raise
-                over = time.monotonic() + PAUSE_S * 2 ** (failures - 1)
-                while time.monotonic() < over:
-                    self._look()
-                    time.sleep(url_copy.LOOK_S)
-        except GridftpDown:
-            raise  # what has arrived is kept for whoever goes on
-        except BaseException as error:
-            self._clear()
-            # Whatever went wrong, the cause may be a source that is another one now.
-            if isinstance(error, TransferError | InputError) and not isinstance(error, TransferCancelled):
-                try:
-                    self._check_unchanged()
-                except SourceChanged as changed:
-                    raise changed from error
-                except BeamwayError:
-                    pass
-            raise
-
-    def _once(self) -> None:
-        if self._renaming and self.target.entry(self._top) is None and self.target.entry(self.final) is not None:
-            return  # only the answer was lost
-        self._make_folders()
-        todo = [piece for name, entry in self.listed.files.items() for piece in cut(name, entry.size)]
-        if not self._whole:
-            todo = self._without_identical(todo)
-        self._bring(todo)
-        self._check_unchanged()
-        self._publish()
-
-    def _make_folders(self) -> None:
-        self.target.make_folder(self._top if self.listed.is_tree else os.path.dirname(self.final))
-        for name in self.listed.folders:
-            self.target.make_folder(disk.below(self._top, name))
-
-    def _without_identical(self, pieces: list[Piece]) -> list[Piece]:
-        """Leave out the files that stand under their final name already, with the very bytes of the source."""
-        if self.sums is None:
-            return pieces
-        sizes = {
-            name: found.size for name in self.listed.files if (found := self.target.entry(disk.below(self.final, name)))
-        }
-        same = {name for name, size in sizes.items() if size == self.listed.files[name].size}
-        asked = [piece for piece in pieces if piece.name in same]
-        agreeing = self._agreeing(asked, lambda name: disk.below(self.final, name))
-        identical = same - {piece.name for piece in asked if piece not in agreeing}
-        if self._shown < 0:  # at the first look: later they are ours
-            self.skipped = identical
-        self._moved = [name for name in self.listed.files if name not in identical]
-        self._done = sum(self.listed.files[name].size for name in identical)
-        return [piece for piece in pieces if piece.name not in identical]
-
-    def _agreeing(self, pieces: Sequence[Piece], place: Callable[[str], str]) -> set[Piece]:
-        """Those that are at `place` as they are at the source."""
-        assert self.sums is not None
-        for piece in pieces:
-            self.sums.ask(piece, disk.below(self.listed.root, piece.name), place(piece.name))
-        return {piece for piece in pieces if self._agree(piece, place(piece.name))}
-
-    def _agree(self, piece: Piece, path: str) -> bool:
-        self._look()
-        assert self.sums is not None
-        return self.sums.agree(piece, disk.below(self.listed.root, piece.name), path, self._look)
-
-    def _bring(self, todo: list[Piece]) -> None:
-        """Move pieces until all are there and agree."""
-        differed: Counter[Piece] = Counter()
-        todo = self._without_arrived(todo)
-        while todo:
-            trouble, todo = self._move(todo)
-            self._look()
-            if trouble is not None:
-                raise trouble
-            differed.update(todo)
-            if worst := next((piece for piece in todo if differed[piece] > 1), None):
-                place = self.target.shown(disk.below(self.final, worst.name))
-                raise TransferError(f"The copy '{place}' has another checksum than its source, twice.")
-
-    def _without_arrived(self, todo: list[Piece]) -> list[Piece]:
-        """Leave out what an earlier, interrupted copy has brought."""
-        there = self._there()
-        for name in [name for name, size in there.items() if size > self.listed.files[name].size]:
-            self.target.remove(self._staged(name))
-            del there[name]
-        arrived: set[Piece] = set()
-        if self.sums is not None:
-            self.sums.forget()
-            arrived = self._agreeing([p for p in todo if p.end <= there.get(p.name, -1)], self._staged)
-        left = [piece for piece in todo if piece not in arrived]
-        self._done = self.listed.bytes - sum(piece.length for piece in left)
-        return left
-
-    def _there(self) -> dict[str, int]:
-        """The sizes of what has not its final name yet."""
-        if not self._whole:
-            found = {name: self.target.entry(self._staged(name)) for name in self._moved}
-            return {name: entry.size for name, entry in found.items() if entry is not None}
-        try:
-            files = self.target.listing(self._top).files
-        except InputError:
-            return {}  # nothing yet
-        return {name: entry.size for name, entry in files.items() if name in self.listed.files}
-
-    def _move(self, todo: list[Piece]) -> tuple[BeamwayError | None, list[Piece]]:
-        """One start of the program: what went wrong, and what has not arrived."""
-        root = self.listed.root
-        moves = [
-            url_copy.Move(
-                self.origin.url(disk.below(root, piece.name)),
-                self.target.url(self._staged(piece.name)),
-                piece.offset,
-                -1 if piece.length == self.listed.files[piece.name].size else piece.length,
-            )
-            for piece in todo
-        ]
-        # Not all at once, so that the first can be compared while the others move.
-        side_by_side = int(max(1, min(self.options["concurrency"], len(todo) // 4)))
-        timeout_s = self.options["timeout_s"] or START_S + self.listed.bytes / SLOWEST_BYTES_PER_S
+    def move(
+        self,
+        moves: Sequence[Move],
+        *,
+        arrived: Callable[[int], None],
+        moved: Callable[[int], None],
+        cancelled: Callable[[], bool],
+    ) -> BeamwayError | None:
+        # Pieces of one file in order, which costs least and lets each be compared while the next one moves.
+        side_by_side = int(max(1, min(self.options["concurrency"], len({move.source for move in moves}) // 2)))
+        size = sum(move.piece.length for move in moves)
+        timeout_s = self.options["timeout_s"] or START_S + size / SLOWEST_BYTES_PER_S
         pace = url_copy.Pace(
             streams=int(self.options["streams"]),
             side_by_side=side_by_side,
             silence_s=self.options["silence_s"],
             deadline=time.monotonic() + timeout_s,
         )
-        base, over = self._done, 0
-
-        def begun(number: int) -> None:
-            nonlocal base, over
-            while over <= min(number - side_by_side, len(todo) - 1):
-                base += todo[over].length
-                if self.sums is not None:
-                    self.sums.ask(todo[over], disk.below(root, todo[over].name), self._staged(todo[over].name))
-                over += 1
-            self._show(base)
-
-        if self.sums is not None:
-            for piece in todo:
-                self.sums.ask_source(piece, disk.below(root, piece.name))
-        trouble = url_copy.run(
-            moves, pace, begun=begun, moved=lambda more: self._show(base + more), cancelled=self.cancelled
+        return url_copy.run(
+            [self._told(move) for move in moves],
+            pace,
+            begun=lambda number: arrived(number - side_by_side + 1),
+            moved=moved,
+            cancelled=cancelled,
         )
-        if self.sums is None:
-            return trouble, [] if trouble is None else todo
-        checked = todo if trouble is None else todo[:over]
-        early = {*todo[:over]}  # with several at once one of them may have been on its way when it was compared
-        agreeing = {
-            piece
-            for piece in checked
-            if self._agree(piece, self._staged(piece.name))
-            or (piece in early and self._agree(piece, self._staged(piece.name)))
-        }
-        self._done += sum(piece.length for piece in agreeing)
-        return trouble, [piece for piece in todo if piece not in agreeing]
 
-    # ---- the end
-
-    def _check_unchanged(self) -> None:
-        try:
-            now = self.origin.listing(self.listed.root)
-        except InputError:
-            now = None
-        if now != self.listed:
-            place = self.origin.shown(self.listed.root)
-            raise SourceChanged(f"The source '{place}' changed while it was copied.", "It may still be being written.")
-
-    def _publish(self) -> None:
-        there = self._there()
-        for name in self._moved:
-            if there.get(name) != self.listed.files[name].size:
-                place = self.target.shown(disk.below(self.final, name))
-                raise TransferError(f"The copy '{place}' is not as long as its source.")
-            self.target.keep(self._staged(name), ())
-        self._look()
-        if self._whole:
-            self._remove_strangers(self._top)
-            self.target.keep("", [disk.below(self._top, name) for name in ("", *self.listed.folders)])
-            self._renaming = True
-            self.target.publish(self._top, self.final)
-        else:
-            for name in self._moved:
-                self.target.publish(self._staged(name), disk.below(self.final, name))
-        self._show(self.listed.bytes)
-
-    def _remove_strangers(self, part: str) -> None:
-        """What an earlier, interrupted copy left and the source holds no more."""
-        there = self.target.listing(part)
-        for name in {*there.files, *there.folders} - {*self.listed.files, *self.listed.folders}:
-            self.target.remove(disk.below(part, name))
-
-    def _clear(self) -> None:
-        with suppress(BeamwayError, OSError):
-            if self._whole:
-                self.target.remove(self._top)
-            else:
-                for name in self.listed.files:
-                    self.target.remove(self._staged(name))
-
-    def _look(self) -> None:
-        if self.cancelled():
-            raise TransferCancelled(f"The copy of '{self.origin.shown(self.listed.root)}' was cancelled.")
-
-    def _show(self, done: int) -> None:
-        if self.progress and done > self._shown:
-            self._shown = min(done, self.listed.bytes)
-            self.progress(self._shown, self.listed.bytes)
-
-    def checksum(self) -> str:
-        if self.sums is None:
-            return ""
-        digests = {name: self.sums.of_file(cut(name, entry.size)) for name, entry in self.listed.files.items()}
-        kind = self.sums.kind.lower()
-        largest = max(self.listed.files.items(), key=lambda item: item[1].size)
-        pieces = cut(largest[0], largest[1].size)
-        label = kind if len(pieces) == 1 else f"{kind}/{pieces[0].length}"
-        if not self.listed.is_tree:
-            return f"{label}:{digests['']}"
-        return f"{label}:" + tree_digest((n, self.listed.files[n].size, digest) for n, digest in digests.items())
+    def _told(self, move: Move) -> url_copy.Move:
+        piece = move.piece
+        length = -1 if piece.length == piece.size else piece.length
+        return url_copy.Move(self.origin.url(move.source), self.target.url(move.staged), piece.offset, length)

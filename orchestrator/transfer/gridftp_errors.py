@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 from orchestrator.errors import BeamwayError, InputError
 from orchestrator.model import FailureClass
-from orchestrator.transfer.base import TransferError, TransferRefused
+from orchestrator.transfer.base import TransferDown, TransferError, TransferRefused
 
 _WHO = re.compile(
     r"^53[0-5][ -]|login incorrect|gss[_ -]|gsi_|credential|certificate|proxy|not authoriz|authenticat", re.I | re.M
@@ -32,17 +32,13 @@ _NOISE = re.compile(
 _TAGS = re.compile(r"(^\d{3}[ -]|globus_\w+: *|GridFTP-Error-String: *|GridFTP-Reason: *)", re.I)
 
 
-class GridftpDown(TransferError):
-    """The server does not answer, or the connection was lost: going on may help at once."""
-
-
 def explained(text: str, place: str, *, source: bool = False) -> BeamwayError:
     """The error for what was said about `place`, an address or a path."""
     for name in _paths(place):  # a file's name says nothing about the failure
         text = text.replace(name, "")
     said = _clause(text)
     if _UNREACHABLE.search(text):
-        return GridftpDown(f"The GridFTP server of '{place}' does not answer: {said}.", "It is tried again later.")
+        return TransferDown(f"The GridFTP server of '{place}' does not answer: {said}.", "It is tried again later.")
     if _WHO.search(text):
         sentence = f"The GridFTP server of '{place}' does not let us in: {said}."
         hint = "Renew the certificate or proxy, then it goes on."
@@ -59,7 +55,7 @@ def explained(text: str, place: str, *, source: bool = False) -> BeamwayError:
         return InputError(f"The source '{place}' is not there.")
     if _IN_THE_WAY.search(text):
         return TransferRefused(f"Something else is in the way at '{place}': {said}.")
-    return GridftpDown(f"The copy of '{place}' broke off: {said}.")
+    return TransferDown(f"The copy of '{place}' broke off: {said}.")
 
 
 def _paths(place: str) -> tuple[str, str]:

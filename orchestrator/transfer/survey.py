@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.errors import InputError
@@ -98,11 +96,3 @@ def _inside(path: str, name: str, root: str) -> str:
     if not os.path.exists(target):
         raise InputError(f"The source holds the link '{name}' to '{target}', which is not there.")
     return os.path.relpath(target, os.path.join(root, os.path.dirname(name)))
-
-
-def tree_digest(files: Iterable[tuple[str, int, str]]) -> str:
-    """One checksum over the names, sizes and checksums of the files of a tree."""
-    digest = hashlib.sha256()
-    for name, size, of_file in sorted(files):
-        digest.update(b"%s\0%d\0%s\n" % (os.fsencode(name), size, of_file.encode()))
-    return digest.hexdigest()

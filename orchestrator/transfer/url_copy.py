@@ -19,8 +19,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from orchestrator.errors import BeamwayError
 from orchestrator.outside import effect
-from orchestrator.transfer.base import TransferCancelled, TransferRefused
-from orchestrator.transfer.gridftp_errors import GridftpDown, explained
+from orchestrator.transfer.base import TransferCancelled, TransferDown, TransferRefused
+from orchestrator.transfer.gridftp_errors import explained
 
 PROGRAM = "globus-url-copy"
 LOOK_S = 0.1
@@ -68,7 +68,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="beamway-gridftp-") as scratch:
         listed, errors = Path(scratch, "list"), Path(scratch, "errors")
         listed.write_text("".join(f'"{m.source}" "{m.destination}" {m.offset},{m.length}\n' for m in moves))
-        argv = [*_dying_with_us(), program, "-vb", "-fast", "-p", str(pace.streams), "-cc", str(pace.side_by_side)]
+        argv = [*dying_with_us(), program, "-vb", "-fast", "-p", str(pace.streams), "-cc", str(pace.side_by_side)]
         argv += ["-rst", "-rst-retries", str(pace.restarts), "-rst-interval", "1", "-f", str(listed)]
         heard, terminal = os.openpty()  # into a pipe it would speak only now and then
         try:
@@ -86,7 +86,7 @@ def run(
             if trouble is None:
                 process.wait(pace.silence_s)
         except subprocess.TimeoutExpired:
-            trouble = GridftpDown(f"The copy to '{moves[0].destination}' came to no end.")
+            trouble = TransferDown(f"The copy to '{moves[0].destination}' came to no end.")
         finally:
             process.kill()
             process.wait()
@@ -96,7 +96,7 @@ def run(
         return _why(errors.read_text(errors="backslashreplace"), moves)
 
 
-def _dying_with_us() -> list[str]:
+def dying_with_us() -> list[str]:
     """Where the system has it: the kernel ends the program when we are killed."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
@@ -131,9 +131,9 @@ def _listen(
                 elif found := _BYTES.search(line):
                     moved(int(found[1]))
         elif now - heard_at > pace.silence_s:
-            return GridftpDown(f"Nothing was heard of the copy to '{place}' for {pace.silence_s:g} s.")
+            return TransferDown(f"Nothing was heard of the copy to '{place}' for {pace.silence_s:g} s.")
         if now > pace.deadline:
-            return GridftpDown(f"The copy to '{place}' took longer than its size allows.")
+            return TransferDown(f"The copy to '{place}' took longer than its size allows.")
 
 
 def _why(text: str, moves: Sequence[Move]) -> BeamwayError:

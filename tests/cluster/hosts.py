@@ -102,6 +102,38 @@ def network(host: Host, link: str, *, here: str, there: str) -> Iterator[None]:
             _ip("link", "del", ends[0])
 
 
+@contextlib.contextmanager
+def neighbours(place: Path, *names: str) -> Iterator[list[tuple[Host, str]]]:
+    """Hosts with networks of their own, and their addresses; each reaches each and this machine. One set a process."""
+    net = own_net()
+    addresses = {name: f"{net}.{4 * number + 2}" for number, name in enumerate(names)}
+    # Servers ask for the names of those who call, and a name service out of reach takes ten seconds to say none.
+    near = {f"near-{name}": f"{net}.{4 * number + 1}" for number, name in enumerate(names)}
+    with contextlib.ExitStack() as stack:
+        made: list[tuple[Host, str]] = []
+        for number, (name, there) in enumerate(addresses.items()):
+            known = table(place / f"hosts-{name}", {"localhost": "127.0.0.1", **addresses, **near})
+            host = Host(name, known, network=True)
+            stack.callback(host.close)
+            stack.enter_context(network(host, f"bw{os.getpid()}{number}", here=near[f"near-{name}"], there=there))
+            for other, (neighbour, address) in enumerate(made):
+                _join(neighbour, address, host, there, f"bn{number}{other}")
+            made.append((host, there))
+        yield made
+
+
+def _join(one: Host, its: str, other: Host, others: str, link: str) -> None:
+    """A line from host to host: this machine need not forward anything. It goes with them."""
+    ends = f"{link}a", f"{link}b"
+    _ip("link", "add", ends[0], "netns", str(one.pid), "type", "veth", "peer", "name", ends[1], "netns", str(other.pid))
+    for host, end, mine, there in ((one, ends[0], its, others), (other, ends[1], others, its)):
+        for words in (
+            ("link", "set", end, "up"),
+            ("route", "add", f"{there}/32", "dev", end, "src", mine),
+        ):
+            subprocess.run(host.inside(["ip", *words]), check=True, capture_output=True, timeout=20)
+
+
 def own_net() -> str:
     """The first three numbers of addresses that no other process of ours uses."""
     return f"10.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"

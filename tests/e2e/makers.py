@@ -52,3 +52,12 @@ def leave() -> None:
 def surroundings(path: str) -> None:
     """Write the environment that a worker has."""
     Path(path).write_text("\n".join(f"{name}={value}" for name, value in os.environ.items()))
+
+
+def tell(done: int, total: int, rate: float, until: str) -> None:
+    """Say how far a copy would be, then wait for a file."""
+    from orchestrator.transfer import progress
+
+    print(progress.line(done, total, rate), flush=True)
+    while not os.path.exists(until):
+        time.sleep(0.1)

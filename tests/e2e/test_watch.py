@@ -92,6 +92,22 @@ def bench(tmp_path: Path, home: Path) -> Iterator[Bench]:
     made.close()
 
 
+def test_what_a_daq_brings_is_copied_to_where_it_is_kept(bench: Bench, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    bench.watch(f'destDirectory = "{store}"\n')
+    bench.put("a.h5")
+    bench.put("deep/er/a.h5")
+    until(lambda: bench.client.counts().get("done", 0) == 2, f"{bench.states()} {bench.client.counts()}")
+    assert [(store / name).read_text() for name in ("a.h5", "deep/er/a.h5")] == ["a.h5", "deep/er/a.h5"]
+    [file] = catalog.at(bench.database, "local", str(bench.tree / "a.h5"))
+
+    def copies() -> list[tuple[str, str]]:
+        return [(copy.address, copy.state.value) for copy in catalog.replicas(bench.database, [file.id])]
+
+    both = sorted([(str(bench.tree / "a.h5"), "verified"), (str(store / "a.h5"), "verified")])
+    until(lambda: sorted(copies()) == both, f"{copies()}")
+
+
 def test_files_that_arrive_are_run(bench: Bench) -> None:
     bench.put("before.h5")
     bench.watch()
@@ -173,6 +189,19 @@ def test_a_service_that_is_killed_finds_its_watcher_again(bench: Bench) -> None:
     bench.client.ensure_service()
     bench.done("a.h5", "b.h5")
     assert bench.pid() == watcher
+
+
+def test_one_that_is_left_alone_ends(bench: Bench) -> None:
+    """Nobody would end it, with its service killed and never started again."""
+    bench.watch()
+    bench.pid()
+    service = bench.client.service()
+    assert service is not None
+    os.kill(service.pid, signal.SIGKILL)
+    until(lambda: not locks.locked(locks.watcher_lock(bench.home, "local")), "it goes on for ever")
+    bench.put("a.h5")
+    bench.client.ensure_service()
+    bench.done("a.h5")
 
 
 def test_a_second_one_stands_by(bench: Bench) -> None:

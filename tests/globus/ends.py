@@ -39,6 +39,10 @@ class Ends:
     def arrived(self, name: str = "in/a.h5", source: str = "a.h5") -> bool:
         return (self.archive.root / name).read_bytes() == (self.raw.root / source).read_bytes()
 
+    def parts(self) -> list[Path]:
+        """What has no final name yet."""
+        return list(self.archive.root.rglob("*.part"))
+
     def again(self) -> GlobusTransfer:
         """As another process would see it."""
         self.transfer.close()

@@ -95,6 +95,8 @@ class Globus:
             return self._list(query)
         if found := re.fullmatch(r"/task/([^/]+)(/\w+)?", path):
             return self._task(method, found[1], found[2] or "")
+        if found := re.fullmatch(r"/operation/endpoint/([^/]+)/rename", path):
+            return self._rename(self._admitted(found[1], bearer), body["old_path"], body["new_path"])
         if found := re.fullmatch(r"/operation/endpoint/([^/]+)/(ls|stat)", path):
             return self._look(self._admitted(found[1], bearer), found[2], query.get("path", "/"))
         raise Refusal(501, "NotImplemented", f"{method} {path}")
@@ -156,6 +158,16 @@ class Globus:
         if not what:
             return task.document()
         raise Refusal(501, "NotImplemented", what)
+
+    def _rename(self, collection: Collection, old: str, new: str) -> dict[str, Any]:
+        if not collection.may_write:
+            raise Refusal(403, "EndpointPermissionDenied", "Permission denied")
+        if not collection.path(old).exists():
+            raise Refusal(404, "ClientError.NotFound", f"Path '{old}' does not exist")
+        if collection.path(new).exists():
+            raise Refusal(502, "ExternalError.RenameFailed.Exists", f"Path '{new}' exists")
+        collection.path(old).rename(collection.path(new))
+        return {"DATA_TYPE": "result", "code": "FileRenamed", "message": ""}
 
     def _look(self, collection: Collection, how: str, name: str) -> dict[str, Any]:
         if not collection.may_look:

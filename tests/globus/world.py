@@ -39,6 +39,16 @@ class Collection:
     paused: str = ""  # the administrator's words
     quota: int | None = None  # bytes
 
+    @property
+    def address(self) -> str:
+        """Of a folder in it."""
+        return f"globus://{self.id}/in/"
+
+    @property
+    def door(self) -> str:
+        """A table of a site profile, for its folder."""
+        return f'\n[[doors]]\nkind = "globus"\nendpoint = "{self.id}"\nroot = "{self.root}"\n'
+
     def path(self, name: str) -> Path:
         root = self.root.resolve()
         path = (root / name.lstrip("/")).resolve()

@@ -148,7 +148,7 @@ def test_a_watcher_apart_begins_runs_and_another_takes_over(apart: Running, tmp_
         assert [a.name for a in client.watches.arrivals(newest=True, limit=1)] == ["b.h5"]
 
 
-def test_a_watcher_of_an_address_needs_its_database(apart: Running, tmp_path: Path) -> None:
-    process = watcher(apart, tmp_path / "one", "")
-    assert process.wait(30.0) == 78
-    assert "Set BEAMWAY_DATABASE" in (apart.home / "logs" / "watcher.log").read_text()
+def test_a_watcher_of_an_address_needs_its_database(running: Running, tmp_path: Path) -> None:
+    process = watcher(running, tmp_path / "one", "")
+    assert process.wait(60.0) == 78
+    assert "Set BEAMWAY_DATABASE" in (running.home / "logs" / "watcher.log").read_text()

@@ -14,6 +14,8 @@ from orchestrator.cli.app import cli
 from tests.conftest import ROOT
 
 UNITS = sorted((ROOT / "docs" / "operations").glob("*.service"))
+ONCE = ["beamway-retention.service"]  # ends by itself; its timer starts it
+LASTING = [unit for unit in UNITS if unit.name not in ONCE]
 
 
 def settings(unit: Path) -> dict[str, str]:
@@ -23,7 +25,8 @@ def settings(unit: Path) -> dict[str, str]:
 
 def test_there_are_units_for_services_agents_and_watchers() -> None:
     names = ["beamway-agent@.service", "beamway-service.service", "beamway-watcher@.service"]
-    assert [u.name for u in UNITS] == names
+    assert [u.name for u in LASTING] == names
+    assert [u.name for u in UNITS if u not in LASTING] == ONCE
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -45,12 +48,15 @@ def test_what_is_started_is_a_command_with_its_options(unit: Path) -> None:
     program, name, *words = settings(unit)["ExecStart"].split()
     assert program == "/opt/beamway/bin/beamway"
     command = cli.commands[name]
+    while isinstance(command, click.Group):
+        name, *words = words
+        command = command.commands[name]
     command.make_context(name, ["here" if w == "%i" else w for w in words]).close()
     with pytest.raises(click.UsageError):
         command.make_context(name, [*words, "--no-such-option"])
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=lambda u: u.stem)
+@pytest.mark.parametrize("unit", LASTING, ids=lambda u: u.stem)
 def test_it_is_started_again_for_ever(unit: Path) -> None:
     found = settings(unit)
     assert (found["Restart"], found["StartLimitIntervalSec"]) == ("always", "0")
@@ -60,3 +66,14 @@ def test_commands_outlive_their_agent() -> None:
     found = settings(UNITS[0])
     assert (found["KillMode"], found["KillSignal"], found["OOMPolicy"]) == ("process", "SIGKILL", "continue")
     assert "NoNewPrivileges" not in found, "commands of runs may use sudo"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_timer_of_retention() -> None:
+    timer = ROOT / "docs" / "operations" / "beamway-retention.timer"
+    when = settings(timer)["OnCalendar"]
+    said = subprocess.run(
+        ["systemd-analyze", "calendar", when], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert said.returncode == 0, said.stderr
+    assert timer.with_suffix(".service").name in ONCE

@@ -15,7 +15,7 @@ import pytest
 from orchestrator import outside
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("engine", "service", "agent", "transfer", "client")
+ROOMS = ("engine", "service", "agent", "transfer", "catalog", "client")
 # What changes the world: by its last word, and the word before that where the last says too little.
 EFFECTS = {
     "Popen": "",
@@ -49,6 +49,7 @@ FINE = {
     "agent/wrapper.py:_look_for_mark": "a worker ends itself",
     "agent/wrapper.py:_move": "the output of an attempt gets its names",
     "client/local.py:_start_service": "its lock says whether there is one",
+    "transfer/ssh_end.py:_asked": "a shell that does what it is told, word by word, and ends with us",
     "service/supervisor.py:dismiss": "asked again at each look until it has ended",
     "service/holding.py:take": "a lease of nobody who lives: asked again at the next start",
     "service/holding.py:give_back": "one that is not given back runs out",

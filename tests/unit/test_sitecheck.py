@@ -264,6 +264,9 @@ def port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+COLLECTION = "6c54cade-bde5-45c1-bdea-f4bd71dba2cc"
+
+
 def test_doors(fake: Fake, scratch: Path, port: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         closed = taken.getsockname()[1]
@@ -271,22 +274,24 @@ def test_doors(fake: Fake, scratch: Path, port: int) -> None:
         ("gridftp", f"127.0.0.1:{port}"),
         ("gridftp", f"127.0.0.1:{closed}"),
         ("gridftp", "127.0.0.1:99999"),
-        ("globus", "1f2e"),
+        ("globus", COLLECTION),
+        ("globus", "alcf#dtn"),
     ]
     text = "".join(f'[[doors]]\nkind = "{k}"\nendpoint = "{e}"\n' for k, e in doors)
     text += '[[doors]]\nkind = "local"\nroot = "/nowhere"\n[[doors]]\nkind = "local"\nroot = "/tmp"\n'
     found = checked(profile(scratch, text), fake)
     assert found[f"door gridftp 127.0.0.1:{port}"].result is Result.PASSED
-    assert found["door globus 1f2e"].result is Result.SKIPPED
+    assert found[f"door globus {COLLECTION}"].result is Result.SKIPPED
     assert found["door local /tmp"].result is Result.PASSED
     faults = failed(found)
     assert set(faults) == {
         f"door gridftp 127.0.0.1:{closed}",
         "door gridftp 127.0.0.1:99999",
+        "door globus alcf#dtn",
         "door local /nowhere",
     }
     assert "Change doors[1].endpoint" in faults[f"door gridftp 127.0.0.1:{closed}"].remedy
-    assert "Change doors[4].root" in faults["door local /nowhere"].remedy
+    assert "Change doors[5].root" in faults["door local /nowhere"].remedy
 
 
 # ------------------------------------------------------------------------------------------------ the probe job

@@ -36,8 +36,8 @@ def make_run(*stages: StagePlan) -> Run:
     return Run("r", Plan("w", "o", stages), 0.0, variables=Map())
 
 
-def stage(name: str, *after: str, **more: object) -> StagePlan:
-    return StagePlan(name, StageKind.COMMAND, after=after, **more)  # type: ignore[arg-type]
+def stage(name: str, *after: str, kind: StageKind = StageKind.COMMAND, **more: object) -> StagePlan:
+    return StagePlan(name, kind, after=after, **more)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -247,6 +247,29 @@ def test_a_cancelled_run_with_nothing_running_is_over_at_once() -> None:
     assert world.run.status is RunStatus.ABORTED
 
 
+@pytest.mark.parametrize(
+    ("outcome", "asked"),
+    [
+        (Outcome(FailureClass.DOWN, "paused", exit_status=75, link="https://x"), [0]),
+        (Outcome(FailureClass.LOST, "the worker was lost"), [0]),
+        (Outcome(FailureClass.DOWN, "no server", exit_status=75), []),
+        (Outcome(FailureClass.TRANSIENT, "full"), []),
+    ],
+)
+def test_a_transfer_that_may_go_on_is_asked_for_its_end(outcome: Outcome, asked: list[int]) -> None:
+    rules = tuple(RetryRule(failure, 1) for failure in (FailureClass.TRANSIENT, FailureClass.LOST))
+    world = begun(stage("a", kind=StageKind.TRANSFER, retries=rules))
+    world.feed(e.TaskEnded(0.0, 0, 1, outcome))
+    world.feed(e.CancelAsked(1.0))
+    if asked:
+        assert world.run.status is RunStatus.ABORTING
+        world.feed(e.Recovered(2.0))
+        due(world)
+        world.end(0, FailureClass.CANCELLED)
+    assert world.killed == asked
+    assert world.run.status is RunStatus.ABORTED
+
+
 def test_retry_repeats_only_what_did_not_pass() -> None:
     world = begun(stage("a"), stage("b", "a", per_file=True), stage("c", "b"), items=2)
     world.end(0)
@@ -294,6 +317,7 @@ def plans(draw: st.DrawFn) -> tuple[StagePlan, ...]:
         stage(
             name,
             *draw(st.lists(st.sampled_from(names[:i]), unique=True) if i else st.just([])),
+            kind=draw(st.sampled_from([StageKind.COMMAND, StageKind.TRANSFER])),
             per_file=draw(st.booleans()),
             parallel=draw(st.booleans()),
             repeat=draw(st.sampled_from([None, Repeat(0.0, "u", 3)])),
@@ -336,7 +360,8 @@ def test_every_history_ends_and_keeps_the_rules(stages: tuple[StagePlan, ...], s
                 event = e.TaskStarted(world.at, task.number, task.attempt)
             else:
                 failure = dice.choice(FAILURES)
-                outcome = Outcome(failure, "x", unsure=failure is FailureClass.DOWN and dice.random() < 0.5)
+                unsure, link = failure is FailureClass.DOWN and dice.random() < 0.5, dice.choice(["", "https://x"])
+                outcome = Outcome(failure, "x", unsure=unsure, link=link)
                 event = e.TaskEnded(world.at, task.number, task.attempt, outcome)
         else:
             continue

@@ -15,10 +15,13 @@ from orchestrator import codec, protocol
 from orchestrator.errors import Unavailable
 from orchestrator.service.http import (
     agents,
+    catalog,
     dead,
     events,
+    lineage,
     metrics,
     problems,
+    retention,
     runs,
     shapes,
     sites,
@@ -72,12 +75,15 @@ def create(context: Context) -> FastAPI:
     for router in (
         runs.router,
         dead.router,
+        lineage.router,
         workflows.router,
         events.router,
         sites.router,
         agents.router,
+        retention.router,
         tokens.router,
         watches.router,
+        catalog.router,
     ):
         app.include_router(router, prefix=protocol.API)
     for router in (status_router, tokens.own_router):

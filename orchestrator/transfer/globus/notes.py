@@ -7,6 +7,7 @@ whoever reads the note after a crash asks again and gets the task that is there.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -17,7 +18,9 @@ from orchestrator import codec
 from orchestrator.errors import Unavailable
 from orchestrator.outside import effect
 from orchestrator.transfer import disk
-from orchestrator.transfer.base import TransferRequest, TransferState
+from orchestrator.transfer.base import TRANSFER_ENDED, TransferRequest, TransferState, TransferStatus
+
+KEPT_S = 90 * 86_400.0  # after which nobody asks how a transfer ended
 
 
 class Item(Struct, frozen=True):
@@ -26,6 +29,7 @@ class Item(Struct, frozen=True):
     source: str
     destination: str
     is_tree: bool = False
+    part: str = ""  # where it is until it is whole; empty: it is written under its final name
 
 
 class Copy(Struct, frozen=True, array_like=True):
@@ -77,7 +81,24 @@ class Notes:
         except OSError as error:
             sentence = f"The note of transfer {note.token!r} cannot be written: {error.strerror}."
             raise Unavailable(sentence, "Nothing is asked of Globus without it.") from error
+        if note.verdict is not None and note.verdict.status in TRANSFER_ENDED:
+            self._forget(time.time() - KEPT_S)
         return note
+
+    def _forget(self, before: float) -> None:
+        """Remove the notes of transfers that were over by then. One that waits is kept, however old."""
+        with os.scandir(self._folder) as entries:
+            old = [entry.path for entry in entries if entry.name.endswith(".json") and entry.stat().st_mtime < before]
+        for path in old:
+            with suppress(OSError, ValueError):  # another process, at the same
+                note = codec.loads(Path(path).read_text(encoding="utf-8"), Note)
+                if note.verdict is not None and note.verdict.status in TRANSFER_ENDED:
+                    os.unlink(path)
+
+    def unended(self, token: str) -> bool:
+        """Has it been asked for, and has nobody seen its end?"""
+        note = self.read(token)
+        return note is not None and (note.verdict is None or note.verdict.status is TransferStatus.HELD)
 
     def _path(self, token: str) -> Path:
         return self._folder / f"{quote(token, safe='')}.json"

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import Denied, InputError, NotFound, printable
+from orchestrator.transfer import disk
 from orchestrator.transfer.base import TransferRefused, TransferRequest
 from orchestrator.transfer.globus.notes import Copy, Item
 from orchestrator.transfer.globus.session import Session
 
 SCHEME = "globus://"
 MOST_FOLDERS = 500  # looked into for one transfer: each costs a request of about a third of a second
+MOST_PARTS = 50  # renamed at the end of one transfer, each at the same cost
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,18 @@ def place(address: str) -> Place:
     return Place(collection.lower(), slash + path)
 
 
-def survey(session: Session, request: TransferRequest) -> Survey:
-    """What is to be moved where. A file goes into a folder that is there or named with a `/` at its end."""
+def survey(session: Session, request: TransferRequest, token: str) -> Survey:
+    """What is to be moved where. A file goes into a folder that is there or named with a `/` at its end.
+
+    What is not there yet gets a name of its own for the way, the same for the same token.
+    """
     sources = [place(each) for each in request.options.get("sources") or [request.source]]
     to = place(request.destination)
     if len({s.collection for s in sources}) > 1:
         raise TransferRefused("The sources of one Globus transfer lie in several collections.")
     origin = sources[0].collection
     into = len(sources) > 1 or to.path.endswith("/") or _is_folder(session, to)
+    by_part = len(sources) <= MOST_PARTS and not request.options.get("direct")
     looked = _Look(session)
     items: list[Item] = []
     copies: list[Copy] = []
@@ -72,8 +78,9 @@ def survey(session: Session, request: TransferRequest) -> Survey:
             target = to.path
         if target in {i.destination for i in items}:
             raise TransferRefused(f"Two sources would both be written to '{target}'.")
-        items.append(Item(source.path, target, is_tree))
-        copies += looked.tree(source, target) if is_tree else [_copy(source.path, target, found)]
+        part = disk.part_of(target.rstrip("/"), token) if by_part and not _is_there(session, to, target) else ""
+        items.append(Item(source.path, target, is_tree, part))
+        copies += looked.tree(source, part or target) if is_tree else [_copy(source.path, part or target, found)]
     if origin == to.collection and any(_overlap(i.source, i.destination) for i in items):
         raise TransferRefused(f"The source and the destination overlap in '{to}'.")
     if not sum(c.bytes for c in copies) and looked.all_listed:
@@ -152,6 +159,17 @@ def _is_folder(session: Session, to: Place) -> bool:
             return bool(client.operation_stat(to.collection, to.path)["type"] == "dir")
     except (NotFound, Denied):  # one may write into a place without seeing it
         return False
+
+
+def _is_there(session: Session, to: Place, path: str) -> bool:
+    try:
+        with session.asking(to.collection) as client:
+            client.operation_stat(to.collection, path)
+    except NotFound:
+        return False
+    except Denied:  # perhaps: then nothing can be renamed to it
+        pass
+    return True
 
 
 def _overlap(one: str, other: str) -> bool:

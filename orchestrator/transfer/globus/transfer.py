@@ -4,7 +4,8 @@ Before Globus is asked, the submission id is on the disk; asking again with it g
 one way on from any state, `_go_on`: survey, note, submit, look, compare. Whoever calls it next goes on with it.
 
 A task that Globus calls SUCCEEDED is compared with both ends: the source is as it was before, and every file lies at
-the destination with its size. What lies there already with the same checksum is not sent again.
+the destination with its size. What lies there already with the same checksum is not sent again. What was not there is
+written beside its name, and gets it by rename when it is whole.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class GlobusTransfer:
     """Implements `Transfer` between collections; `folder` is where its notes and tokens are kept.
 
     `options` of a request: `sources`, several addresses in place of `source`, for one task into one folder;
-    `checksum`, `ALGORITHM:HEX` of a source that is one file; `deadline_s`, from now.
+    `checksum`, `ALGORITHM:HEX` of a source that is one file; `deadline_s`, from now; `direct`, at once under the final
+    name, for a destination where nothing can be renamed.
     """
 
     def __init__(self, client_id: str, secret: Secret, folder: Path, *, retries: int = RETRIES) -> None:
@@ -81,9 +83,9 @@ class GlobusTransfer:
         return self._go_on(note, begin=False)
 
     def is_open(self, token: str) -> bool:
-        """Has it been asked for, and has nobody seen its end? Asks nobody."""
+        """Has it been asked for, is it still wanted, and has nobody seen its end? Asks nobody."""
         note = self._notes.read(token)
-        return note is not None and (note.verdict is None or note.verdict.status is TransferStatus.HELD)
+        return note is not None and not note.cancelled and self._notes.unended(token)
 
     def cancel(self, token: str) -> None:
         note = self._notes.read(token)
@@ -135,7 +137,7 @@ class GlobusTransfer:
         for check in note.request.checks:
             if check not in CHECKS:
                 raise TransferRefused(f"There is no transfer check {check!r}.{nearest(check, CHECKS)}")
-        found = place.survey(self._session, note.request)
+        found = place.survey(self._session, note.request, split_attempt(note.token))
         with self._session.asking() as client:
             submission = client.get_submission_id()["value"]
         wanted = sum(c.bytes for c in found.copies)
@@ -175,29 +177,52 @@ class GlobusTransfer:
             raise Held(sentence, failure=FailureClass.AUTHENTICATION, link=link) from None
         state = verdict.judge(note, task, because)
         if state.status is TransferStatus.DONE:
-            self._compare(note)
+            parts = self._parts(note)
+            self._compare(note, parts)
+            self._publish(note, parts)
         is_over = task["status"] in ("SUCCEEDED", "FAILED")
         if state.status in TRANSFER_ENDED and not is_over:
             self._end_task(note)
         return self._conclude(note, state) if state.status in TRANSFER_ENDED or is_over else state
 
-    def _compare(self, note: Note) -> None:
+    def _parts(self, note: Note) -> set[str]:
+        """Those that have not got their final name yet."""
+        return set(place.seen(self._session, note.destination, (i.part for i in note.items if i.part)))
+
+    def _publish(self, note: Note, parts: set[str]) -> None:
+        for item in note.items:
+            if item.part not in parts:
+                continue
+            try:
+                with self._session.asking(note.destination) as client, effect("file.publish"):
+                    client.operation_rename(note.destination, item.part, item.destination)
+            except BeamwayError:
+                there = place.seen(self._session, note.destination, (item.destination,))
+                if there and item.part not in self._parts(note):
+                    continue  # only the answer was lost
+                if there:
+                    sentence = f"Something else has appeared as '{item.destination}' meanwhile."
+                    raise TransferError(sentence, f"What was transferred is whole, as '{item.part}'.") from None
+                raise
+
+    def _compare(self, note: Note, parts: set[str]) -> None:
         """Raise what both ends do not bear out. Sizes at the destination, as far as we may look there."""
         now = place.seen(self._session, note.source, (c.source for c in note.copies))
         for copy in note.copies:
             if now.get(copy.source) != (copy.bytes, copy.modified):
                 sentence = f"The source '{copy.source}' changed while it was transferred."
                 raise TransferError(sentence, "It may still be being written.")
+        renamed = {i.part: i.destination for i in note.items if i.part and i.part not in parts}
+        wanted = {_renamed(c.destination, renamed): c.bytes for c in note.copies}
         try:
-            there = place.seen(self._session, note.destination, (c.destination for c in note.copies))
+            there = place.seen(self._session, note.destination, wanted)
         except Denied:
             return
-        for copy in note.copies:
-            if copy.destination not in there:
-                raise TransferError(f"Globus says it succeeded, but '{copy.destination}' is not there.")
-            if (size := there[copy.destination][0]) != copy.bytes:
-                sentence = f"Globus says it succeeded, but '{copy.destination}' has {size} of {copy.bytes} bytes."
-                raise TransferError(sentence)
+        for path, expected in wanted.items():
+            if path not in there:
+                raise TransferError(f"Globus says it succeeded, but '{path}' is not there.")
+            if (size := there[path][0]) != expected:
+                raise TransferError(f"Globus says it succeeded, but '{path}' has {size} of {expected} bytes.")
 
     def _end_task(self, note: Note) -> None:
         with self._session.asking(note.source, note.destination) as client, effect("globus.cancel"):
@@ -206,6 +231,19 @@ class GlobusTransfer:
     def _conclude(self, note: Note, state: TransferState) -> TransferState:
         self._notes.keep(replace(note, verdict=state, copies=()))
         return state
+
+
+def _renamed(path: str, renamed: dict[str, str]) -> str:
+    """Where that is now, after these parts have got their names."""
+    for part, final in renamed.items():
+        if path == part or path.startswith(f"{part}/"):
+            return final.rstrip("/") + path[len(part) :]
+    return path
+
+
+def split_attempt(token: str) -> str:
+    """Without the attempt: the next one goes on with what this one has brought."""
+    return token.rpartition(".")[0] or token
 
 
 def _label(note: Note) -> str:
@@ -230,10 +268,11 @@ def _document(note: Note) -> globus_sdk.TransferData:
     )
     algorithm, _, digest = note.request.options.get("checksum", "").partition(":")
     for item in note.items:
+        to = item.part or item.destination
         if digest and not item.is_tree and len(note.items) == 1:
-            data.add_item(item.source, item.destination, external_checksum=digest, checksum_algorithm=algorithm.upper())
+            data.add_item(item.source, to, external_checksum=digest, checksum_algorithm=algorithm.upper())
         else:
-            data.add_item(item.source, item.destination, recursive=item.is_tree)
+            data.add_item(item.source, to, recursive=item.is_tree)
     return data
 
 

@@ -85,17 +85,19 @@ def test_the_names_of_a_daq_of_dm() -> None:
     assert (rule.hidden, rule.checksum, rule.workflow, rule.owner) == (True, False, "tomo", "2bm")
     assert (rule.extensions, rule.exclude_extensions) == (("h5", "hdf"), ("tmp",))
     assert (rule.match, rule.skip, rule.arguments) == (("scan*",), ("*dark*",), {"a": "1", "b": "x:y"})
-    assert file.daq == {
-        "destDirectory": "raw",
-        "removeSourceFiles": False,
-        "skipTransfer": True,
-        "skipCatalog": False,
-        "workflowJobOwner": "user2bm",
-        "uploadDataDirectoryOnExit": "/data/final",
-    }
+
+
+def test_a_daq_without_a_workflow_copies() -> None:
+    (rule,) = rules.parse(HEAD + 'destDirectory = "/store/"\nmatch = "*.h5"', "x").rules
+    claim = trigger.claims((rule,), "a/b/c.h5")[0][0]
+    given, _ = trigger.arguments(claim, "/d/a/b/c.h5", {})
+    assert (rule.workflow, given) == ("ingest", {"filePath": "/d/a/b/c.h5", "destination": "/store/a/b"})
 
 
 MISTAKES = {
+    HEAD + 'workflow = "w"\ndestDirectory = "/s"': "'destDirectory' copies each file, and 'w' would run beside that",
+    HEAD + 'destDirectory = "/s"\nremoveSourceFiles = true': "a watch removes nothing",
+    HEAD + 'destDirectory = "/s"\nuploadDataDirectoryOnExit = "/x"': "files are copied as they arrive",
     "x = ": "x.toml: ",
     HEAD: "rule 1: 'workflow' is not said",
     'directory = "/d"\nworkflow = "w"': "'experiment' is not said",

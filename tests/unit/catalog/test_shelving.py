@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from orchestrator.catalog.shelving import Shelf
@@ -34,8 +36,8 @@ def arrival(name: str = NASTY, **more: Any) -> Arrival:
 
 
 def test_a_file_and_its_copy_are_there_once(database: Database) -> None:
-    shelf = Shelf(database, extract=lambda path: {"energy": 25.5})
-    for _ in range(2):
+    for _ in range(2):  # whoever goes on does not know what the one before has put there
+        shelf = Shelf(database, extract=lambda path: {"energy": 25.5})
         shelf.put([arrival(), arrival("dark.h5", checksum="xxh3:02", rule="darks")])
     [file] = catalog.at(database, "beamline", f"/data/2bm/{NASTY}")
     assert (file.experiment, file.size, file.checksum, file.kind) == ("e", 7, "xxh3:01", FileKind.RAW)
@@ -71,3 +73,30 @@ def test_who_has_lost_the_lease_writes_nothing(database: Database) -> None:
     with pytest.raises(Stale):
         Shelf(database, fence=lease).put([arrival()])
     assert catalog.number_of_files(database) == 0
+
+
+def test_what_waits_for_its_run_is_read_once(database: Database) -> None:
+    read: list[str] = []
+
+    def extract(path: str) -> dict[str, Any]:
+        read.append(path)
+        return {}
+
+    shelf = Shelf(database, extract=extract)
+    for numbers in ([1, 2], [1, 2, 3], [2, 3]):
+        shelf.put([arrival(f"{n}.h5", checksum=f"xxh3:{n}", id=n) for n in numbers])
+    assert read == [f"/data/2bm/{n}.h5" for n in (1, 2, 3)]
+    assert catalog.number_of_files(database) == 3
+
+
+def test_what_an_hdf5_file_says_of_itself_is_in_the_catalog(database: Database, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["/exchange/data"] = [1.0]
+        file["/measurement/sample/name"] = "stone"
+    watches.put(database, Watch("w", "e", str(tmp_path), RULES, site="beamline"))
+    with Shelf(database) as shelf:
+        shelf.put([arrival("scan.h5"), arrival("gone.h5", checksum="xxh3:02")])
+    [file] = catalog.at(database, "beamline", str(tmp_path / "scan.h5"))
+    assert (file.metadata["format"], file.metadata["sample"]) == ("DXchange", "stone")
+    [gone] = catalog.at(database, "beamline", str(tmp_path / "gone.h5"))
+    assert "is not there" in gone.metadata["unreadable"]

@@ -8,9 +8,11 @@ from typing import cast
 
 import pytest
 from cli_samples import ID, FakeClient, done, running
+from click.testing import CliRunner
 
-from orchestrator.cli import demo
+from orchestrator.cli import demo, demo_facility
 from orchestrator.client import Client
+from orchestrator.errors import SettingsError
 
 
 def left(where: Path, text: str) -> None:
@@ -48,3 +50,12 @@ def test_the_record_keeps_the_error_of_the_run_beside_that_of_the_volume(tmp_pat
     assert record["error"] == ""
     assert record["relative_error"] is None
     assert (record["scan_s"], record["total_s"], record["directory"]) == (1.0, 2.0, str(tmp_path))
+
+
+def test_without_the_parts_of_a_facility_it_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_facility, "PATH", str(tmp_path))
+    told = CliRunner().invoke(demo.demo, ["--facility", "--directory", str(tmp_path / "demo")])
+    assert isinstance(told.exception, SettingsError)
+    assert "GridFTP needs globus-gridftp-server (Debian: globus-gridftp-server-progs)" in str(told.exception)
+    assert not (tmp_path / "demo").exists()
+    assert CliRunner().invoke(demo.demo, ["--facility", "--site", "local"]).exit_code == 2

@@ -45,7 +45,7 @@ def test_nothing_heavy_is_imported_for_help(words: list[str]) -> None:
 
 def sections() -> dict[str, str]:
     """command → its section of the manual"""
-    parts = re.split(r"^## `beamway ([a-z-]+(?: [a-z]+)*)[^\n]*\n", MANUAL.read_text("utf-8"), flags=re.MULTILINE)
+    parts = re.split(r"^## `beamway ([a-z-]+(?: [a-z-]+)*)[^\n]*\n", MANUAL.read_text("utf-8"), flags=re.MULTILINE)
     return {name: text.split("\n## ")[0] for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 

@@ -21,7 +21,7 @@ def test_commands_and_options_exist(page: Path) -> None:
     for name, rest in TYPED.findall(page.read_text(encoding="utf-8")):
         assert name in cli.commands, f"beamway {name}"
         command = cli.commands[name]
-        while isinstance(command, click.Group) and (word := re.match(r" +([a-z]+)", rest)):
+        while isinstance(command, click.Group) and (word := re.match(r" +([a-z]+(?:-[a-z]+)*)", rest)):
             assert word[1] in command.commands, f"beamway {name}{rest}"
             command, rest = command.commands[word[1]], rest[word.end() :]
         if isinstance(command, click.Group):

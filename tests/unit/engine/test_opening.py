@@ -16,6 +16,7 @@ from orchestrator.engine import opening
 from orchestrator.errors import ArgumentError, InputError
 from orchestrator.events import DecideRepeat, OpenStage, RepeatDecided, StageOpened, StageRefused, StageSkipped
 from orchestrator.model import Plan, Run, Task
+from sites import loader as loader_of_sites
 
 AT = 1_763_700_000.0
 
@@ -169,7 +170,7 @@ def test_shell_text_in_a_file_name_found_by_pattern_is_refused(tmp_path: Path, n
     run = run_of(stages, {"filePathPattern": "*.h5"}, directory=str(tmp_path))
     assert "which a shell would read" in refused(run)
     assert "\n" not in refused(run)
-    assert opened(run, shell_text=True).drafts[0].command == f'use "{tmp_path}/{name}"'
+    assert opened(run, where=opening.At(shell_text=True)).drafts[0].command == f'use "{tmp_path}/{name}"'
 
 
 def test_names_that_a_shell_takes_as_they_are_pass(tmp_path: Path) -> None:
@@ -229,3 +230,55 @@ def test_a_child_is_checked_as_a_submission_is() -> None:
     with pytest.raises(ArgumentError, match="semicolon"):
         parent(False, "a; b")
     assert parent(True, "a; b").variables == {"x": "a; b"}
+
+
+DOOR = '[[doors]]\nkind = "gridftp"\nendpoint = "dtn.hpc.gov:2811"\nroot = "/"\n'
+SITES = {
+    "local": loader_of_sites.parse('[identity]\nname = "local"\ncontact = "ops"\n'),
+    "hpc": loader_of_sites.parse(f'[identity]\nname = "hpc"\ncontact = "ops"\n{DOOR}'),
+}
+
+
+def at(site: str) -> opening.At:
+    return opening.At(site, profiles=SITES.__getitem__)
+
+
+def test_a_place_at_a_site_is_the_path_there_and_an_address_elsewhere() -> None:
+    run = run_of(
+        {
+            "01": {"transfer": {"from": "/raw/a.h5", "to": "site://hpc/$dir/a.h5"}},
+            "02": {"kernel": "tomography.inspect", "arguments": {"input": "$filePath"}},
+            "03": {"command": "ls $filePath site://hpc$dir", "expect": {"$filePath.out": {}}},
+        },
+        {"filePath": "site://hpc/scratch/a.h5", "dir": "/scratch"},
+    )
+    (moved,) = opened(run, "01", where=at("local")).drafts
+    assert moved.arguments == {"from": "/raw/a.h5", "to": "gsiftp://dtn.hpc.gov:2811/scratch/a.h5"}
+    (there,) = opened(run, "02", where=at("hpc")).drafts
+    assert (there.item, there.arguments) == ("site://hpc/scratch/a.h5", {"input": "/scratch/a.h5"})
+    (listed,) = opened(run, "03", where=at("hpc")).drafts
+    assert (listed.command, listed.expect[0].path) == ("ls /scratch/a.h5 /scratch", "/scratch/a.h5.out")
+    for stage in ("02", "03"):
+        event = opening.answer(run, OpenStage(stage, 1), AT, at("local"))
+        assert isinstance(event, StageRefused)
+        assert "runs at site 'local', and 'site://hpc/…' lies at site 'hpc'" in event.reason
+
+
+def test_a_place_at_a_site_is_no_way_past_the_shell() -> None:
+    run = run_of({"01": {"command": "ls $where"}}, {"where": "x"})
+    plan = replace(run.plan, variables={"where": "site://hpc/$(id)"}, supplied=("where",))
+    event = opening.answer(replace(run, plan=plan, variables=Map(plan.variables)), OpenStage("01", 1), AT, at("hpc"))
+    assert isinstance(event, StageRefused)
+    assert "dollar" in event.reason
+
+
+def test_a_child_runs_where_its_stage_says() -> None:
+    child = loader.load({"name": "c", "owner": "o", "stages": {"1": {"command": "true"}}})
+    stage = {"workflow": "c", "site": "$site", "reservation": "beam", "arguments": {"filePath": "site://$site/a"}}
+    definition = loader.load({"name": "p", "owner": "o", "stages": {"01": stage}})
+    plan = plans.compile_plan(definition, {"site": "hpc"}, directory="/", find_child=lambda name: child)
+    run = Run("r", plan, AT, variables=Map(plan.variables))
+    (draft,) = opened(run, where=at("hpc")).drafts
+    assert draft.arguments == {"filePath": "site://hpc/a"}  # the child finds out by itself
+    placing = opening.child_plan(run, Task(0, "01", call="c", working_dir="/")).stages[0].placing
+    assert (placing.site, placing.reservation) == ("hpc", "beam")

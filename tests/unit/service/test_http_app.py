@@ -13,6 +13,7 @@ from orchestrator.model import Run
 from orchestrator.service import permission
 from orchestrator.service.http import describe, listening
 from orchestrator.service.permission import ALLOWED, Action, Principal, Role
+from orchestrator.store.experiments import Part
 from tests.unit.cli import cli_samples
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -91,3 +92,19 @@ def _with(run: Run, name: str) -> Run:
     from msgspec.structs import replace
 
     return replace(run, item_variables=Map({(name, "v"): "1"}), files=(name,))
+
+
+def test_a_part_in_an_experiment_is_needed_and_bounded_by_the_role_of_the_token() -> None:
+    ann, operator, viewer = (Principal("ann", r) for r in (Role.USER, Role.OPERATOR, Role.VIEWER))
+    permission.check_part(ann, Part.MEMBER, Part.VIEWER, "e")
+    permission.check_part(operator, None, Part.OWNER, "e")
+    permission.check_part(viewer, Part.OWNER, Part.VIEWER, "e")
+    for who, part, needed in (
+        (ann, None, Part.VIEWER),
+        (ann, Part.VIEWER, Part.MEMBER),
+        (ann, Part.MEMBER, Part.OWNER),
+        (viewer, Part.OWNER, Part.MEMBER),
+        (Principal("a", Role.AGENT, "far"), Part.OWNER, Part.MEMBER),
+    ):
+        with pytest.raises(Denied):
+            permission.check_part(who, part, needed, "e")

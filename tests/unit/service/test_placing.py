@@ -280,6 +280,51 @@ def test_how_long_attempts_took_is_learned_but_not_of_the_shortest(world: World)
         )
         for n, lasted_s in enumerate((60.0, 0.01))
     }
-    placing.learn(world.database, replace(world.runs["r"], tasks=Map(tasks)), lambda site: site or "local")
+    placing.learn(world.database, replace(world.runs["r"], tasks=Map(tasks)), Settings(home=world.home))
     (timing,) = history.timings(world.database, "w", "a")
     assert (timing.site, timing.compute_s, timing.queue_s) == ("far", 60.0, 5.0)
+
+
+DOOR = """
+[[doors]]
+kind = "gridftp"
+endpoint = "data.{name}.org:2811"
+bytes_per_s = {rate}
+"""
+
+
+def test_measured_rates_change_the_choice(world: World, tmp_path: Path) -> None:
+    for name, rate in (("far", "2e8"), ("near", "1e8")):
+        text = FAR.replace('shared = ["/"]', "shared = []").format(name=name) + DOOR.format(name=name, rate=rate)
+        (world.home / "sites").mkdir(exist_ok=True)
+        (world.home / "sites" / f"{name}.toml").write_text(text)
+    scan = tmp_path / "scan.h5"
+    with scan.open("wb") as file:
+        file.truncate(20_000_000_000)
+
+    def chosen(run_id: str, number: int) -> str:
+        world.begin(gpus=1, run_id=run_id)
+        plan = replace(world.runs[run_id].plan.stages[0], inputs=(str(scan),))
+        world.runs[run_id] = replace(world.runs[run_id], plan=replace(world.runs[run_id].plan, stages=(plan,)))
+        world.due()
+        for site in ("far", "near"):
+            world.answer(site, number=number)
+        return world.where()
+
+    assert chosen("before", 1) == "far"  # its door promises more
+    plan = StagePlan("in", StageKind.TRANSFER)
+    for to, moved_bytes, seconds in (("far", 3_000_000_000, 600.0), ("near", 3_000_000_000, 40.0)):
+        task = Task(
+            1,
+            "in",
+            status=TaskStatus.DONE,
+            arguments={"from": str(scan), "to": f"gsiftp://data.{to}.org/data/"},
+            outcome=Outcome(transfer_s=seconds, moved_bytes=moved_bytes),
+        )
+        run = Run(to, Plan("w", "o", (plan,)), NOW, status=RunStatus.DONE, tasks=Map({1: task}))
+        placing.learn(world.database, run, Settings(home=world.home))
+    rates = history.rates(world.database, "local")
+    assert rates["local", "far"].bytes_per_s == 5e6
+    assert rates["local", "near"].bytes_per_s == 75e6
+    assert chosen("after", 2) == "near"
+    assert "75 MB/s, measured in 1 transfer" in history.placements(world.database, "after")[0].doc

@@ -83,6 +83,22 @@ def test_what_is_there_already_is_not_sent_again(ends: Ends) -> None:
     assert ends.arrived("scan/two.h5", "scan/two.h5")
 
 
+def test_nothing_stands_under_its_final_name_before_it_is_whole(ends: Ends) -> None:
+    """A file and a tree; the tree appears at once."""
+    ends.globus.faults.bytes_per_s = 500_000
+    ends.fill("scan.zarr/0/0", 200_000)
+    ends.fill("scan.zarr/0/1", 200_000)
+    sources = [f"globus://{ends.raw.id}/{name}" for name in ("a.h5", "scan.zarr")]
+    ends.transfer.submit("t.1", ends.request(destination="/in/", sources=sources))
+    polled(ends.transfer, "t.1", lambda s: s.bytes_done > 200_000)
+    assert sorted(p.name.split(".")[0] for p in ends.parts()) == ["a", "scan"]
+    assert not (ends.archive.root / "in" / "scan.zarr").exists()
+    assert ends.polled().status is TransferStatus.DONE
+    assert ends.arrived()
+    assert ends.arrived("in/scan.zarr/0/1", "scan.zarr/0/1")
+    assert not ends.parts()
+
+
 def test_progress_rate_and_cancel(ends: Ends) -> None:
     ends.globus.faults.bytes_per_s = 200_000
     ends.fill("scan/one.h5", 10_000)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -237,6 +238,46 @@ def test_cancelling_what_globus_never_heard_of(ends: Ends) -> None:
     assert not ends.globus.tasks
 
 
+# ------------------------------------------------------------------------------------------------------ its final name
+
+RENAME = ("POST", r"/rename$")
+
+
+@pytest.mark.parametrize("performed", [True, False])
+def test_a_lost_answer_to_the_renaming(ends: Ends, performed: bool) -> None:
+    ends.globus.faults.answer(*RENAME, performed=performed)
+    ends.transfer.submit("t.1", ends.request())
+    assert ends.polled().status is TransferStatus.DONE
+    assert ends.arrived()
+    assert not ends.parts()
+
+
+def test_what_appears_under_the_final_name_meanwhile_is_left_alone(ends: Ends) -> None:
+    other = ends.archive.root / "in" / "a.h5"
+
+    def appear(_source: Path) -> None:
+        other.write_text("of somebody else")
+
+    ends.globus.faults.during_file = appear
+    ends.transfer.submit("t.1", ends.request())
+    state = ends.polled()
+    assert (state.status, state.failure) == (TransferStatus.FAILED, FailureClass.TRANSIENT)
+    assert "has appeared as '/in/a.h5'" in state.reason
+    assert other.read_text() == "of somebody else"
+
+
+def test_a_collection_that_does_not_rename_holds_and_may_be_written_to_at_once(ends: Ends) -> None:
+    body = {"code": "ExternalError.RenameFailed.NotSupported", "message": "no such operation"}
+    ends.globus.faults.answer(*RENAME, times=9, status=502, body=body)
+    ends.transfer.submit("t.1", ends.request())
+    state = ends.polled(TransferStatus.HELD)
+    assert "no such operation" in state.reason
+    assert state.link
+    ends.transfer.submit("t.2", ends.request(direct=True))
+    assert ends.polled(token="t.2").status is TransferStatus.DONE
+    assert ends.arrived()
+
+
 # --------------------------------------------------------------------------------------------- this process is killed
 
 PROGRAM = """
@@ -266,12 +307,14 @@ def carried_out(ends: Ends, crash: str, cancels: str = "") -> int:
 
 
 @pytest.mark.parametrize(
-    "point", [f"{name}:{when}" for name in ("globus.note", "globus.submit") for when in ("before", "after")]
+    "point",
+    [f"{name}:{when}" for name in ("globus.note", "globus.submit", "file.publish") for when in ("before", "after")],
 )
 def test_killed_at_each_point_it_is_moved_once(ends: Ends, point: str) -> None:
     assert carried_out(ends, point) == -signal.SIGKILL
     assert carried_out(ends, point) == 0
     assert ends.arrived()
+    assert not ends.parts()
     assert len(ends.globus.tasks) == 1
 
 
@@ -290,7 +333,7 @@ def test_killed_in_the_middle_it_goes_on(ends: Ends) -> None:
     request = ends.request()
     arguments = [CLIENT, SECRET, str(ends.folder), request.source, request.destination, ""]
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments])
-    while not (ends.archive.root / "in/a.h5").exists():
+    while not ends.parts():
         time.sleep(0.01)
     process.kill()
     process.wait()

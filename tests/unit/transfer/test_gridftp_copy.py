@@ -8,18 +8,27 @@ import os
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import xxhash
 
 from orchestrator.errors import InputError
 from orchestrator.model import FailureClass
-from orchestrator.transfer import gridftp, pieces, url_copy
-from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, TransferReport, failure_of
-from orchestrator.transfer.gridftp_errors import GridftpDown
+from orchestrator.transfer import carrying, gridftp, local, pieces, url_copy
+from orchestrator.transfer.base import (
+    TransferCancelled,
+    TransferDown,
+    TransferError,
+    TransferRefused,
+    TransferReport,
+    failure_of,
+)
+from orchestrator.transfer.pieces import Sums
 from tests.gridftp import Gridftp, missing
 
 MB = 1 << 20
@@ -47,7 +56,8 @@ def other(servers: tuple[Gridftp, Gridftp]) -> Gridftp:
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "PIECE_BYTES", MB)
-    monkeypatch.setattr(gridftp, "PAUSE_S", 0.1)
+    monkeypatch.setattr(pieces, "SMALL_BYTES", MB // 2)
+    monkeypatch.setattr(carrying, "PAUSE_S", 0.1)
 
 
 @pytest.fixture
@@ -117,14 +127,16 @@ def test_a_file_goes_every_way(way: str, one: Gridftp, other: Gridftp, tmp_path:
     assert steps[-1] == (3 * MB + 5, 3 * MB + 5)
     assert steps == sorted(set(steps))
     assert os.listdir(target.parent) == ["b.h5"]
-    each = [source.read_bytes()[i : i + MB] for i in range(0, 3 * MB + 5, MB)]
-    lines = "".join(hashlib.sha256(piece).hexdigest() + "\n" for piece in each)
-    assert report.checksum == f"sha256/{MB}:" + hashlib.sha256(lines.encode()).hexdigest()
+    if way == "third party":  # of what the servers say of the pieces
+        assert report.checksum == f"adler32:{zlib.adler32(source.read_bytes()):08x}"
+    else:
+        assert report.checksum == "xxh3:" + xxhash.xxh3_128_hexdigest(source.read_bytes())
 
 
-def test_the_checksum_of_a_small_file_is_its_own(one: Gridftp, tmp_path: Path) -> None:
+def test_the_checksum_of_a_small_file(one: Gridftp, other: Gridftp, tmp_path: Path) -> None:
     source = noise(tmp_path / "a", 1000)
-    assert copy(source, one.url("b")).checksum == "sha256:" + hashlib.sha256(source.read_bytes()).hexdigest()
+    assert copy(source, one.url("b")).checksum == "xxh3:" + xxhash.xxh3_128_hexdigest(source.read_bytes())
+    assert copy(one.url("b"), other.url("b")).checksum == "sha256:" + hashlib.sha256(source.read_bytes()).hexdigest()
     assert copy(source, one.url("c"), checks="size").checksum == ""
     assert (one.root / "c").read_bytes() == source.read_bytes()
 
@@ -296,6 +308,37 @@ def test_bad_destinations(one: Gridftp, other: Gridftp, tmp_path: Path) -> None:
         copy(source, one.url("b"), options={"streams": 0})
 
 
+@pytest.mark.parametrize("way", ["put", "get"])
+def test_a_link_where_a_folder_goes_is_not_written_through(way: str, one: Gridftp, tmp_path: Path) -> None:
+    source = (tmp_path if way == "put" else one.root) / "s"
+    noise(source / "d" / "a", 10)
+    target = (one.root if way == "put" else tmp_path) / "t"
+    target.mkdir(mode=0o777)
+    target.chmod(0o777)
+    elsewhere = one.root / "elsewhere"
+    elsewhere.mkdir(mode=0o777)
+    (target / "d").symlink_to(elsewhere)
+    with pytest.raises(TransferRefused, match="holds the link"):
+        copy(source if way == "put" else one.url("s"), one.url("t") if way == "put" else target)
+    assert os.listdir(elsewhere) == []
+
+
+@pytest.mark.usefixtures("slowly")
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_a_directory_that_vanishes(end: str, one: Gridftp, other: Gridftp) -> None:
+    for number in range(3):
+        noise(one.root / "s" / f"d{number}" / "a", MB, seed=number)
+
+    def vanish() -> None:
+        gone = one.root / "s" if end == "source" else other.root / parts(other.root)[0]
+        subprocess.run(["rm", "-rf", gone], check=True)
+
+    with pytest.raises((TransferError, InputError)) as caught:
+        copy(one.url("s"), other.url("t"), progress=at(0.3, vanish), options={"retries": 0})
+    assert str(caught.value).isprintable()
+    assert not (other.root / "t").exists()
+
+
 def test_a_folder_that_may_not_be_written(one: Gridftp, tmp_path: Path) -> None:
     (one.root / "locked").mkdir(mode=0o555)
     with pytest.raises(TransferRefused, match=r"[Pp]ermission denied") as caught:
@@ -315,7 +358,7 @@ def test_without_the_program(one: Gridftp, tmp_path: Path, monkeypatch: pytest.M
 def test_no_server(tmp_path: Path) -> None:
     with Gridftp() as gone:
         target = gone.url("b")
-    with pytest.raises(GridftpDown, match="does not answer: Connection refused") as caught:
+    with pytest.raises(TransferDown, match="does not answer: Connection refused") as caught:
         copy(noise(tmp_path / "a", 10), target)
     assert caught.value.failure is FailureClass.TRANSIENT
 
@@ -384,17 +427,20 @@ def test_a_source_that_changes_in_flight_fails(
     assert tree(other.root) == {}
 
 
+@pytest.mark.parametrize("way", ["get", "third party"])
 def test_a_corrupted_byte_is_noticed_and_only_its_piece_moved_again(
-    one: Gridftp, other: Gridftp, moved: list[url_copy.Move], monkeypatch: pytest.MonkeyPatch
+    way: str, one: Gridftp, other: Gridftp, tmp_path: Path, moved: list[url_copy.Move], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = noise(one.root / "a", 5 * MB)
+    folder = tmp_path / "here" if way == "get" else other.root
+    target = str(folder) + "/" if way == "get" else other.url()
     run, times = url_copy.run, 0
 
     def spoiling(*given: Any, **more: Any) -> BaseException | None:
         nonlocal times
         times += 1
         ended = run(*given, **{**more, "begun": lambda _number: None})  # it is compared at the end
-        part = other.root / parts(other.root)[0]
+        part = folder / parts(folder)[0]
         with part.open("r+b") as file:
             file.seek(3 * MB + 11)
             byte = file.read(1)
@@ -405,15 +451,51 @@ def test_a_corrupted_byte_is_noticed_and_only_its_piece_moved_again(
 
     monkeypatch.setattr(url_copy, "run", spoiling)
     spoilt = 1
-    report = copy(one.url("a"), other.url("b"))
-    assert (other.root / "b").read_bytes() == source.read_bytes()
+    report = copy(one.url("a"), target + "b")
+    assert (folder / "b").read_bytes() == source.read_bytes()
     assert (times, report.skipped) == (2, 0)
+    if way == "get":
+        assert report.checksum == "xxh3:" + xxhash.xxh3_128_hexdigest(source.read_bytes())
     assert [move.offset // MB for move in moved] == [0, 1, 2, 3, 4, 3]
     times, spoilt = 0, 9
     with pytest.raises(TransferError, match="another checksum than its source, twice") as caught:
-        copy(one.url("a"), other.url("c"))
+        copy(one.url("a"), target + "c")
     assert caught.value.failure is FailureClass.TRANSIENT
-    assert os.listdir(other.root) == ["b"]
+    assert os.listdir(folder) == ["b"]
+
+
+@pytest.mark.parametrize("kind", ["md5", "sha256"])
+@pytest.mark.parametrize("way", ["get", "third party"])
+def test_a_checksum_that_is_asked_for_is_that_of_the_whole_file_at_both_ends(
+    kind: str, way: str, one: Gridftp, other: Gridftp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = noise(one.root / "a", 3 * MB + 5)
+    target = str(tmp_path / "b") if way == "get" else other.url("b")
+    report = copy(one.url("a"), target, options={"checksum": kind})
+    assert report.checksum == f"{kind}:{hashlib.new(kind, source.read_bytes()).hexdigest()}"
+    monkeypatch.setattr(Sums, "agree", lambda *_: True)  # as if the damage were one that the cheap one does not see
+    run = url_copy.run
+
+    def spoiling(*given: Any, **more: Any) -> BaseException | None:
+        ended = run(*given, **{**more, "begun": lambda _number: None})
+        folder = tmp_path if way == "get" else other.root
+        with (folder / parts(folder)[0]).open("r+b") as file:
+            file.write(b"other")
+        return ended
+
+    monkeypatch.setattr(url_copy, "run", spoiling)
+    with pytest.raises(TransferError, match=f"has another {kind} than its source"):
+        copy(one.url("a"), str(tmp_path / "c") if way == "get" else other.url("c"), options={"checksum": kind})
+
+
+def test_a_tree_between_servers_has_one_checksum(one: Gridftp, other: Gridftp, tmp_path: Path) -> None:
+    noise(one.root / "s" / "large", MB + 1)
+    noise(one.root / "s" / "small", 10)
+    report = copy(one.url("s"), other.url("t"))
+    assert report.checksum.startswith("adler32-tree:")
+    assert copy(one.url("s"), other.url("t")).checksum == report.checksum
+    brought = copy(one.url("s"), tmp_path / "t").checksum
+    assert brought == local.copy(str(one.root / "s"), str(tmp_path / "u")).checksum  # the same, whoever carried it
 
 
 @pytest.mark.usefixtures("slowly")
@@ -458,7 +540,7 @@ def test_a_server_that_stays_away_leaves_no_final_name_and_a_later_copy_goes_on(
 ) -> None:
     source = noise(tmp_path / "a", 6 * MB)
     with Gridftp() as frail:
-        with pytest.raises(GridftpDown):
+        with pytest.raises(TransferDown):
             copy(source, frail.url("b"), progress=at(0.4, frail.kill), options={"retries": 0})
         assert not (frail.root / "b").exists()
         assert len(parts(frail.root)) == 1
@@ -480,7 +562,7 @@ def test_connections_that_are_cut(one: Gridftp, other: Gridftp, tmp_path: Path) 
 def test_a_server_that_hangs_is_given_up(tmp_path: Path) -> None:
     source = noise(tmp_path / "a", 6 * MB)
     with Gridftp() as slow:
-        with pytest.raises(GridftpDown, match="Nothing was heard"):
+        with pytest.raises(TransferDown, match="Nothing was heard"):
             copy(
                 source,
                 slow.url("b"),

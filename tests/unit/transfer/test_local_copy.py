@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import InputError
 from orchestrator.model import FailureClass
-from orchestrator.transfer import disk, local
+from orchestrator.transfer import disk, local, pump
 from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, failure_of
 from orchestrator.transfer.local import copy
 
@@ -31,7 +33,7 @@ MB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "BLOCK_BYTES", 64 << 10)
+    monkeypatch.setattr(pump, "BLOCK_BYTES", 64 << 10)
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_a_file_is_copied_verified_and_synced(tmp_path: Path, monkeypatch: pytes
     assert target.read_bytes() == source.read_bytes()
     assert target.stat().st_mode & 0o777 == 0o640
     assert (report.files, report.bytes, report.skipped) == (1, 300_000, 0)
-    assert report.checksum == "sha256:" + hashlib.sha256(source.read_bytes()).hexdigest()
+    assert report.checksum == "xxh3:" + xxhash.xxh3_128_hexdigest(source.read_bytes())
     assert steps[-1] == (300_000, 300_000)
     assert steps == sorted(steps)
     assert f"{target}.part" in synced  # the file before its name, the folder after
@@ -109,7 +111,7 @@ def test_what_is_there_already_is_skipped_and_what_differs_replaced(tmp_path: Pa
     before = target.stat()
     report = copy(str(source), str(target))
     assert (report.skipped, report.skipped_bytes) == (1, 200_000)
-    assert report.checksum == "sha256:" + hashlib.sha256(source.read_bytes()).hexdigest()
+    assert report.checksum == "xxh3:" + xxhash.xxh3_128_hexdigest(source.read_bytes())
     assert (target.stat().st_ino, target.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     spoilt = bytearray(target.read_bytes())
     spoilt[150_000] ^= 1
@@ -259,6 +261,18 @@ def test_a_source_that_changes_in_flight_fails(
     assert not any(b.endswith(b"a.part") for b in tree(tmp_path))
 
 
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_a_directory_that_vanishes(tmp_path: Path, end: str) -> None:
+    for number in range(8):
+        noise(tmp_path / "s" / f"d{number}" / "a", MB, seed=number)
+    gone = tmp_path / ("s" if end == "source" else "t.part")
+    with pytest.raises((TransferError, InputError)) as caught:
+        copy(str(tmp_path / "s"), str(tmp_path / "t"), progress=lambda *_: shutil.rmtree(gone, ignore_errors=True))
+    assert failure_of(caught.value) in (FailureClass.TRANSIENT, FailureClass.BAD_INPUT)
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "t").exists()
+
+
 def test_a_file_that_appears_in_the_tree_meanwhile_fails(tmp_path: Path) -> None:
     source = noise(tmp_path / "s" / "a", MB).parent
     with pytest.raises(TransferError, match="changed while"):
@@ -268,36 +282,75 @@ def test_a_file_that_appears_in_the_tree_meanwhile_fails(tmp_path: Path) -> None
     assert tree(tmp_path / "t") == tree(source)
 
 
-def test_a_copy_that_reads_back_wrong_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = noise(tmp_path / "a", MB)
+@pytest.mark.parametrize("read_back", ["memory", "disk"])
+@pytest.mark.parametrize("size", [MB, 10_000])
+def test_a_copy_that_reads_back_wrong_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_back: str, size: int
+) -> None:
+    source = noise(tmp_path / "a", size)
     monkeypatch.setattr(disk, "reflink", lambda *_: False)
-    spoil = os.posix_fadvise
+    write = os.pwrite
 
-    def flip(fd: int, *rest: int) -> None:
-        if rest[-1] == os.POSIX_FADV_DONTNEED:
-            os.pwrite(fd, b"\0\1\2", 500_000)
-        spoil(fd, *rest)
+    def flip(fd: int, data: memoryview, offset: int) -> int:
+        length = write(fd, data, offset)
+        if offset <= size // 2 < offset + length:
+            write(fd, bytes([data[size // 2 - offset] ^ 1]), size // 2)
+        return length
 
-    monkeypatch.setattr(os, "posix_fadvise", flip)
+    monkeypatch.setattr(os, "pwrite", flip)
     with pytest.raises(TransferError, match="reads back with another checksum"):
-        copy(str(source), str(tmp_path / "b"))
+        copy(str(source), str(tmp_path / "b"), options={"read_back": read_back})
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_read_back_from_the_disk_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = noise(tmp_path / "a", 3 * MB)
+    forgotten: list[tuple[int, int]] = []
+    forget = disk.forget
+    monkeypatch.setattr(disk, "forget", lambda fd, *span: (forgotten.append(span), forget(fd, *span))[1])
+    monkeypatch.setattr(disk, "reflink", lambda *_: False)
+    copy(str(source), str(tmp_path / "b"))
+    assert not forgotten
+    copy(str(source), str(tmp_path / "c"), options={"read_back": "disk"})
+    assert forgotten == [(0, 2 * MB), (2 * MB, MB)]
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["sha256", "md5"])
+@pytest.mark.parametrize("size", [300_000, 1000])
+def test_other_checksums(tmp_path: Path, kind: str, size: int) -> None:
+    source = noise(tmp_path / "a", size)
+    for _ in ("copied", "there"):
+        report = copy(str(source), str(tmp_path / "b"), options={"checksum": kind})
+        assert report.checksum == f"{kind}:{hashlib.new(kind, source.read_bytes()).hexdigest()}"
+
+
+def test_bad_options(tmp_path: Path) -> None:
+    source = noise(tmp_path / "a", 10)
+    for options, words in (
+        ({"checksum": "sha265"}, "Did you mean 'sha256'"),
+        ({"read_back": "tape"}, "from memory or from disk"),
+        ({"streams": 4}, "no option 'streams'"),
+    ):
+        with pytest.raises(TransferRefused, match=words):
+            copy(str(source), str(tmp_path / "b"), options=options)
 
 
 def test_short_writes_and_broken_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = noise(tmp_path / "a", 300_000)
-    write, read = os.write, os.read
+    write, read = os.pwrite, os.preadv
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda fd, data: write(fd, data[:1000]))
+        patch.setattr(os, "pwrite", lambda fd, data, offset: write(fd, data[:1000], offset))
+        patch.setattr(os, "preadv", lambda fd, buffers, offset: read(fd, [b[:3000] for b in buffers], offset))
         copy(str(source), str(tmp_path / "b"))
     assert (tmp_path / "b").read_bytes() == source.read_bytes()
 
-    def broken(fd: int, size: int) -> bytes:
-        if size == local.BLOCK_BYTES:
+    def broken(fd: int, buffers: list[memoryview], offset: int) -> int:
+        if offset >= 64 << 10:
             raise OSError(errno.EIO, "Input/output error")
-        return read(fd, size)
+        return read(fd, buffers, offset)
 
-    monkeypatch.setattr(os, "read", broken)
+    monkeypatch.setattr(os, "preadv", broken)
     with pytest.raises(TransferError, match="Input/output error") as caught:
         copy(str(source), str(tmp_path / "c"))
     assert caught.value.failure is FailureClass.TRANSIENT
@@ -323,7 +376,7 @@ def test_cancelled(tmp_path: Path, whole: bool) -> None:
 KILLED = """if True:
     import sys, time
     from orchestrator.transfer import local
-    local.BLOCK_BYTES = 64 << 10
+    local.pump.BLOCK_BYTES = 64 << 10
     def slow(done, total):
         print(done, flush=True)
         time.sleep(0.01)
@@ -397,6 +450,31 @@ def test_a_tree_goes_into_one_that_is_there_without_touching_the_rest(tmp_path: 
     with pytest.raises(TransferRefused, match="holds the link"):
         copy(str(source), str(target))
     assert os.listdir(tmp_path / "elsewhere") == []
+
+
+def test_a_tree_of_many_small_files(tmp_path: Path) -> None:
+    source, target = tmp_path / "s", tmp_path / "t"
+    for i in range(300):
+        noise(source / f"d{i % 7}" / f"{i}", 10 + i, seed=i)
+    seen: list[int] = []
+    with pytest.raises(TransferCancelled):
+        copy(str(source), str(target), progress=lambda n, _: seen.append(n), cancelled=lambda: len(seen) > 100)
+    report = copy(str(source), str(target), progress=lambda done, _: seen.append(done))
+    assert tree(target) == tree(source)
+    assert (report.files, seen[-1]) == (300, report.bytes)
+    assert copy(str(source), str(target)).skipped == 300
+    os.truncate(target / "d0" / "0", 3)
+    mended = copy(str(source), str(target))
+    assert (mended.skipped, mended.checksum) == (299, report.checksum)
+    assert tree(target) == tree(source)
+
+
+def test_what_a_crash_left_half_finished_gets_its_permissions(tmp_path: Path) -> None:
+    source, part = noise(tmp_path / "s" / "a", 1000), tmp_path / "t.part" / "a"
+    source.chmod(0o644)
+    noise(part, 1000).chmod(0o600)
+    copy(str(source.parent), str(tmp_path / "t"))
+    assert (tmp_path / "t" / "a").stat().st_mode & 0o777 == 0o644
 
 
 def test_two_copies_to_one_place(tmp_path: Path) -> None:

@@ -8,6 +8,13 @@ down_revision = "0012"
 
 Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 RunId = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
+Plain = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+FILES: tuple[tuple[str, ...], ...] = (
+    ("experiment", "kind", "added_at", "id"),
+    ("path_key", "id"),
+    ("checksum", "id"),
+    ("maker",),
+)
 
 
 def upgrade() -> None:
@@ -27,11 +34,20 @@ def upgrade() -> None:
         sa.Column("doc", sa.Text, nullable=False),
     )
     op.create_table(
+        "experiment_people",
+        sa.Column("experiment", sa.Text, primary_key=True),
+        sa.Column("person", sa.Text, primary_key=True),
+        sa.Column("role", sa.String(16), nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_experiment_people_person", "experiment_people", ["person"])
+    op.create_table(
         "catalog_files",
         sa.Column("id", Number, primary_key=True, autoincrement=True),
         sa.Column("experiment", sa.Text, nullable=False),
         sa.Column("name", sa.LargeBinary, nullable=False),
         sa.Column("name_key", sa.LargeBinary(16), nullable=False),
+        sa.Column("path_key", sa.LargeBinary(16), nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("checksum", sa.String(160), nullable=False),
@@ -41,24 +57,36 @@ def upgrade() -> None:
         sa.Column("doc", sa.Text, nullable=False),
         sa.UniqueConstraint("name_key", name="uq_catalog_files_name_key"),
     )
-    for columns in (("experiment", "kind", "added_at", "id"), ("added_at", "id"), ("checksum",), ("maker",)):
+    for columns in FILES:
         op.create_index("ix_catalog_files_" + "_".join(columns), "catalog_files", list(columns))
     op.create_table(
         "catalog_words",
-        sa.Column("word", sa.LargeBinary, primary_key=True),
         sa.Column("file_id", Number, primary_key=True, autoincrement=False),
+        sa.Column("word", sa.LargeBinary, primary_key=True),
+        sa.Column("part", sa.Integer, nullable=False),
         sqlite_with_rowid=False,
     )
+    op.create_index("ix_catalog_words_part_word_file_id", "catalog_words", ["part", "word", "file_id"])
     op.create_table(
         "catalog_values",
         sa.Column("file_id", Number, primary_key=True, autoincrement=False),
-        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("key", Plain, primary_key=True),
+        sa.Column("text", Plain, primary_key=True),
         sa.Column("number", sa.Float, nullable=True),
-        sa.Column("text", sa.Text, nullable=False),
+        sa.Column("part", sa.Integer, nullable=False),
         sqlite_with_rowid=False,
     )
-    for column in ("number", "text"):
-        op.create_index(f"ix_catalog_values_key_{column}_file_id", "catalog_values", ["key", column, "file_id"])
+    for columns, which in (
+        (("key", "part", "number", "file_id"), "number IS NOT NULL"),
+        (("key", "text", "file_id", "number"), "number IS NULL"),
+    ):
+        op.create_index(
+            "ix_catalog_values_" + "_".join(columns),
+            "catalog_values",
+            list(columns),
+            sqlite_where=sa.text(which),
+            postgresql_where=sa.text(which),
+        )
     op.create_table(
         "replicas",
         sa.Column("file_id", Number, primary_key=True, autoincrement=False),
@@ -72,6 +100,7 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_replicas_place_address_key", "replicas", ["place", "address_key"])
+    op.create_index("ix_replicas_state_file_id_place", "replicas", ["state", "file_id", "place"])
     op.create_table(
         "collections",
         sa.Column("experiment", sa.Text, primary_key=True),
@@ -109,6 +138,24 @@ def upgrade() -> None:
     )
     for columns in (("file_id", "id"), ("experiment", "id")):
         op.create_index("ix_retention_log_" + "_".join(columns), "retention_log", list(columns))
+    op.create_table(
+        "pins",
+        sa.Column("what", sa.String(16), primary_key=True),
+        sa.Column("experiment", sa.Text, primary_key=True),
+        sa.Column("target", sa.Text, primary_key=True),
+        sa.Column("who", sa.Text, nullable=False),
+        sa.Column("at", sa.Float, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "removals",
+        sa.Column("file_id", Number, primary_key=True, autoincrement=False),
+        sa.Column("place", sa.String(128), nullable=False),
+        sa.Column("address", sa.LargeBinary, nullable=False),
+        sa.Column("holder", sa.Text, nullable=False),
+        sa.Column("at", sa.Float, nullable=False),
+    )
+    op.create_index("ix_removals_holder", "removals", ["holder"])
     op.create_table(
         "cursors",
         sa.Column("name", sa.String(64), primary_key=True),

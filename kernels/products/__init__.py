@@ -1,0 +1,1 @@
+"""Kernels about what kernels have made."""
