@@ -19,6 +19,8 @@ from msgspec.structs import replace
 from orchestrator.arrival import rules
 from orchestrator.arrival.contents import Reader
 from orchestrator.arrival.hints import Hints
+from orchestrator.arrival.rules import WatchFile
+from orchestrator.arrival.scan import Root
 from orchestrator.arrival.tree import Tree, opened
 from orchestrator.arrival.trigger import Rule
 from orchestrator.errors import BeamwayError, Denied, Retry, SettingsError, Stale, Unavailable
@@ -155,6 +157,19 @@ class Watcher:
     def _open(self, watch: Watch) -> Tree:
         file = rules.parse(watch.rules, watch.name, directory=watch.directory, experiment=watch.experiment)
         root = opened(watch)
+        try:
+            tree = self._tree_of(watch, file, root)
+        except BaseException:
+            root.close()
+            raise
+        self.trees[watch.name] = tree
+        if self._hinted:
+            hints = self._hints[watch.name] = Hints(watch.directory)
+            if hints.why_not:
+                log.info("watch.polls", watch=watch.name, reason=hints.why_not)
+        return tree
+
+    def _tree_of(self, watch: Watch, file: WatchFile, root: Root) -> Tree:
         device = root.device if not watch.device or root.inode != watch.inode else watch.device
         tree = Tree(
             watches.follow(self._database, watch, device, root.inode, fence=self._fence),
@@ -169,11 +184,6 @@ class Watcher:
         for place, final in store.known(self._database, watch.name):
             if final:
                 tree.known.add(place)
-        self.trees[watch.name] = tree
-        if self._hinted:
-            hints = self._hints[watch.name] = Hints(watch.directory)
-            if hints.why_not:
-                log.info("watch.polls", watch=watch.name, reason=hints.why_not)
         return tree
 
     def report(self) -> None:

@@ -22,6 +22,7 @@ from tests.chaos.arrivals import work
 from tests.chaos.arrivals.truth import Content, Item, Truth
 
 Fingerprint = tuple[int, int, int, int]
+OTHER = (work.CHANGED, "is not what arrived", "changed while it was copied")
 LOST = ("No such file", "not there", "does not exist", "is missing", "cannot be read")
 
 
@@ -157,7 +158,7 @@ class Audit:
     def _lost(self, arrival: Arrival) -> bool:
         """Whether its run says that it did not find the file as it had arrived."""
         run = self.left.runs.get(arrival.run_id)
-        words = (*LOST, work.CHANGED)
+        words = (*LOST, *OTHER)
         return run is not None and run.status is RunStatus.FAILED and any(word in run.error for word in words)
 
     def of_run(self, run: Run) -> Iterator[str]:

@@ -221,6 +221,26 @@ def test_a_folder_that_is_away_for_a_while_keeps_what_was_in_it(bench: Bench) ->
     assert bench.service.files == ["day/a.h5", "day/b.h5", "day/c.h5"]
 
 
+def test_a_store_that_fails_while_a_watch_is_taken_up_costs_no_handles(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.watch()
+    bench.watcher.close()
+    bench.watcher = bench._new()
+
+    def fail(*_: object, **__: object) -> None:
+        raise Unavailable("The disk is full.")
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "known", fail)
+        bench.settle(20.0)
+    assert len(os.listdir("/proc/self/fd")) < before + 5
+    put(bench.place / "w" / "x.h5")
+    bench.settle()
+    assert bench.states() == {"x.h5": "run"}
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
 def test_a_watched_file_system_that_is_unmounted_and_another_that_is_mounted(bench: Bench) -> None:
     tree = bench.place / "w"
