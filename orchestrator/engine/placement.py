@@ -204,7 +204,8 @@ def _in_reservation(asked: _Asked, moved: Estimate, reservation: ReservationFact
     )
     took = compute(need, site, asked.history, queue)
     wall, name = candidate.walltime_s or took.seconds, reservation.name
-    refused = limit(need, site, queue) or reservation_limit(need, reservation)
+    refused = limit(need, site, queue) if queue is not None else fits(need, site)  # without: the site's usual queue
+    refused = refused or reservation_limit(need, reservation)
     ready = now + moved.seconds
     start = max(ready, reservation.from_at)
     if not refused and reservation.until_at and start + wall > reservation.until_at:
