@@ -43,7 +43,7 @@ def test_it_moves_files_and_says_how_far_it_is(ends: Ends, capfd: pytest.Capture
     assert outcome.transfer_s > 0
     assert ends.arrived()
     said = capfd.readouterr().out
-    assert "0 of 100000 bytes" in said
+    assert "progress 0.0000 0 B of 100 kB" in said
     assert "moved 1 files" in said
 
 
