@@ -11,7 +11,7 @@ from orchestrator.model import Placing, RunStatus, TaskStatus
 from orchestrator.service.agents import WINDOW
 from tests.conftest import wait, workflow
 
-FILES = 3 * WINDOW
+FILES = 8 * WINDOW  # so that a busy machine has not done them all before the live scan is asked for
 
 
 def test_a_live_scan_overtakes_a_backfill(client: Client, tmp_path: Path) -> None:

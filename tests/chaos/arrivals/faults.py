@@ -80,7 +80,7 @@ def faults(plant: Plant, truth: Truth) -> dict[str, tuple[Callable[[], Undo], st
         "a broken scan that runs": (changed(broken, state="run", run_id=ran[0].run_id), "is run, not incomplete"),
         "what is still due": (changed(ran[0], state="due"), "is still due"),
         "a duplicate that has run as well": (changed(other, state="run", run_id=ran[0].run_id), "has run 2 times"),
-        "a whole scan that is ignored": (changed(ran[0], state="ignored", reason="x"), "is ignored, not"),
+        "a whole scan that is ignored": (changed(ran[0], state="ignored", reason="x"), "is of no arrival"),
         "a reason that is not said": (changed(broken, reason=""), "does not say why"),
         "another reason": (changed(broken, reason="it is Monday"), "for another reason"),
     }
