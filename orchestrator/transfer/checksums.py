@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, Self
 
 import xxhash
+from isal import isal_zlib
 
 from orchestrator.errors import nearest
 from orchestrator.transfer.base import TransferRefused
@@ -35,7 +35,7 @@ class Adler32:
         self._value = value
 
     def update(self, data: bytes | bytearray | memoryview, /) -> None:
-        self._value = zlib.adler32(data, self._value)
+        self._value = isal_zlib.adler32(data, self._value)  # three times as fast as zlib's
 
     def copy(self) -> Adler32:
         return Adler32(self._value)
