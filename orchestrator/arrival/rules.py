@@ -118,7 +118,9 @@ def load(path: Path) -> WatchFile:
     """Raises SettingsError."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"The rule file {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
         raise SettingsError(f"The rule file {path} cannot be read: {error}.") from None
     return parse(text, str(path))
 

@@ -59,6 +59,9 @@ def _show_plan(found: Iterator[Planned], everything: bool) -> None:
         click.echo(formats.table(("verdict", "file", "place", "size", "name", "why"), rows, right=("file", "size")))
     for reason, count in kept.most_common(20) if not everything else ():
         click.echo(f"{count} cop{'ies stay' if count > 1 else 'y stays'}: {reason}")
+    if not (rows or kept):
+        click.echo("The catalog has no copies there to decide about.")
+        return
     frees = bytes_of["prune"] + bytes_of["archive"]
     click.echo(
         f"{formats.size(frees)} would get free, {formats.size(bytes_of['archive'])} of it copied elsewhere first."

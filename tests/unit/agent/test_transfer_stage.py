@@ -13,7 +13,7 @@ from orchestrator.transfer import progress
 from tests import gridftp, sshd
 from tests.gridftp import Gridftp
 from tests.sshd import Sshd
-from tests.unit.transfer.test_gridftp_copy import noise
+from tests.unit.transfer.copies import noise
 
 MB = 1 << 20
 

@@ -14,7 +14,7 @@ from orchestrator.model import FailureClass
 from orchestrator.transfer.base import TransferError, TransferRefused, TransferReport
 from orchestrator.transfer.gridftp import copy as gridftp_copy
 from tests.gridftp import Certificates, Gridftp, missing
-from tests.unit.transfer.test_gridftp_copy import noise, tree
+from tests.unit.transfer.copies import noise, tree
 
 WHY = missing() or ("" if shutil.which("openssl") else "openssl is not installed")
 pytestmark = pytest.mark.skipif(bool(WHY), reason=WHY)

@@ -16,7 +16,7 @@ from orchestrator.transfer import carry
 from tests import gridftp, sshd
 from tests.gridftp import Gridftp
 from tests.sshd import Sshd
-from tests.unit.transfer.test_gridftp_copy import noise, parts, tree
+from tests.unit.transfer.copies import noise, parts, tree
 
 MB = 1 << 20
 COPY = """if True:

@@ -19,7 +19,7 @@ from orchestrator.model import FailureClass
 from orchestrator.transfer import carry, carrying, local, rsync
 from orchestrator.transfer.base import TransferDown, TransferError, TransferRefused, TransferReport, failure_of
 from tests.sshd import Sshd, missing
-from tests.unit.transfer.test_gridftp_copy import noise, parts, tree
+from tests.unit.transfer.copies import noise, parts, tree
 
 MB = 1 << 20
 

@@ -1,0 +1,52 @@
+"""What tests of copies make, look at and call."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from orchestrator.transfer import gridftp
+from orchestrator.transfer.base import TransferReport
+
+MB = 1 << 20
+TOKEN = "r.1.1"
+
+
+def noise(path: Path, size: int, seed: int = 0) -> Path:
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
+        path.parent.chmod(0o777)
+    path.write_bytes(hashlib.shake_128(str(seed).encode()).digest(size))
+    path.chmod(0o666)
+    return path
+
+
+def tree(root: Path) -> dict[bytes, bytes]:
+    found = {}
+    for folder, _folders, names in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            found[os.fsencode(os.path.relpath(path, root))] = Path(path).read_bytes()
+    return found
+
+
+def copy(source: str | Path, destination: str | Path, **more: Any) -> TransferReport:
+    return gridftp.copy(str(source), str(destination), **{"token": TOKEN, **more})
+
+
+def parts(root: Path) -> list[str]:
+    return [name for _, folders, names in os.walk(root) for name in (*folders, *names) if name.endswith(".part")]
+
+
+def at(wanted: float, do: Callable[[], object]) -> Callable[[int, int], None]:
+    """A `progress` that does something once, when that part of the bytes has moved."""
+    waiting = [do]
+
+    def progress(done: int, total: int) -> None:
+        if waiting and done >= wanted * total:
+            waiting.pop()()
+
+    return progress
