@@ -25,6 +25,8 @@ from orchestrator.transfer.base import TransferCancelled, TransferDown, Transfer
 from orchestrator.transfer.ends import End, Listing
 from orchestrator.transfer.pieces import Piece, Sums
 
+SLOWEST_BYTES_PER_S = 1e6  # below it a copy has hung
+START_S = 600.0
 PAUSE_S = 1.0  # before the first attempt to go on; doubled each time
 LOOK_S = 0.1
 
@@ -60,6 +62,11 @@ class Mover(Protocol):
     ) -> BeamwayError | None:
         """None: all has been done; else why not. `arrived(n)`: the first n seem to be there; `moved(bytes)` since."""
         ...
+
+
+def longest_s(asked_s: float, size: int) -> float:
+    """How long so many bytes may be on their way before the copy is said to hang; `asked_s` 0: as long as usual."""
+    return asked_s or START_S + size / SLOWEST_BYTES_PER_S
 
 
 def carried(

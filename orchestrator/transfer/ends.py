@@ -16,7 +16,7 @@ from urllib.parse import quote
 from orchestrator.errors import InputError
 from orchestrator.outside import effect
 from orchestrator.transfer import checksums, disk
-from orchestrator.transfer.base import TransferError
+from orchestrator.transfer.base import TransferError, TransferRefused
 from orchestrator.transfer.survey import survey
 
 BLOCK_BYTES = 1 << 20
@@ -234,3 +234,10 @@ def _existing(path: str) -> str:
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return path
+
+
+def local_end(place: str, kind: str) -> tuple[End, str]:
+    """This host, and the path on it; a `/` at its end stays, for it says that a folder is meant."""
+    if not place or "\0" in place:
+        raise TransferRefused(f"'{place}' is not a path.")
+    return LocalEnd(kind), os.path.abspath(place) + ("/" if place.endswith("/") else "")

@@ -5,7 +5,6 @@ No server can be asked to bring a file to its disk.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +13,12 @@ from typing import Any
 from orchestrator.errors import BeamwayError, nearest
 from orchestrator.transfer import checksums, local, pieces, url_copy
 from orchestrator.transfer.base import TransferRefused, TransferReport
-from orchestrator.transfer.carrying import Move, carried
-from orchestrator.transfer.ends import End, LocalEnd
+from orchestrator.transfer.carrying import Move, carried, longest_s
+from orchestrator.transfer.ends import End, local_end
 from orchestrator.transfer.gridftp_server import ServerEnd, address, is_address
 from orchestrator.transfer.pieces import Piece
 
 OPTIONS = {"streams": 4, "concurrency": 4, "silence_s": 120, "timeout_s": 0, "retries": 5}
-SLOWEST_BYTES_PER_S = 1e6  # below it a copy has hung, unless `timeout_s` says otherwise
-START_S = 600.0
 
 
 def copy(
@@ -71,9 +68,7 @@ def _end(place: str, silence_s: float, kind: str) -> tuple[End, str]:
     if is_address(place):
         found = address(place)
         return ServerEnd(found, silence_s), found.path
-    if not place or "\0" in place:
-        raise TransferRefused(f"'{place}' is not a path.")
-    return LocalEnd(kind), os.path.abspath(place) + ("/" if place.endswith("/") else "")
+    return local_end(place, kind)
 
 
 @dataclass(frozen=True)
@@ -103,12 +98,11 @@ class UrlCopy:
         # Pieces of one file in order, which costs least and lets each be compared while the next one moves.
         side_by_side = int(max(1, min(self.options["concurrency"], len({move.source for move in moves}) // 2)))
         size = sum(move.piece.length for move in moves)
-        timeout_s = self.options["timeout_s"] or START_S + size / SLOWEST_BYTES_PER_S
         pace = url_copy.Pace(
             streams=int(self.options["streams"]),
             side_by_side=side_by_side,
             silence_s=self.options["silence_s"],
-            deadline=time.monotonic() + timeout_s,
+            deadline=time.monotonic() + longest_s(self.options["timeout_s"], size),
         )
         return url_copy.run(
             [self._told(move) for move in moves],

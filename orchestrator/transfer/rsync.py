@@ -21,15 +21,13 @@ from orchestrator.errors import BeamwayError, nearest
 from orchestrator.outside import effect
 from orchestrator.transfer import checksums, local, ssh
 from orchestrator.transfer.base import TransferCancelled, TransferDown, TransferRefused, TransferReport
-from orchestrator.transfer.carrying import Move, carried
-from orchestrator.transfer.ends import End, LocalEnd
+from orchestrator.transfer.carrying import Move, carried, longest_s
+from orchestrator.transfer.ends import End, local_end
 from orchestrator.transfer.pieces import Piece
 from orchestrator.transfer.ssh_end import SshEnd
 from orchestrator.transfer.url_copy import dying_with_us
 
 OPTIONS = {"silence_s": 120, "timeout_s": 0, "retries": 5}  # numbers; beside them `checksum` and `ssh_config`
-SLOWEST_BYTES_PER_S = 1e6  # below it a copy has hung, unless `timeout_s` says otherwise
-START_S = 600.0
 LOOK_S = 0.1
 BATCH_BYTES = 4 << 30  # of a start of the program: its files are compared while the next ones move
 BATCH_FILES = 2000
@@ -95,9 +93,7 @@ def _end(place: str, kind: str, config: str, silence_s: float) -> tuple[End, str
     if ssh.is_address(place):
         found = ssh.address(place)
         return SshEnd(found, config=config, answer_s=silence_s), found.path, found
-    if not place or "\0" in place:
-        raise TransferRefused(f"'{place}' is not a path.")
-    return LocalEnd(kind), os.path.abspath(place) + ("/" if place.endswith("/") else ""), None
+    return *local_end(place, kind), None
 
 
 @dataclass(frozen=True)
@@ -150,7 +146,7 @@ class Rsync:
         host = f"[{self.host.host}]" if ":" in self.host.host else self.host.host
         places = (f"{host}:{source}", target) if self.is_source else (source, f"{host}:{target}")
         size = sum(move.piece.length for move in moves)
-        over = time.monotonic() + (self.options["timeout_s"] or START_S + size / SLOWEST_BYTES_PER_S)
+        over = time.monotonic() + longest_s(self.options["timeout_s"], size)
         place = self.host.place + (source if self.is_source else target)
         environment = {**os.environ, "RSYNC_RSH": ssh.rsh(self.host.argv(self.config)), "LC_ALL": "C"}
         with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as names:
