@@ -66,14 +66,13 @@ def create(database: Database, collection: Collection) -> Collection:
             "created_at": collection.created_at,
             "doc": codec.dumps(_Doc(collection.description)),
         }
-        added = _insert(connection)(_c).values(**row).on_conflict_do_nothing().returning(_c.c.name)
-        if connection.execute(added).first() is None:
-            same = (_c.c.experiment == collection.experiment) & (_c.c.name == collection.name)
-            there = _collection(connection.execute(select(_c).where(same)).mappings().one())
-            if there.description == collection.description:
-                return there
+        # One statement: between two, the one that is there could be removed. It is left as it is.
+        adding = _insert(connection)(_c).values(**row)
+        adding = adding.on_conflict_do_update(index_elements=["experiment", "name"], set_={"name": collection.name})
+        there = _collection(connection.execute(adding.returning(_c)).mappings().one())
+        if there.description != collection.description:
             raise Conflict(f"There is a collection {collection.name!r} of {collection.experiment!r} already.")
-    return collection
+    return there
 
 
 def require_experiment(connection: Connection, name: str) -> None:

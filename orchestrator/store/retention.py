@@ -299,9 +299,10 @@ def begin_removal(connection: Connection, removal: Removal) -> Removal | None:
         "at": removal.at,
     }
     adding: Any = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    connection.execute(adding(_removals).values(**row).on_conflict_do_nothing())
-    found = connection.execute(select(_removals).where(_removals.c.file_id == removal.file_id)).mappings().one()
-    there = _removal(found)
+    # One statement: between two, the other's could end. What it finds there it leaves as it is, and says it.
+    noting = adding(_removals).values(**row)
+    noting = noting.on_conflict_do_update(index_elements=["file_id"], set_={"file_id": removal.file_id})
+    there = _removal(connection.execute(noting.returning(_removals)).mappings().one())
     same = (there.place, there.address, there.holder) == (removal.place, removal.address, removal.holder)
     return None if same else there
 

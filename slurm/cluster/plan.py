@@ -151,7 +151,7 @@ def slurm_conf(plan: Plan) -> str:
         "SlurmdTimeout": "15",
         "InactiveLimit": "0",
         "MinJobAge": "20",
-        "KillWait": "5",
+        "KillWait": "15",
         "CompleteWait": "0",
         "OverTimeLimit": "0",
         "MessageTimeout": "10",
