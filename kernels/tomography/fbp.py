@@ -29,7 +29,7 @@ from kernels.compiled import compiled, threads
 
 LANES = 8
 _TILE = 16
-FILTERS = ("ramp", "shepp-logan", "cosine", "hann")
+FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen")
 
 Floats = NDArray[np.float32]
 
@@ -43,7 +43,8 @@ def filter_response(padded: int, window: str = "ramp") -> NDArray[np.float64]:
         Length of the padded projections, even.
     window
         One of `FILTERS`. Frequencies in cycles per pixel: shepp-logan sinc(f), cosine cos(pi f), hann
-        (1 + cos(2 pi f)) / 2, each 1 at f = 0, so none changes the gain.
+        (1 + cos(2 pi f)) / 2, hamming 0.54 + 0.46 cos(2 pi f), parzen the cubic spline with knots at f = 0, 1/4 and
+        1/2: each 1 at f = 0, so none changes the gain.
 
     Returns
     -------
@@ -60,7 +61,13 @@ def filter_response(padded: int, window: str = "ramp") -> NDArray[np.float64]:
         "ramp": np.ones_like(frequency),
         "shepp-logan": np.sinc(frequency),
         "cosine": np.cos(np.pi * frequency),
+        "hamming": 0.54 + 0.46 * np.cos(2 * np.pi * frequency),
         "hann": 0.5 + 0.5 * np.cos(2 * np.pi * frequency),
+        "parzen": np.where(
+            frequency <= 0.25,
+            1 - 24 * frequency**2 * (1 - 2 * frequency),
+            2 * np.maximum(1 - 2 * frequency, 0) ** 3,
+        ),
     }
     return np.asarray(np.fft.rfft(kernel).real * windows[window])
 
