@@ -93,6 +93,11 @@ class Scan:
         return int(self._data.id.get_storage_size())
 
     @property
+    def by_frames(self) -> bool:
+        """Whether a few rows cost as much to read as all: they are stored in pieces that hold many rows each."""
+        return bool(self._data.chunks) and self._data.chunks[1] > 1
+
+    @property
     def title(self) -> str:
         """/exchange/title, or empty."""
         try:

@@ -127,7 +127,9 @@ class Reconstructor:
         circle: bool = True,
         scale: float = 1.0,
     ) -> None:
-        self.columns, self.axis, self.edge = columns, axis, padding == "edge"
+        self.columns = self.size = columns
+        self.group = LANES
+        self.axis, self.edge = axis, padding == "edge"
         theta = np.deg2rad(theta_deg)
         self.cosines, self.sines = np.cos(theta), np.sin(theta)
         self.weights = (angle_weights(theta_deg) / scale).astype(np.float32)
@@ -136,18 +138,20 @@ class Reconstructor:
         self.response = filter_response(self.padded, window).astype(np.float32)
 
     @property
-    def bytes_per_group(self) -> int:
-        """Memory that one group of `LANES` slices needs while in work, without input and output."""
+    def fixed_bytes(self) -> int:
+        """Memory in work besides the sinograms and the slices."""
         lanes = LANES * len(self.weights) * (self.columns + 3) * 4
         return lanes + 3 * len(self.weights) * self.padded * 4
 
-    def slices(self, sinograms: Floats) -> Floats:
+    def slices(self, sinograms: Floats, out: Floats | None = None) -> Floats:
         """Reconstruct up to `LANES` slices.
 
         Parameters
         ----------
         sinograms : ndarray, shape (slices, angles, columns), float32
             Line integrals.
+        out : ndarray, shape (slices, columns, columns), float32
+            Where to; a new array when not given.
 
         Returns
         -------
@@ -157,7 +161,7 @@ class Reconstructor:
         lanes = np.zeros((angles, columns + 3, LANES), np.float32)
         for lane in range(count):
             lanes[:, 1 : columns + 1, lane] = self._filtered(sinograms[lane])
-        volume = np.empty((count, columns, columns), np.float32)
+        volume = np.empty((count, columns, columns), np.float32) if out is None else out
         _back_project(lanes, self.cosines, self.sines, self.axis, self.radius, volume)
         return volume
 

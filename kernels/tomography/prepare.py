@@ -124,40 +124,56 @@ def read_field(scan: Scan, start: int, stop: int) -> Field:
     )
 
 
-def prepare_rows(scan: Scan, start: int, stop: int, recipe: Recipe = PLAIN) -> Prepared:
-    """Line integrals of detector rows start to stop.
+class Raw(NamedTuple):
+    """Detector rows `start` to `stop` as they were read: their field, and counts (angles, rows, columns)."""
 
-    Parameters
-    ----------
-    scan
-        An open scan.
-    start, stop
-        Detector rows; with binning, a multiple of it (a remainder at the end is left out).
-    recipe
-        How.
+    start: int
+    stop: int
+    field: Field
+    counts: NDArray[Any]
 
-    Returns
-    -------
-    Prepared
-        `sinograms` of shape ((stop - start) // binning, angles, columns // binning).
+
+def read_raw(scan: Scan, start: int, stop: int) -> Raw:
+    """Detector rows start to stop; with binning, a multiple of it (a remainder at the end is left out).
 
     Raises
     ------
     KernelError
-        Exit 65 for flats that are not flats, unreadable data, or counts of which more than 1 % are not finite.
+        Exit 65 for flats that are not flats or data that cannot be read.
     """
-    field = read_field(scan, start, stop)
     counts = scan.read_rows(start, stop)
     if counts.dtype.byteorder not in "=|":
         counts = counts.astype(counts.dtype.newbyteorder("="))
     if counts.dtype == np.float16:
         counts = counts.astype(np.float32)
-    values = np.empty((stop - start, scan.angles, scan.columns), np.float32)
-    lost = _transmission(counts, field.dark, field.response, field.left, field.right, values)
+    return Raw(start, stop, read_field(scan, start, stop), counts)
+
+
+def prepare_rows(scan: Scan, start: int, stop: int, recipe: Recipe = PLAIN) -> Prepared:
+    """Read and prepare detector rows start to stop."""
+    return prepare(scan, read_raw(scan, start, stop), recipe)
+
+
+def prepare(scan: Scan, raw: Raw, recipe: Recipe = PLAIN) -> Prepared:
+    """Line integrals of the rows of `raw`, which `scan` has given.
+
+    Returns
+    -------
+    Prepared
+        `sinograms` of shape (rows // binning, angles, columns // binning).
+
+    Raises
+    ------
+    KernelError
+        Exit 65 for counts of which more than 1 % are not finite, and air columns that are dark.
+    """
+    field = raw.field
+    values = np.empty((raw.stop - raw.start, scan.angles, scan.columns), np.float32)
+    lost = _transmission(raw.counts, field.dark, field.response, field.left, field.right, values)
     if lost > 0.01 * values.size:
         raise KernelError(
-            f"The scan {scan.path!r} is not usable: {lost} of {values.size} counts in rows {start} to {stop - 1} "
-            "are not finite.",
+            f"The scan {scan.path!r} is not usable: {lost} of {values.size} counts in rows {raw.start} to "
+            f"{raw.stop - 1} are not finite.",
             Exit.BAD_INPUT,
         )
     if recipe.binning > 1:

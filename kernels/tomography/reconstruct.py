@@ -4,78 +4,26 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.compiled import threads
+from kernels.conveyor import convey
 from kernels.errors import KernelError, printable
 from kernels.io.dxchange import Scan
 from kernels.io.omezarr import VolumeWriter, check_volume
 from kernels.io.picture import window
 from kernels.job import Job
-from kernels.tomography.fbp import LANES, Reconstructor
 from kernels.tomography.locate import search
-from kernels.tomography.prepare import Recipe, prepare_rows
+from kernels.tomography.methods import method
+from kernels.tomography.prepare import Raw, Recipe, prepare, read_raw
+from kernels.tomography.slabs import plan_slabs
 from kernels.tomography.views import Middle, write_nexus, write_picture
 
+Floats = NDArray[np.float32]
+
 _AXIS_ROWS, _AXIS_WIDTH = 5, 0.2
-_CHUNK_LAYERS = 16
-
-
-class Slabs(NamedTuple):
-    """How the slices are cut up: `layers` slices at a time, in chunks of `chunk` layers; what that needs in bytes."""
-
-    layers: int
-    chunk: int
-    bytes: int
-
-
-def plan_slabs(
-    *,
-    slices: int,
-    angles: int,
-    columns: int,
-    binning: int,
-    frames: int,
-    itemsize: int,
-    fixed: int,
-    limit: int,
-    ranks: int = 1,
-) -> Slabs:
-    """The largest slabs that fit into `limit` bytes, in whole chunks where possible.
-
-    Parameters
-    ----------
-    slices, angles, columns
-        Of the volume and the binned scan.
-    binning, frames, itemsize
-        Rows and columns of the detector per binned one; flat and dark fields; bytes of a stored count.
-    fixed
-        Bytes needed whatever the slab.
-    limit, ranks
-        Bytes of a node, and the ranks there that share them.
-
-    Raises
-    ------
-    KernelError
-        Exit 2 when not even one slice fits; the sentence says how much would.
-    """
-    stored = angles * columns * binning**2
-    counts = stored * (itemsize + 4) if binning > 1 else stored * itemsize
-    each = counts + frames * columns * binning**2 * 16 + angles * columns * 8 + columns * columns * 4
-    group = min(LANES, slices) * columns * columns * 4
-    fits = (limit // ranks - fixed - group) // each
-    if fits < 1:
-        need = (fixed + group + each) / 1e9
-        raise KernelError(
-            f"tomography.reconstruct: one slice of {columns} x {columns} from {angles} angles needs {need:.2f} GB; "
-            f"memoryGB is {limit / 1e9:g}{f' for {ranks} ranks' if ranks > 1 else ''}. Raise memoryGB or binning."
-        )
-    layers = int(min(fits, slices))
-    chunk = min(_CHUNK_LAYERS, layers)
-    layers = layers if layers == slices else layers // chunk * chunk
-    return Slabs(layers, chunk, int(fixed + group + layers * each))
 
 
 def reconstruct(
@@ -86,6 +34,7 @@ def reconstruct(
     picture: str | None,
     nexus: str | None,
     rotation_axis: float | None,
+    algorithm: str,
     filter: str,
     padding: str,
     circle: bool,
@@ -115,31 +64,35 @@ def reconstruct(
     name = printable(Path(input).stem)
     voxel_um = pixel_size * binning if pixel_size else None
     with Scan(input, angles=angles) as scan:
-        shape = (scan.rows // binning, scan.columns // binning, scan.columns // binning)
-        if shape[0] < 1 or shape[1] < 8:
+        rows, columns = scan.rows // binning, scan.columns // binning
+        if rows < 1 or columns < 8:
             raise KernelError(
                 f"tomography.reconstruct: binning {binning} is too much for {scan.rows} x {scan.columns}."
             )
         begun = 0.1 if rotation_axis is None else 0.0
         rotation_axis = ranks.told(_axis(job, scan, rotation_axis, recipe, end=begun) if ranks.first else 0.0)
-        reconstructor = Reconstructor(
+        chosen = method(
+            algorithm,
             scan.theta_deg,
-            shape[1],
+            columns,
             axis=(rotation_axis + 0.5) / binning - 0.5,
             window=filter,
             padding=padding,
             circle=circle,
             scale=binning,
         )
+        shape = (rows, chosen.size, chosen.size)
         plan = partial(
             plan_slabs,
-            slices=shape[0],
+            slices=rows,
             angles=scan.angles,
-            columns=shape[1],
+            columns=columns,
+            size=chosen.size,
             binning=binning,
             frames=scan.flats + scan.darks,
             itemsize=scan.dtype.itemsize,
-            fixed=reconstructor.bytes_per_group,
+            fixed=chosen.fixed_bytes,
+            few=scan.by_frames,
         )
         limit = int(memory_gb * 1e9)
         chunk = plan(limit=limit).chunk  # the same for any number of ranks
@@ -149,26 +102,36 @@ def reconstruct(
                 f"tomography.reconstruct: memoryGB {memory_gb:g} is too little for {ranks.local_size} ranks on a node, "
                 f"each of which holds {chunk} slices at least. Raise memoryGB, or ask for fewer ranks."
             )
-        mine = ranks.share(shape[0], chunk)
+        mine = ranks.share(rows, chunk)
         layers = slabs.layers if slabs.layers >= len(mine) else slabs.layers // chunk * chunk
         part = job.stage_together(output, directory=True, check=partial(check_volume, shape=shape))
         writer = VolumeWriter(part, shape, chunk_layers=chunk, name=name, pixel_size_um=voxel_um, ranks=ranks)
         middle = Middle(shape)
-        for start in range(mine.start, mine.stop, layers):
-            stop = min(start + layers, mine.stop)
+
+        def read(start: int) -> Raw:
+            with job.phase("read"):
+                return read_raw(scan, start * binning, min(start + layers, mine.stop) * binning)
+
+        def work(start: int, raw: Raw) -> Floats:
             with job.phase("prepare"):
-                prepared = prepare_rows(scan, start * binning, stop * binning, recipe)
+                prepared = prepare(scan, raw, recipe)
             job.count("bad_pixels", prepared.bad_pixels)
             job.count("floored_values", prepared.floored)
-            slab = np.empty((stop - start, *shape[1:]), np.float32)
+            slab = np.empty((len(prepared.sinograms), *shape[1:]), np.float32)
             with job.phase("reconstruct"):
-                for first in range(0, stop - start, LANES):
-                    slab[first : first + LANES] = reconstructor.slices(prepared.sinograms[first : first + LANES])
-                    done = (min(start + first + LANES, stop) - mine.start) * shape[0] // len(mine)
-                    job.progress(begun + (0.9 - begun) * done / shape[0], "reconstruct", f"{done}/{shape[0]} slices")
+                for first in range(0, len(slab), chosen.group):
+                    here = slice(first, first + chosen.group)
+                    chosen.slices(prepared.sinograms[here], slab[here])
+                    done = (min(start + here.stop, start + len(slab)) - mine.start) * rows // len(mine)
+                    job.progress(begun + (0.9 - begun) * done / rows, "reconstruct", f"{done}/{rows} slices")
+            return slab
+
+        def write(start: int, slab: Floats) -> None:
             with job.phase("write"):
                 writer.write(start, slab)
             middle.take(start, slab)
+
+        convey(range(mine.start, mine.stop, layers), read=read, work=work, write=write)
     for name_of_count in ("bad_pixels", "floored_values"):
         if counts := ranks.gathered(int(job.metrics.get(name_of_count, 0))):
             job.metric(name_of_count, sum(counts))
@@ -189,7 +152,14 @@ def reconstruct(
     if picture:
         write_picture(job, picture, middle, shown)
     if nexus:
-        said = {**job.metrics, "filter": filter, "padding": padding, "input": input, "threads": threads()}
+        said = {
+            **job.metrics,
+            "algorithm": algorithm,
+            "filter": filter,
+            "padding": padding,
+            "input": input,
+            "threads": threads(),
+        }
         write_nexus(job, nexus, middle, title=name, voxel_um=voxel_um, parameters=said)
 
 

@@ -149,7 +149,7 @@ KERNELS: tuple[KernelSpec, ...] = (
     ),
     KernelSpec(
         "tomography.reconstruct",
-        "reconstruct the volume by filtered back projection, slab by slab",
+        "reconstruct the volume, slab by slab",
         "kernels.tomography.reconstruct:reconstruct",
         _VERSION,
         (
@@ -176,11 +176,19 @@ KERNELS: tuple[KernelSpec, ...] = (
                 "it is 255.5. Not given: it is searched.",
             ),
             KernelArgument(
+                "algorithm",
+                "string",
+                "gridrec: direct, by gridding, exact to 1e-4 and by far the fastest; fbp: filtered back projection "
+                "with linear interpolation.",
+                default="gridrec",
+                choices=("gridrec", "fbp"),
+            ),
+            KernelArgument(
                 "filter",
                 "string",
-                "ramp is the exact inverse; the others damp high frequencies.",
+                "ramp is the exact inverse; the others, in this order, damp high frequencies more and more.",
                 default="ramp",
-                choices=("ramp", "shepp-logan", "cosine", "hann"),
+                choices=("ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen"),
             ),
             KernelArgument(
                 "padding",

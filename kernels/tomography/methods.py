@@ -1,0 +1,57 @@
+"""The ways to reconstruct, by name: one shape, one geometry, one gain."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.errors import KernelError
+from kernels.tomography.direct.gridrec import Gridrec
+from kernels.tomography.direct.halves import halves, is_half_acquisition
+from kernels.tomography.fbp import Reconstructor
+
+Floats = NDArray[np.float32]
+
+ALGORITHMS = ("gridrec", "fbp")
+
+
+class Method(Protocol):
+    """Reconstructs `group` slices of size x size at a time, in `fixed_bytes` of memory besides them and their
+    sinograms."""
+
+    size: int
+    group: int
+
+    @property
+    def fixed_bytes(self) -> int: ...
+
+    def slices(self, sinograms: Floats, out: Floats | None = None) -> Floats:
+        """From (slices, angles, columns) to (slices, size, size)."""
+
+
+def method(
+    algorithm: str, theta_deg: NDArray[np.float64], columns: int, *, axis: float, circle: bool, **how: Any
+) -> Method:
+    """That of this name, for one geometry; `how` are window, padding and scale, as `fbp.Reconstructor` has them.
+
+    A full turn with the axis far off the middle is joined to slices that are wider than the detector.
+
+    Raises
+    ------
+    KernelError
+        Exit 2 for an unknown name, or one that cannot reconstruct this geometry.
+    """
+    joined = halves(columns, axis) if is_half_acquisition(theta_deg, columns, axis) else None
+    if algorithm == "gridrec":
+        size, weights = joined or (None, None)
+        return Gridrec(theta_deg, columns, axis=axis, circle=circle, size=size, column_weights=weights, **how)
+    if algorithm not in ALGORITHMS:
+        raise KernelError(f"There is no algorithm {algorithm!r}; there are {', '.join(ALGORITHMS)}.")
+    if joined:
+        raise KernelError(
+            f"The scan is a full turn with its axis at {axis:.1f} of {columns} columns; {algorithm} cannot join its "
+            "two halves: take gridrec."
+        )
+    return Reconstructor(theta_deg, columns, axis=axis, circle=circle, **how)
