@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kernels import devices, manifest, outputs, registry
-from kernels.errors import Exit, KernelError, PeerFailed, printable
+from kernels.errors import Exit, KernelError, PeerFailed, Terminated, printable
 from kernels.job import Job, Metric, ProgressCallback
 from kernels.ranks import Ranks
 from kernels.spec import KernelSpec
@@ -134,10 +134,12 @@ def run(
             progress(fraction, phase, text)
 
     job = Job(on_progress if ranks.first else None, ranks)
+    interrupted = False
     try:
         result = _work(spec, bound, job)
     except BaseException as error:
         raised = ranks.fail(error)
+        interrupted = _was_interrupted(raised)
         if isinstance(raised, KernelError):
             raised.metrics.update(job.metrics)
             for metric, value in job.metrics.items():
@@ -147,7 +149,7 @@ def run(
         raise raised from error
     finally:
         for staged in job.staged:
-            outputs.discard(staged)
+            outputs.discard(staged, interrupted=interrupted)
         ranks.part()
     job.progress(1.0, "done")
     for metric, value in result.metrics.items():
@@ -155,6 +157,13 @@ def run(
     for product in result.products:
         tell(product_line(product))
     return result
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether the same run may do better another time, and so may go on with what this one has written."""
+    if isinstance(error, KernelError):
+        return error.exit_code in (Exit.TRANSIENT, Exit.INTERRUPTED, Exit.TERMINATED)
+    return isinstance(error, Terminated | KeyboardInterrupt)
 
 
 def _work(spec: KernelSpec, bound: dict[str, Any], job: Job) -> KernelResult:

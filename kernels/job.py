@@ -67,21 +67,25 @@ class Job:
         *,
         directory: bool = False,
         check: Check | None = None,
+        run: str = "",
         **facts: object,
     ) -> Path:
         """Claim an output and return the part to write. It gets its final name only when the whole run succeeds.
 
-        With several ranks: for rank 0, or for all of them by `stage_together`.
+        With `run`, a fingerprint, it may hold what a killed run of the same has written (see `kernels.resume`). With
+        several ranks: for rank 0, or for all of them by `stage_together`.
         """
-        staged = outputs.claim(path, directory=directory)
+        staged = outputs.claim(path, directory=directory, run=run)
         staged.check = check
         staged.facts.update(facts)
         self.staged.append(staged)
         return staged.part
 
-    def stage_together(self, path: str | Path, *, directory: bool = False, check: Check | None = None) -> Path:
+    def stage_together(
+        self, path: str | Path, *, directory: bool = False, check: Check | None = None, run: str = ""
+    ) -> Path:
         """As `stage`, for an output that all ranks write into; all of them come here."""
-        part = self.stage(path, directory=directory, check=check) if self.ranks.first else None
+        part = self.stage(path, directory=directory, check=check, run=run) if self.ranks.first else None
         return Path(self.ranks.told(str(part)))
 
     def describe(self, part: Path, **facts: object) -> None:

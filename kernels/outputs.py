@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kernels import resume
 from kernels.errors import Exit, KernelError
 
 _AT_FDCWD = -100
@@ -43,6 +44,7 @@ class Staged:
     directory: bool
     descriptor: int
     check: Callable[[Path], None] | None = None
+    resumable: bool = False  # a run that was interrupted leaves it for the next
     facts: dict[str, object] = field(default_factory=dict)
 
 
@@ -57,8 +59,8 @@ def io_error(error: OSError, doing: str, otherwise: Exit = Exit.IO) -> KernelErr
     return KernelError(f"{doing}: {text}.", code)
 
 
-def claim(path: str | Path, *, directory: bool = False) -> Staged:
-    """Reserve `path` and return where to write.
+def claim(path: str | Path, *, directory: bool = False, run: str = "") -> Staged:
+    """Reserve `path` and return where to write: with `run`, in what a killed run of this fingerprint has left there.
 
     Raises
     ------
@@ -71,18 +73,19 @@ def claim(path: str | Path, *, directory: bool = False) -> Staged:
     part = final.with_name(final.name + ".part")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftover(part)
-        if directory:
-            part.mkdir()
-        else:
-            part.touch(exist_ok=False)
+        if not (run and resume.is_of(part, run)):
+            _remove_leftover(part)
+            if directory:
+                part.mkdir()
+            else:
+                part.touch(exist_ok=False)
         descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         _lock(descriptor, part)
     except FileExistsError as error:
         raise _busy(part) from error
     except OSError as error:
         raise io_error(error, f"Cannot create the output {str(final)!r}", Exit.CANNOT_CREATE) from error
-    return Staged(final, part, directory, descriptor)
+    return Staged(final, part, directory, descriptor, resumable=bool(run))
 
 
 def publish(staged: Staged) -> None:
@@ -102,9 +105,13 @@ def publish(staged: Staged) -> None:
         _close(staged)
 
 
-def discard(staged: Staged) -> None:
-    """Remove the part of a failed run, unless it was published or is another's by now."""
+def discard(staged: Staged, *, interrupted: bool = False) -> None:
+    """Remove the part of a failed run, unless it was published or is another's by now, or another run can go on with it
+    since this one was only interrupted."""
     if staged.descriptor < 0:
+        return
+    if interrupted and staged.resumable and resume.holds_any(staged.part):
+        _close(staged)
         return
     with contextlib.suppress(OSError):
         if _is_ours(staged):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels import resume
 from kernels.compiled import threads
 from kernels.conveyor import convey
 from kernels.errors import KernelError, printable
@@ -15,6 +17,7 @@ from kernels.io.dxchange import Scan
 from kernels.io.omezarr import VolumeWriter, check_volume
 from kernels.io.picture import window
 from kernels.job import Job
+from kernels.manifest import input_facts
 from kernels.tomography.locate import search
 from kernels.tomography.methods import method
 from kernels.tomography.prepare import Raw, Recipe, prepare, read_raw
@@ -23,6 +26,7 @@ from kernels.tomography.views import Middle, write_nexus, write_picture
 
 Floats = NDArray[np.float32]
 
+_VERSION = "2.0"  # of the arithmetic: another one does not go on with a volume that this has begun
 _AXIS_ROWS, _AXIS_WIDTH = 5, 0.2
 
 
@@ -39,6 +43,7 @@ def reconstruct(
     padding: str,
     circle: bool,
     dtype: str,
+    compression: str,
     binning: int,
     pixel_size: float | None,
     angles: str | None,
@@ -48,8 +53,9 @@ def reconstruct(
 ) -> None:
     """Reconstruct the scan `input` into the OME-Zarr `output`; arguments as in the schema.
 
-    Several ranks take neighbouring slices each; the volume is the same, bit by bit, for any number of them. memoryGB is
-    for all ranks of a node together.
+    A run that was killed goes on with the volume that it had begun, by whole slabs (`resumed_slices` tells how many
+    slices it found). Several ranks take neighbouring slices each; the volume is the same, bit by bit, for any number of
+    them. memoryGB is for all ranks of a node together.
 
     Reports `rotation_axis`, `slices`, `size`, `bad_pixels`, `floored_fraction`, `minimum`, `maximum`.
 
@@ -104,37 +110,70 @@ def reconstruct(
             )
         mine = ranks.share(rows, chunk)
         layers = slabs.layers if slabs.layers >= len(mine) else slabs.layers // chunk * chunk
-        part = job.stage_together(output, directory=True, check=partial(check_volume, shape=shape))
-        writer = VolumeWriter(part, shape, chunk_layers=chunk, name=name, pixel_size_um=voxel_um, ranks=ranks)
+        run = resume.fingerprint(
+            version=_VERSION,
+            input=input_facts(input),
+            chosen=(rotation_axis, algorithm, filter, padding, circle, binning, voxel_um, angles, compression),
+            recipe=recipe,
+            layout=(shape, chunk, name),
+        )
+        part = job.stage_together(output, directory=True, check=partial(check_volume, shape=shape), run=run)
+        writer = VolumeWriter(
+            part,
+            shape,
+            chunk_layers=chunk,
+            name=name,
+            pixel_size_um=voxel_um,
+            compression=compression,
+            ranks=ranks,
+        )
+        journal = resume.Journal(part, run) if ranks.first else None
+        ranks.meet()
+        journal = journal or resume.Journal(part, run)
         middle = Middle(shape)
+        counts: dict[int, dict[str, int]] = {}
+        done = {
+            start: counted
+            for start, counted in journal.done().items()
+            if start in mine and start + counted["layers"] <= mine.stop
+        }
 
-        def read(start: int) -> Raw:
+        def read(here: range) -> Raw | Floats:
             with job.phase("read"):
-                return read_raw(scan, start * binning, min(start + layers, mine.stop) * binning)
+                if here.start in done:
+                    return writer.read(here.start, here.stop)
+                return read_raw(scan, here.start * binning, here.stop * binning)
 
-        def work(start: int, raw: Raw) -> Floats:
+        def work(here: range, raw: Raw | Floats) -> Floats:
+            if not isinstance(raw, Raw):
+                counts[here.start] = done[here.start]
+                return raw
             with job.phase("prepare"):
                 prepared = prepare(scan, raw, recipe)
-            job.count("bad_pixels", prepared.bad_pixels)
-            job.count("floored_values", prepared.floored)
-            slab = np.empty((len(prepared.sinograms), *shape[1:]), np.float32)
+            counts[here.start] = {"bad_pixels": prepared.bad_pixels, "floored_values": prepared.floored}
+            slab = np.empty((len(here), *shape[1:]), np.float32)
             with job.phase("reconstruct"):
                 for first in range(0, len(slab), chosen.group):
-                    here = slice(first, first + chosen.group)
-                    chosen.slices(prepared.sinograms[here], slab[here])
-                    done = (min(start + here.stop, start + len(slab)) - mine.start) * rows // len(mine)
-                    job.progress(begun + (0.9 - begun) * done / rows, "reconstruct", f"{done}/{rows} slices")
+                    group = slice(first, first + chosen.group)
+                    chosen.slices(prepared.sinograms[group], slab[group])
+                    ended = (min(here.start + group.stop, here.stop) - mine.start) * rows // len(mine)
+                    job.progress(begun + (0.9 - begun) * ended / rows, "reconstruct", f"{ended}/{rows} slices")
             return slab
 
-        def write(start: int, slab: Floats) -> None:
+        def write(here: range, slab: Floats) -> None:
             with job.phase("write"):
-                writer.write(start, slab)
-            middle.take(start, slab)
+                if here.start in done:
+                    writer.count(here.start, slab)
+                else:
+                    writer.write(here.start, slab)
+                    journal.note(here.start, layers=len(here), **counts[here.start])
+            middle.take(here.start, slab)
 
-        convey(range(mine.start, mine.stop, layers), read=read, work=work, write=write)
+        convey(_parts(mine, layers, done), read=read, work=work, write=write)
+    job.metric("resumed_slices", sum(counted["layers"] for counted in done.values()))
     for name_of_count in ("bad_pixels", "floored_values"):
-        if counts := ranks.gathered(int(job.metrics.get(name_of_count, 0))):
-            job.metric(name_of_count, sum(counts))
+        if of_ranks := ranks.gathered(sum(counted[name_of_count] for counted in counts.values())):
+            job.metric(name_of_count, sum(of_ranks))
     writer.gather()
     middle.gather(ranks, mine)
     for metric, value in zip(("slices", "size"), shape, strict=False):
@@ -144,6 +183,9 @@ def reconstruct(
     shown = window(middle.slices) if ranks.first else (0.0, 1.0)
     with job.phase("pyramid"):
         writer.finish(shown)
+        ranks.meet()
+        if ranks.first:
+            journal.forget()
     if not ranks.first:
         return
     finite = writer.finite / float(np.prod(shape))
@@ -161,6 +203,19 @@ def reconstruct(
             "threads": threads(),
         }
         write_nexus(job, nexus, middle, title=name, voxel_um=voxel_um, parameters=said)
+
+
+def _parts(mine: range, layers: int, done: Mapping[int, Mapping[str, int]]) -> Iterator[range]:
+    """The slabs of `mine`: those that are done, as they were noted; between them, new ones of up to `layers`."""
+    start = mine.start
+    while start < mine.stop:
+        if start in done:
+            stop = start + done[start]["layers"]
+        else:
+            ends = [mine.stop, start + layers, *(other for other in done if other > start)]
+            stop = min(ends)
+        yield range(start, stop)
+        start = stop
 
 
 def _axis(job: Job, scan: Scan, given: float | None, recipe: Recipe, *, end: float) -> float:
