@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kernels import resume
 from kernels.compiled import threads
@@ -20,11 +18,10 @@ from kernels.job import Job
 from kernels.manifest import input_facts
 from kernels.tomography.locate import search
 from kernels.tomography.methods import method
-from kernels.tomography.prepare import Raw, Recipe, prepare, read_raw
+from kernels.tomography.prepare import Recipe
 from kernels.tomography.slabs import plan_slabs
-from kernels.tomography.views import Middle, write_nexus, write_picture
-
-Floats = NDArray[np.float32]
+from kernels.tomography.stations import Stations
+from kernels.tomography.views import write_nexus, write_picture
 
 _VERSION = "2.0"  # of the arithmetic: another one does not go on with a volume that this has begun
 _AXIS_ROWS, _AXIS_WIDTH = 5, 0.2
@@ -130,51 +127,15 @@ def reconstruct(
         journal = resume.Journal(part, run) if ranks.first else None
         ranks.meet()
         journal = journal or resume.Journal(part, run)
-        middle = Middle(shape)
-        counts: dict[int, dict[str, int]] = {}
-        done = {
-            start: counted
-            for start, counted in journal.done().items()
-            if start in mine and start + counted["layers"] <= mine.stop
-        }
-
-        def read(here: range) -> Raw | Floats:
-            with job.phase("read"):
-                if here.start in done:
-                    return writer.read(here.start, here.stop)
-                return read_raw(scan, here.start * binning, here.stop * binning)
-
-        def work(here: range, raw: Raw | Floats) -> Floats:
-            if not isinstance(raw, Raw):
-                counts[here.start] = done[here.start]
-                return raw
-            with job.phase("prepare"):
-                prepared = prepare(scan, raw, recipe)
-            counts[here.start] = {"bad_pixels": prepared.bad_pixels, "floored_values": prepared.floored}
-            slab = np.empty((len(here), *shape[1:]), np.float32)
-            with job.phase("reconstruct"):
-                for first in range(0, len(slab), chosen.group):
-                    group = slice(first, first + chosen.group)
-                    chosen.slices(prepared.sinograms[group], slab[group])
-                    ended = (min(here.start + group.stop, here.stop) - mine.start) * rows // len(mine)
-                    job.progress(begun + (0.9 - begun) * ended / rows, "reconstruct", f"{ended}/{rows} slices")
-            return slab
-
-        def write(here: range, slab: Floats) -> None:
-            with job.phase("write"):
-                if here.start in done:
-                    writer.count(here.start, slab)
-                else:
-                    writer.write(here.start, slab)
-                    journal.note(here.start, layers=len(here), **counts[here.start])
-            middle.take(here.start, slab)
-
-        convey(_parts(mine, layers, done), read=read, work=work, write=write)
-    job.metric("resumed_slices", sum(counted["layers"] for counted in done.values()))
+        stations = Stations(job, scan, recipe, chosen, writer, journal, mine, shape=shape, begun=begun)
+        convey(stations.parts(layers), read=stations.read, work=stations.work, write=stations.write)
+    if of_ranks := ranks.gathered(sum(noted["layers"] for noted in stations.done.values())):
+        job.metric("resumed_slices", sum(of_ranks))
     for name_of_count in ("bad_pixels", "floored_values"):
-        if of_ranks := ranks.gathered(sum(counted[name_of_count] for counted in counts.values())):
+        if of_ranks := ranks.gathered(sum(noted[name_of_count] for noted in stations.counts.values())):
             job.metric(name_of_count, sum(of_ranks))
     writer.gather()
+    middle = stations.middle
     middle.gather(ranks, mine)
     for metric, value in zip(("slices", "size"), shape, strict=False):
         job.metric(metric, value)
@@ -203,19 +164,6 @@ def reconstruct(
             "threads": threads(),
         }
         write_nexus(job, nexus, middle, title=name, voxel_um=voxel_um, parameters=said)
-
-
-def _parts(mine: range, layers: int, done: Mapping[int, Mapping[str, int]]) -> Iterator[range]:
-    """The slabs of `mine`: those that are done, as they were noted; between them, new ones of up to `layers`."""
-    start = mine.start
-    while start < mine.stop:
-        if start in done:
-            stop = start + done[start]["layers"]
-        else:
-            ends = [mine.stop, start + layers, *(other for other in done if other > start)]
-            stop = min(ends)
-        yield range(start, stop)
-        start = stop
 
 
 def _axis(job: Job, scan: Scan, given: float | None, recipe: Recipe, *, end: float) -> float:

@@ -16,7 +16,7 @@ from scans import left_behind, run
 from kernels import resume
 from kernels.errors import KernelError, Terminated
 from kernels.io.omezarr import VolumeWriter, open_level
-from kernels.tomography.reconstruct import _parts
+from kernels.tomography.stations import Stations
 
 MEMORY_GB = 0.01  # of which 16 of the 48 slices make a slab
 
@@ -92,14 +92,15 @@ def test_what_is_not_worth_to_go_on_with_is_removed(
     assert left_behind(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_process_is_gone_on_with(tall: Path, tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "least"), [(signal.SIGKILL, 32), (signal.SIGTERM, 48)])
+def test_a_killed_process_is_gone_on_with(tall: Path, tmp_path: Path, number: signal.Signals, least: int) -> None:
+    """One that is only asked to end writes first what it has."""
     words = ["--input", str(tall), "--output", str(tmp_path / "v.zarr"), "--rotationAxis", "66.8"]
     slow = (
         "import time\n"
         "from kernels.io.omezarr import VolumeWriter\n"
         "write = VolumeWriter.write\n"
-        "VolumeWriter.write = lambda self, start, slab: (time.sleep(60 * (start > 16)), write(self, start, slab))\n"
+        f"VolumeWriter.write = lambda self, start, slab: (time.sleep({3 if number == signal.SIGTERM else 60} * (start > 16)), write(self, start, slab))\n"
         "from kernels.__main__ import main\n"
         f"main(['tomography.reconstruct', *{words}, '--memoryGB', '{MEMORY_GB}'])\n"
     )
@@ -113,14 +114,25 @@ def test_a_killed_process_is_gone_on_with(tall: Path, tmp_path: Path, number: si
     process.send_signal(number)
     process.wait(90)
     assert not (tmp_path / "v.zarr").exists()
-    assert reconstruct(tall, tmp_path / "v.zarr")["resumed_slices"] == 32
+    assert reconstruct(tall, tmp_path / "v.zarr")["resumed_slices"] == least
 
 
-def test_slabs_lie_between_those_that_are_done() -> None:
-    done = {16: {"layers": 16}, 48: {"layers": 8}}
-    assert list(_parts(range(60), 32, done)) == [range(16), range(16, 32), range(32, 48), range(48, 56), range(56, 60)]
-    assert list(_parts(range(40), 16, {})) == [range(16), range(16, 32), range(32, 40)]
-    assert list(_parts(range(16, 32), 16, {16: {"layers": 16}})) == [range(16, 32)]
+def test_slabs_lie_between_those_that_are_done(tmp_path: Path) -> None:
+    def parts(mine: range, layers: int, *done: range) -> list[range]:
+        journal = resume.Journal(tmp_path, "a")
+        for each in done:
+            journal.note(each.start, layers=len(each))
+        nothing: Any = None
+        stations = Stations(*[nothing] * 5, journal, mine, shape=(60, 8, 8), begun=0.0)
+        journal.forget()
+        return list(stations.parts(layers))
+
+    done = range(16, 32), range(48, 56)
+    assert parts(range(60), 32, *done) == [range(16), range(16, 32), range(32, 48), range(48, 56), range(56, 60)]
+    assert parts(range(40), 16) == [range(16), range(16, 32), range(32, 40)]
+    assert parts(range(16, 32), 16, range(16, 32)) == [range(16, 32)]
+    # of other ranks, or only partly one's own
+    assert parts(range(16, 24), 16, *done) == [range(16, 24)]
 
 
 def test_notes_are_whole_or_not_there(tmp_path: Path) -> None:
