@@ -21,6 +21,7 @@ from orchestrator.store.stale import StaleProduct
 from orchestrator.store.texts import key
 
 COLLECTION = "collection:"
+PARTS = 20  # of a scan that a tree names
 
 
 class Story(Struct, frozen=True):
@@ -85,8 +86,10 @@ def seen_by(found: Story, parts: Collection[str]) -> Story:
     ids = {use.run_id for use in uses} | set(found.graph.of_runs)
     runs = tuple(run for run in found.graph.runs if run.id in ids)
     copies = tuple(copy for copy in found.copies if copy.file_id in numbers)
+    theirs = tuple(part for part in found.graph.parts if part.experiment in parts)
     people = tuple(person for person in found.people if person["experiment"] in parts)
-    return replace(found, graph=replace(found.graph, files=files, runs=runs, uses=uses), copies=copies, people=people)
+    graph = replace(found.graph, files=files, runs=runs, uses=uses, parts=theirs)
+    return replace(found, graph=graph, copies=copies, people=people)
 
 
 def _title(graph: Graph, what: str) -> str:
@@ -106,6 +109,10 @@ def tree(graph: Graph, *, up: bool, down: bool) -> Iterator[str]:
     shown = _Tree(graph)
     for number in graph.of_files:
         yield shown.of_file(number)
+        parts = [part for part in graph.parts if part.part_of == number]
+        yield from (f"  part {file_line(part)}" for part in parts[:PARTS])
+        if len(parts) > PARTS:
+            yield f"  and {len(parts) - PARTS:,} more parts"
         if up:
             yield from shown.files_back(number, "  ", set())
         if down:
@@ -181,7 +188,8 @@ def _how(use: Use) -> str:
 
 def file_line(file: CatalogFile) -> str:
     gone = " (superseded)" if file.superseded_at else ""
-    return printable(f"file {file.id} {file.name} [{file.checksum[:21] or 'content not known'}]{gone}")
+    whose = f" (part of file {file.part_of})" if file.part_of else ""
+    return printable(f"file {file.id} {file.name} [{file.checksum[:21] or 'content not known'}]{whose}{gone}")
 
 
 def run_line(run: RunFacts) -> str:
@@ -210,6 +218,7 @@ def record(found: Story) -> dict[str, Any]:
             {"run": use.run_id, "role": use.role.value, "file": use.file_id, **msgspec.structs.asdict(use.facts)}
             for use in graph.uses
         ],
+        "parts": [file_record(part) for part in graph.parts],
         "of": {"files": list(graph.of_files), "runs": list(graph.of_runs)},
         "people": list(found.people),
         "more": graph.cut,
@@ -219,7 +228,7 @@ def record(found: Story) -> dict[str, Any]:
 def file_record(file: CatalogFile) -> dict[str, Any]:
     told = {name: getattr(file, name) for name in ("id", "experiment", "name", "size", "checksum", "metadata")}
     times = {"added_at": iso(file.added_at), "superseded_at": iso(file.superseded_at)}
-    return told | times | {"kind": file.kind.value, "maker": file.maker or None}
+    return told | times | {"kind": file.kind.value, "maker": file.maker or None, "part_of": file.part_of or None}
 
 
 def stale_record(product: StaleProduct) -> dict[str, Any]:

@@ -84,6 +84,12 @@ def join(connection: Connection, master: int, parts: Sequence[int]) -> None:
     connection.execute(update(_f).where(_f.c.id == first).values(part_of=0))
 
 
+def masters(connection: Connection, ids: Sequence[int]) -> list[int]:
+    """Those of these that have parts, in their order."""
+    found = [connection.execute(select(_f.c.part_of).where(_parts_of(some)).distinct()) for some in slices(ids)]
+    return sorted(number for each in found for number in each.scalars())
+
+
 def parts(connection: Connection, masters: Iterable[int]) -> list[CatalogFile]:
     """All parts of these, in the order of their numbers; contents that are superseded as well."""
     found: list[CatalogFile] = []
@@ -91,6 +97,12 @@ def parts(connection: Connection, masters: Iterable[int]) -> list[CatalogFile]:
         rows = connection.execute(select(_f).where(_parts_of(some)).order_by(_f.c.id)).mappings()
         found += [_file(row) for row in rows]
     return found
+
+
+def standing_parts(database: Database, master: int) -> list[CatalogFile]:
+    """Those that no other content has superseded."""
+    with database.read() as connection:
+        return [part for part in parts(connection, [master]) if not part.superseded_at]
 
 
 def whole(connection: Connection, files: Iterable[CatalogFile]) -> dict[int, list[CatalogFile]]:
