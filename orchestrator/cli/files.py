@@ -12,7 +12,7 @@ from orchestrator.cli.group import Commands
 from orchestrator.cli.session import json_option
 
 if TYPE_CHECKING:
-    from orchestrator.catalog.checksums import Progress
+    from orchestrator.catalog.content import Far
     from orchestrator.catalog.verify import Looked
     from orchestrator.client import Client
     from orchestrator.store.catalog import CatalogFile
@@ -50,11 +50,11 @@ def add(
 ) -> None:
     """Put files into the catalog, with their checksums and what they say of themselves."""
     from orchestrator.arrival.contents import Reader
-    from orchestrator.catalog import checksums, entries, read
+    from orchestrator.catalog import content, entries, read
     from orchestrator.cli import formats
     from orchestrator.errors import InputError
 
-    checksums.check_algorithm(algorithm)
+    content.check_algorithm(algorithm)
     entries.kind(kind)
     given = experiments.known(pairs)
     told: list[dict[str, Any]] = []
@@ -87,7 +87,7 @@ def add(
     context.exit(FAILED if any(each["refused"] for each in told) else 0)
 
 
-def _progress(path: str, as_json: bool) -> Progress | None:
+def _progress(path: str, as_json: bool) -> Far | None:
     """A line on a terminal that says how far reading is."""
     import sys
 
