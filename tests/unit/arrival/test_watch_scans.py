@@ -11,9 +11,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import xxhash
 
 from orchestrator.store import arrivals as store
+from orchestrator.store import scans
 from orchestrator.store.database import Database
+from orchestrator.store.scans import PartFile
 from tests.unit.arrival.test_contents import WRITER, N, dxchange
 from tests.unit.arrival.test_watch import Bench, put
 
@@ -131,9 +134,28 @@ def test_a_scan_of_many_files_runs_once_when_all_are_there(bench: Bench) -> None
     assert bench.service.files == ["day/scan_0000.tif"]
     assert set(bench.states().values()) == {"run", "ignored"}
     assert "part of the scan 'scan'" in bench.reason("day/scan_0007.tif")
+    [ran] = bench.service.runs.values()
+    known = [(n, f"{n}".encode()) for n in range(1, 12)]
+    parts_of = [
+        PartFile(f"day/scan_{n:04}.tif", len(text), f"xxh3:{xxhash.xxh3_128_hexdigest(text)}") for n, text in known
+    ]
+    assert scans.kept(bench.database, "w", ran.place) == parts_of
+    assert ran.parts == scans.together(parts_of)
     put(tree / "day/late_0000.tif")
     bench.settle(40.0)
     assert "'late_0001.tif' is not there" in bench.reason("day/late_0000.tif")
+
+
+def test_without_checksums_the_parts_are_known_by_their_times(bench: Bench) -> None:
+    parts = 'match = "{scan}_0.tif"\nchecksum = false\nparts = { pattern = "{scan}_{index}.tif", count = 2 }'
+    tree = bench.watch(rules=rule(parts))
+    for number in range(2):
+        put(tree / f"s_{number}.tif")
+    bench.settle(10.0)
+    [ran] = bench.service.runs.values()
+    seen = (tree / "s_1.tif").stat()
+    mark = scans.unread((seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns))
+    assert (ran.checksum, scans.kept(bench.database, "w", ran.place)) == ("", [PartFile("s_1.tif", 7, mark)])
 
 
 @pytest.mark.parametrize("said", ["links", "count_from", "manifest"])
