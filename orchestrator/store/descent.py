@@ -39,8 +39,8 @@ class RunFacts(Struct, frozen=True):
 
 
 class Graph(Struct, frozen=True):
-    """`of` names where it begins: a file's number or a run's id. `parts`: of the scans whose masters are among those.
-    `cut`: there is more than this."""
+    """`of` names where it begins: a file's number or a run's id. `parts`: of the scans whose masters are among
+    the files. `cut`: there is more than this."""
 
     files: tuple[CatalogFile, ...] = ()
     runs: tuple[RunFacts, ...] = ()
@@ -84,7 +84,7 @@ def graph(
             if depth:
                 walk.go(set(files), set(runs), to_run, from_run, depth)
         found = lineage.files(connection, {*files, *(use.file_id for use in walk.uses.values())})
-        parts = [part for part in scans.parts(connection, files) if not part.superseded_at]
+        parts = [part for part in scans.parts(connection, found) if not part.superseded_at]
         facts = run_facts(connection, {*runs, *(use.run_id for use in walk.uses.values())})
     return Graph(
         tuple(found[number] for number in sorted(found)),
@@ -92,8 +92,8 @@ def graph(
         tuple(walk.uses.values()),
         files,
         tuple(runs),
-        tuple(parts),
-        walk.cut,
+        tuple(parts[:MOST]),
+        walk.cut or len(parts) > MOST,
     )
 
 

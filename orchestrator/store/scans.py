@@ -84,6 +84,28 @@ def join(connection: Connection, master: int, parts: Sequence[int]) -> None:
     connection.execute(update(_f).where(_f.c.id == first).values(part_of=0))
 
 
+def inherit(connection: Connection, ids: Sequence[int]) -> None:
+    """What has superseded a part is a part in its place; what has superseded a master has its parts."""
+    new, old = _f.alias(), _f.alias()
+    name = (old.c.path_key == new.c.path_key) & (old.c.id != new.c.id) & (old.c.superseded_at > 0.0)
+    query = select(new.c.id, old.c.id.label("old"), old.c.part_of).join(old, name)
+    for some in slices(ids):
+        fresh = new.c.id.in_(some) & (new.c.superseded_at == 0.0) & (new.c.part_of == 0)
+        for row in connection.execute(query.where(fresh).order_by(old.c.superseded_at)).all():
+            left = [part.id for part in parts(connection, [row.old]) if not part.superseded_at]
+            if row.part_of:
+                join(connection, _standing(connection, row.part_of), [row.id, *left])
+            elif left:
+                join(connection, row.id, left)
+
+
+def _standing(connection: Connection, number: int) -> int:
+    """What has the name of this file now."""
+    name = select(_f.c.path_key).where(_f.c.id == number).scalar_subquery()
+    query = select(_f.c.id).where(_f.c.path_key == name, _f.c.superseded_at == 0.0)
+    return int(connection.execute(query).scalar() or number)
+
+
 def masters(connection: Connection, ids: Sequence[int]) -> list[int]:
     """Those of these that have parts, in their order."""
     found = [connection.execute(select(_f.c.part_of).where(_parts_of(some)).distinct()) for some in slices(ids)]

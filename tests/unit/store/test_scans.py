@@ -90,3 +90,26 @@ def test_the_next_content_of_a_master_has_the_parts(database: Database) -> None:
     join(database, new, one, changed)
     assert whole(database, one, old) == [[old, two], [new, one, changed]]
     assert [part.id for part in scans.standing_parts(database, old)] == []
+
+
+@pytest.mark.parametrize("order", ["together", "part first", "master first"])
+def test_what_takes_the_place_of_a_part_or_of_a_master_is_that(database: Database, order: str) -> None:
+    one, two, old = put(database, "1", "2", "m")
+    join(database, old, one, two)
+
+    def anew(*names: str) -> list[int]:
+        numbers = put(database, *names, checksum="xxh3:2", at=2.0)
+        for _ in range(2):
+            with database.write() as connection:
+                scans.inherit(connection, numbers)
+        return numbers
+
+    if order == "together":
+        changed, new, other = anew("1", "m", "o")
+    elif order == "part first":
+        [changed], [new, other] = anew("1"), anew("m", "o")
+    else:
+        [new, other], [changed] = anew("m", "o"), anew("1")
+    assert [part.id for part in scans.standing_parts(database, new)] == sorted([two, changed])
+    assert scans.standing_parts(database, old) == []
+    assert whole(database, other) == [[other]]
