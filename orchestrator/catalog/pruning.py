@@ -41,9 +41,7 @@ class Going(Struct):
     file: CatalogFile
     replica: Replica
     decision: Decision | None = None
-    shared: Sequence[
-        Decision
-    ] = ()  # about other files of the catalog, of another experiment perhaps, that are this copy
+    shared: Sequence[Decision] = ()  # about other files, of another experiment perhaps, whose copy is this very one
     looks: list[Look] = []
     own: Look | None = None
 
@@ -141,23 +139,26 @@ class Pruning:
 
     def _against(self, scan: Sequence[Going]) -> tuple[str, Going] | None:
         """Why one of these is to stay by now, and which."""
-        decided = self._planning.of([each.file for each in scan], now=self._book.clock())
+        now = self._book.clock()
+        decided = self._planning.of([each.file for each in scan], now=now)
+        others = {each.file.id: self._same_copy(each) for each in scan}
+        there = [other for some in others.values() for other in some]
+        shared = self._planning.of(there, now=now) if there else {}
         for each in scan:
             again = next((d for d in decided.get(each.file.id, ()) if _same(d, each.replica)), None)
             if again is None or again.verdict is not Verdict.PRUNE:
                 return again.reason if again else "it is not there any more", each
-            each.decision, each.shared = again, self._shared(each.file, each.replica)
+            each.decision = again
+            each.shared = [d for o in others[each.file.id] for d in shared.get(o.id, ()) if _same(d, each.replica)]
             if other := next((d for d in each.shared if d.verdict is not Verdict.PRUNE), None):
                 reason = f"file {other.file.id} of {other.file.experiment!r} has its copy there too: {other.reason}"
                 return reason, each
         return None
 
-    def _shared(self, file: CatalogFile, replica: Replica) -> list[Decision]:
-        """What is decided of other files of the catalog whose copy is this very one: of another experiment, perhaps."""
-        found = catalog.at(self._book.database, replica.place, replica.address)
-        others = [other for other in found if other.id != file.id and other.checksum == file.checksum]
-        decided = self._planning.of(others, now=self._book.clock()) if others else {}
-        return [d for other in others for d in decided[other.id] if _same(d, replica)]
+    def _same_copy(self, each: Going) -> list[CatalogFile]:
+        """Other files of the catalog whose copy is this very one."""
+        found = catalog.at(self._book.database, each.replica.place, each.replica.address)
+        return [other for other in found if other.id != each.file.id and other.checksum == each.file.checksum]
 
     def _look(self, scan: Sequence[Going]) -> Going | None:
         """At all that these rest on, up to the first that is not right: that is given."""

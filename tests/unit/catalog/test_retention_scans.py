@@ -188,3 +188,21 @@ def test_a_part_that_was_replaced_does_not_hold_back_what_is_there_now(alone: Be
     assert {each.file: each.verdict for each in done} == {f.id: "pruned" for f in (*files[:2], new)}
     assert alone.raw() == []
     assert alone.states(files[2]) == {"beamline": "missing", "tape": "verified"}
+
+
+def test_a_scan_that_two_experiments_count_on_goes_when_both_may_miss_it(alone: Beamline) -> None:
+    files = scan(alone, "tape")
+    theirs = [alone.known(replace(file, id=0, part_of=0, experiment="other")) for file in files]
+    with alone.database.write() as connection:
+        scans.join(connection, theirs[0].id, [file.id for file in theirs[1:]])
+    for file in theirs:
+        alone.copy(file, "beamline", file.name)
+        if file is not theirs[1]:
+            alone.copy(file, "tape", str(alone.home / "tape" / os.path.basename(file.name)))
+    done = alone.apply()
+    assert verdicts(done) == dict.fromkeys(NAMES, "kept")
+    assert alone.raw() == sorted(NAMES)
+    alone.copy(theirs[1], "tape", str(alone.home / "tape" / NAMES[1]))
+    assert [each.verdict for each in alone.apply()] == ["pruned"] * 3  # theirs with ours
+    for file in (*files, *theirs):
+        assert alone.states(file) == {"beamline": "pruned", "tape": "verified"}
