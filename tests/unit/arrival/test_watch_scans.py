@@ -158,16 +158,28 @@ def test_without_checksums_the_parts_are_known_by_their_times(bench: Bench) -> N
     assert (ran.checksum, scans.kept(bench.database, "w", ran.place)) == ("", [PartFile("s_1.tif", 7, mark)])
 
 
-@pytest.mark.parametrize("said", ["links", "count_from", "manifest"])
+@pytest.mark.parametrize("said", ["links", "virtual", "group of virtual", "count_from", "manifest"])
 def test_a_master_or_a_manifest_says_how_many_parts_there_are(bench: Bench, said: str) -> None:
-    how = {"links": '"/entry/data"', "count_from": '"/entry/images"', "manifest": '"{scan}.list"'}[said]
+    how = {
+        "links": 'links = "/entry/data"',
+        "virtual": 'links = "/entry/virtual/all"',
+        "group of virtual": 'links = "/entry/virtual"',
+        "count_from": 'count_from = "/entry/images"',
+        "manifest": 'manifest = "{scan}.list"',
+    }[said]
     tree = bench.watch(
-        rules=rule(f'match = "{{scan}}_master.h5"\nparts = {{ pattern = "{{scan}}_{{index:03}}.h5", {said} = {how} }}')
+        rules=rule(f'match = "{{scan}}_master.h5"\nparts = {{ pattern = "{{scan}}_{{index:03}}.h5", {how} }}')
     )
     with h5py.File(tree / "x_master.h5", "w") as file:
         file["entry/images"] = np.array([3])
         for number in range(3):
             file[f"entry/data/d{number}"] = h5py.ExternalLink(f"x_{number:03}.h5", "/data")
+        layout = h5py.VirtualLayout((4, N, N), "u2")
+        for number in range(3):
+            layout[number] = h5py.VirtualSource(f"x_{number:03}.h5", "/exchange/data", (3, N, N))[0]
+        layout[3] = h5py.VirtualSource(".", "/entry/none", (N, N))
+        file.create_virtual_dataset("entry/virtual/all", layout)
+        file["entry/virtual/own"] = np.zeros(2)
     put(tree / "x.list", b"# parts\nx_000.h5\nx_001.h5\nx_002.h5\n")
     for number in (0, 2):
         dxchange(tree / f"x_{number:03}.h5", 3, 3)
@@ -176,7 +188,8 @@ def test_a_master_or_a_manifest_says_how_many_parts_there_are(bench: Bench, said
     assert "'x_001.h5' is not there" in bench.reason("x_master.h5")
     dxchange(tree / "x_001.h5", 3, 3)
     bench.settle(60.0)
-    assert bench.service.files == ["x_master.h5"]
+    [ran] = bench.service.runs.values()
+    assert [part.name for part in scans.kept(bench.database, "w", ran.place)] == [f"x_{n:03}.h5" for n in range(3)]
 
 
 def test_a_part_that_broke_off_keeps_its_scan_waiting(bench: Bench) -> None:
