@@ -17,6 +17,7 @@ from orchestrator.arrival.scan import Found, Root
 from orchestrator.arrival.trigger import Claim, Parts
 from orchestrator.arrival.writers import Writers
 from orchestrator.errors import InputError
+from orchestrator.store.scans import PartFile, unread
 
 PIECE = 4 << 20
 MANIFEST_MOST = 4 << 20
@@ -85,19 +86,19 @@ class Evidence:
             os.close(handle)
         return seen.values, f"it cannot be read as HDF5: {seen.broken}" if seen.broken else ""
 
-    def checksums(self, found: Found, claim: Claim) -> tuple[str, str]:
-        """Of the file, and of its parts together: a master may be the same to the byte for other data. Raises
-        InputError."""
+    def scan(self, found: Found, claim: Claim) -> tuple[str, tuple[PartFile, ...]]:
+        """The checksum of the file, where its rule wants one, and the other files of its scan. Raises InputError."""
+        summed = self.checksum if claim.rule.checksum else lambda _: ""
         if claim.rule.parts is None:
-            return self.checksum(found), ""
-        total = xxhash.xxh3_128()
-        for name in self._part_names(claim.rule.parts, found, claim)[0]:
+            return summed(found), ()
+        parts = []
+        for name in dict.fromkeys(self._part_names(claim.rule.parts, found, claim)[0]):
             part = self.root.look(name)
             if part is None:
                 raise InputError(f"The file '{name}' is not there any more.")
             if name != found.name:
-                total.update(self.checksum(part).encode())
-        return self.checksum(found), f"xxh3:{total.hexdigest()}"
+                parts.append(PartFile(name, part.size, summed(part) or unread(part.fingerprint)))
+        return summed(found), tuple(parts)
 
     def checksum(self, found: Found) -> str:
         """XXH3 of its bytes. Raises InputError when it is not the file it was, before or after they were read."""

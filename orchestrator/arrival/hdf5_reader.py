@@ -125,14 +125,27 @@ def _shape(file: Any, name: str) -> dict[str, Any] | None:
 
 
 def _links(file: Any, path: str) -> list[str] | None:
-    """The files that a group's links lead to, as a master file names its parts."""
+    """The files that a group's links and virtual datasets lead to, or one such dataset, as a master names its parts."""
     import h5py
 
     node = _node(file, path)
+    if isinstance(node, h5py.Dataset):
+        return sorted(_sources(node))
     if not isinstance(node, h5py.Group):
         return None
-    links = (node.get(name, getlink=True) for name in list(node)[:MOST_LINKS])
-    return sorted({link.filename for link in links if isinstance(link, h5py.ExternalLink)})
+    found: set[str] = set()
+    for name in list(node)[:MOST_LINKS]:
+        link = node.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            found.add(link.filename)
+        elif isinstance(link, h5py.HardLink) and isinstance(below := node.get(name), h5py.Dataset):
+            found |= _sources(below)
+    return sorted(found)
+
+
+def _sources(node: Any) -> set[str]:
+    """The other files that a virtual dataset is made of."""
+    return {each.file_name for each in node.virtual_sources()} - {"."} if node.is_virtual else set()
 
 
 def _entries(file: Any) -> dict[str, str]:

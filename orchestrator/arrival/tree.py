@@ -24,6 +24,7 @@ from orchestrator.arrival.scan import Batch, Found, Root
 from orchestrator.arrival.trigger import Claim, Rule
 from orchestrator.errors import BeamwayError, SettingsError
 from orchestrator.store.arrivals import BEFORE, Arrival, ArrivalState, digest_of, keyed
+from orchestrator.store.scans import PartFile, together
 from orchestrator.store.watches import Watch
 
 MOST_WAITING = 50_000
@@ -46,7 +47,7 @@ class Waiting:
     scan: int  # the last that saw it
     look: float = 0.0  # when it is looked at next
     listed: bool = False  # as incomplete
-    sums: Future[tuple[str, str]] | None = None
+    scanned: Future[tuple[str, tuple[PartFile, ...]]] | None = None
 
 
 def opened(watch: Watch) -> Root:
@@ -262,7 +263,7 @@ class Tree:
         try:
             reason, wait_s = self._decide(waiting, place, still_s)
         except (BeamwayError, OSError) as error:  # it went away in this moment, it or its workflow may not be read
-            waiting.sums = None
+            waiting.scanned = None
             reason, wait_s = error.sentence if isinstance(error, BeamwayError) else str(error), 0.0
         if not reason:
             return None
@@ -302,15 +303,13 @@ class Tree:
 
     def _run(self, waiting: Waiting, place: bytes, claim: Claim, values: dict[str, object]) -> tuple[str, float]:
         found, rule = waiting.found, claim.rule
-        checksum, parts = "", ""
-        if rule.checksum:
-            if found.size < BIG and rule.parts is None:
-                checksum, parts = self._evidence.checksums(found, claim)
-            else:
-                waiting.sums = waiting.sums or self._aside.submit(self._evidence.checksums, found, claim)
-                if not waiting.sums.done():
-                    return "its checksum is being made", AGAIN_S
-                checksum, parts = waiting.sums.result()
+        if rule.parts is None and (found.size < BIG or not rule.checksum):
+            checksum, parts = self._evidence.scan(found, claim)
+        else:
+            waiting.scanned = waiting.scanned or self._aside.submit(self._evidence.scan, found, claim)
+            if not waiting.scanned.done():
+                return "its checksum is being made", AGAIN_S
+            checksum, parts = waiting.scanned.result()
         path = posixpath.join(self.root.path, found.name)
         arguments, lacking = trigger.arguments(claim, path, values, checksum)
         if lacking:
@@ -349,7 +348,7 @@ class Tree:
         rule: Rule | None = None,
         arguments: dict[str, str] | None = None,
         checksum: str = "",
-        parts: str = "",
+        parts: tuple[PartFile, ...] = (),
     ) -> None:
         now = self._now()
         arrival = Arrival(
@@ -364,7 +363,8 @@ class Tree:
             workflow=self._workflow(rule, state) if rule else "",
             arguments=arguments or {},
             checksum=checksum,
-            parts=parts,
+            parts=together(parts),
+            part_files=parts,
             seen_at=now,
             decided_at=now,
         )

@@ -47,7 +47,7 @@ class Parts(Struct, frozen=True):
     first: int = 0
     count: int = 0
     count_from: str = ""  # path in the file that the rule matches
-    links: str = ""  # a group in it, whose links name the parts
+    links: str = ""  # a group in it, whose links and virtual datasets name the parts, or one such dataset
     manifest: str = ""  # a file beside it with a name on each line
 
 

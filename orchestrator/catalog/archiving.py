@@ -105,10 +105,10 @@ class Archiving:
     # ---- back
 
     def restore_all(self, files: Sequence[CatalogFile], to: str = "") -> Iterator[Done]:
-        """Where each was on this site, or into the folder `to`."""
+        """Where each was on this site, or into the folder `to`; of a scan the master last, when its data is there."""
         names = [os.path.dirname(file.name) for file in files if file.name.startswith("/")]
         top = os.path.commonpath(names) if names else ""
-        for file in files:
+        for file in sorted(files, key=lambda f: (f.part_of or f.id, not f.part_of)):
             if self._cancelled():
                 return
             if to:
@@ -201,8 +201,7 @@ class Archiving:
         if last.trouble is not None:
             return self._refused(file, place, at, f"the new copy is {last.trouble.value}: {last.why}", looks)
         with book.database.write() as connection:
-            for look in looks[:-1]:
-                book.looked(connection, file, look)
+            book.looked(connection, file, looks[:-1])
             before = catalog.replica(connection, file.id, place, at)
             pinned = before is not None and before.pinned
             catalog.displace(connection, file.id, place, at)
@@ -214,8 +213,7 @@ class Archiving:
     def _refused(self, file: CatalogFile, place: str, at: str, reason: str, looks: Sequence[Look]) -> Done:
         book = self._book
         with book.database.write() as connection:
-            for look in looks:
-                book.looked(connection, file, look)
+            book.looked(connection, file, looks)
             book.write(connection, file, place, "refused", reason, {"address": at, "looks": [k.record for k in looks]})
         return done(file, place, at, "refused", reason, looks=looks)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -46,21 +46,22 @@ class Book:
     def copies(self, file: CatalogFile) -> list[Replica]:
         return catalog.replicas(self.database, [file.id])
 
-    def looked(self, connection: Connection, file: CatalogFile, look: Look) -> None:
-        """A copy as it was found; what was not reached stays as it is known."""
-        if look.trouble is None:
-            state, at = ReplicaState.VERIFIED, self.clock()
-        elif look.trouble in FOUND:
-            state, at = FOUND[look.trouble], 0.0
-            others = catalog.at(self.database, look.place, look.address) if file.superseded_at else []
-            if any(other.id != file.id and not other.superseded_at for other in others):
-                state = ReplicaState.MISSING  # a newer content has its name: it was replaced
-        else:
-            return
-        known = catalog.replica(connection, file.id, look.place, look.address)
-        if known is not None and known.state is not ReplicaState.PRUNED:
-            changed = replace(known, state=state, verified_at=at or known.verified_at, seen=look.record)
-            catalog.put_replica(connection, changed)
+    def looked(self, connection: Connection, file: CatalogFile, looks: Iterable[Look]) -> None:
+        """Copies as they were found; what was not reached stays as it is known."""
+        for look in looks:
+            if look.trouble is None:
+                state, at = ReplicaState.VERIFIED, self.clock()
+            elif look.trouble in FOUND:
+                state, at = FOUND[look.trouble], 0.0
+                others = catalog.at(self.database, look.place, look.address) if file.superseded_at else []
+                if any(other.id != file.id and not other.superseded_at for other in others):
+                    state = ReplicaState.MISSING  # a newer content has its name: it was replaced
+            else:
+                continue
+            known = catalog.replica(connection, file.id, look.place, look.address)
+            if known is not None and known.state is not ReplicaState.PRUNED:
+                changed = replace(known, state=state, verified_at=at or known.verified_at, seen=look.record)
+                catalog.put_replica(connection, changed)
 
     def write(
         self, connection: Connection, file: CatalogFile, place: str, verdict: str, reason: str, evidence: dict[str, Any]

@@ -8,21 +8,64 @@ from __future__ import annotations
 import os
 import select
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from msgspec import Struct
 
 from orchestrator.catalog import servers
-from orchestrator.errors import InputError
+from orchestrator.errors import ArgumentError, InputError, nearest
 from orchestrator.outside import effect
 from orchestrator.transfer import checksums, disk
 from orchestrator.transfer.base import TransferDown
 from orchestrator.transfer.ends import End, Listing
-from orchestrator.transfer.survey import Fingerprint
+from orchestrator.transfer.survey import Fingerprint, survey
 
 BLOCK_BYTES = 8 << 20
 SILENCE_S = 120.0
+AGAIN = "It may still be being written; try again later."
 TELLING = ("sha256", "sha512", "sha1", "md5")  # kinds that a server is asked for in the place of the file's own
 
+ALGORITHMS = checksums.CHOICE
+
 Progress = Callable[[int], None]  # bytes read since the last call; may end the reading by an exception
+Far = Callable[[int, int], None]  # bytes read so far, of all; so may this
+
+
+class Sum(Struct, frozen=True):
+    checksum: str
+    size: int
+    files: int = 1
+
+
+def check_algorithm(name: str) -> None:
+    """Raises ArgumentError."""
+    if checksums.kind_of(name) != name:
+        raise ArgumentError(
+            f"There is no checksum {name!r}.{nearest(name, ALGORITHMS)}", f"Known: {', '.join(ALGORITHMS)}."
+        )
+
+
+def checksum(path: str, algorithm: str = checksums.USUAL, *, progress: Far | None = None) -> Sum:
+    """Of a file or a tree of this host, which a link may name. Raises InputError: it is not there, empty, cannot be
+    read, or changed meanwhile."""
+    check_algorithm(algorithm)
+    found, read = survey(path), 0
+
+    def count(more: int) -> None:
+        nonlocal read
+        read += more
+        if progress is not None:
+            progress(read, found.bytes)
+
+    try:
+        sums = sums_here(os.path.realpath(found.root), found.files, [algorithm], count)
+    except FileNotFoundError as error:
+        raise InputError(f"'{error.filename}' went away while it was read.") from None
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read: {error.strerror}.") from None
+    if survey(path).files != found.files:
+        raise InputError(f"'{path}' changed while it was read.", AGAIN)
+    return Sum(sums[algorithm], found.bytes, len(found.files))
 
 
 def kind_of(checksum: str) -> str:
@@ -32,9 +75,9 @@ def kind_of(checksum: str) -> str:
     raise InputError(f"The checksum '{checksum}' cannot be compared.", "Nothing here makes such a one.")
 
 
-def sums_here(listing: Listing, kinds: Sequence[str], progress: Progress) -> dict[str, str]:
-    """Of a file or a tree of this host, of several kinds in one reading. Raises InputError when it changes."""
-    parts = {name: _sums_of_file(disk.below(listing.root, name), kinds, progress) for name in listing.files}
+def sums_here(root: str, names: Iterable[str], kinds: Sequence[str], progress: Progress) -> dict[str, str]:
+    """Of a file or a tree of this host, of several kinds in one reading. Raises InputError when it changes, OSError."""
+    parts = {name: _sums_of_file(disk.below(root, name), kinds, progress) for name in names}
     return {kind: checksums.whole(kind, {name: sums[kind] for name, sums in parts.items()}) for kind in kinds}
 
 
@@ -77,7 +120,7 @@ def _sums_of_file(path: str, kinds: Sequence[str], progress: Progress) -> dict[s
                 total.update(block)
             progress(len(block))
         if Fingerprint.of(os.fstat(handle)) != before:
-            raise InputError(f"'{path}' changed while it was read.")
+            raise InputError(f"'{path}' changed while it was read.", AGAIN)
     finally:
         os.close(handle)
     return {kind: total.hexdigest() for kind, total in totals.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -149,7 +149,7 @@ class Copies:
                 return self._compared(file, place, at, {})
             own = content.kind_of(file.checksum)
             listing, entry = self._there(file, end, path)
-            twins.update(content.sums_here(listing, [own, *(k for k in kinds if k != own)], self._progress))
+            twins.update(self._sums_here(listing, [own, *(k for k in kinds if k != own)]))
             self._unchanged(end, path, entry, listing)
             return self._equal(
                 file,
@@ -183,7 +183,7 @@ class Copies:
         how = "told by the server"
         if isinstance(end, LocalEnd):
             kind, how = own, "read here"
-            checksum = content.sums_here(listing, [own], self._progress)[own]
+            checksum = self._sums_here(listing, [own])[own]
         else:
             told = _told(end)
             kind = own if own in told else next((k for k in twins if k in told), "")
@@ -195,6 +195,9 @@ class Copies:
         self._unchanged(end, path, entry, listing)
         look = Look(place, at, 0, listing.bytes, checksum, _stamp(listing, entry), how)
         return self._equal(file, place, at, look, twins[kind] if kind != own else "")
+
+    def _sums_here(self, listing: Listing, kinds: Sequence[str]) -> dict[str, str]:
+        return content.sums_here(listing.root, listing.files, kinds, self._progress)
 
     def _there(self, file: CatalogFile, end: End, path: str) -> tuple[Listing, Entry]:
         """What is there, of the right size."""

@@ -121,6 +121,8 @@ class _Crate:
             "dateModified": iso(file.added_at) or iso(1.0),
             "additionalType": file.kind.value,
         }
+        if file.part_of in self._names:
+            entity["isPartOf"] = {"@id": self._names[file.part_of]}
         if file.id in self._inside:
             entity["alternateName"] = _text(os.path.basename(file.name))
         if algorithm == "sha256" and not folder:

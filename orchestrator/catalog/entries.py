@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from orchestrator.errors import ArgumentError, NotFound, nearest
-from orchestrator.store import catalog, catalog_values, filesets
+from orchestrator.store import catalog, catalog_values, filesets, scans
 from orchestrator.store.catalog import CatalogFile, FileKind, Replica, ReplicaState
 from orchestrator.store.database import Database
 
@@ -70,6 +70,7 @@ def add(database: Database, entries: Sequence[Entry], *, now: float) -> list[int
             for experiment in sorted({entry.experiment for entry in some}):
                 filesets.require_experiment(connection, experiment)
             ids = catalog.put(connection, files)
+            scans.inherit(connection, ids)
             there = {file.id: file for file in catalog.several(connection, set(ids))}
             for number, entry, file in zip(ids, some, files, strict=True):
                 had = there[number].metadata

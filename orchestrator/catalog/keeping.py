@@ -19,6 +19,7 @@ from orchestrator.catalog.retention import Decision, Planning
 from orchestrator.errors import ArgumentError, Conflict
 from orchestrator.settings import Settings
 from orchestrator.store import retention as store
+from orchestrator.store import scans
 from orchestrator.store.catalog import CatalogFile
 from orchestrator.store.database import Database
 from orchestrator.store.retention import LogRow, Pin
@@ -116,11 +117,15 @@ class Keeping:
         with self._database.write() as connection:
             store.log(connection, row)
 
-    # ---- parts
+    # ---- what it is made of
 
     def _files(self, what: str, experiment: str) -> Sequence[CatalogFile]:
+        """Whole scans, of which perhaps one file is named."""
         if what:
-            return store.find(self._database, what, experiment=experiment)
+            found = {file.id: file for file in store.find(self._database, what, experiment=experiment)}
+            with self._database.read() as connection:
+                whole = [file for scan in scans.whole(connection, found.values()).values() for file in scan]
+            return [file for file in whole if file.id in found or not file.superseded_at]
         if not experiment:
             raise ArgumentError("Name a file, a collection, or an experiment with --experiment.")
         return [file for page in store.pages(self._database, experiment) for file in page if not file.superseded_at]

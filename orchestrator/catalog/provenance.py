@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from orchestrator.codec import iso
 from orchestrator.errors import NotFound, printable
-from orchestrator.store import catalog, descent, experiments, schema
+from orchestrator.store import catalog, descent, experiments, scans, schema
 from orchestrator.store.catalog import CatalogFile, Replica
 from orchestrator.store.database import Database
 from orchestrator.store.descent import Graph, RunFacts
@@ -21,6 +21,7 @@ from orchestrator.store.stale import StaleProduct
 from orchestrator.store.texts import key
 
 COLLECTION = "collection:"
+PARTS = 20  # of a scan that a tree names
 
 
 class Story(Struct, frozen=True):
@@ -50,20 +51,28 @@ def story(
         graph = descent.graph(
             database, files=[number] if number else [], runs=[run_id] if run_id else [], up=up, down=down
         )
-    ids = [file.id for file in graph.files]
+    ids = {file.id for file in (*graph.files, *graph.parts)}
     names = {file.experiment for file in graph.files} | {run.experiment for run in graph.runs}
     people = tuple(
         {"name": person, "role": role.value, "experiment": experiment.name}
         for experiment in experiments.ls(database, sorted(names - {""}))
         for person, role in experiment.people.items()
     )
-    return Story(graph, tuple(catalog.replicas(database, ids)), people, _title(graph, what))
+    return Story(graph, tuple(_copies(database, ids)), people, _title(graph, what))
 
 
 def for_crate(story_of: Callable[[int], Story]) -> Story:
-    """All that it was made of, and of a run what it has made itself. `story_of`: with so many generations on."""
+    """All that it was made of, each scan with its parts, and of a run what it has made itself. `story_of`: with so
+    many generations on."""
     found = story_of(0)
-    return story_of(1) if found.graph.of_runs else found
+    found = story_of(1) if found.graph.of_runs else found
+    files = {file.id: file for file in (*found.graph.files, *found.graph.parts)}
+    return replace(found, graph=replace(found.graph, files=tuple(files.values())))
+
+
+def _copies(database: Database, ids: Collection[int]) -> Iterator[Replica]:
+    for some in scans.slices(ids):
+        yield from catalog.replicas(database, some)
 
 
 def _collected(database: Database, experiment: str, name: str) -> list[int]:
@@ -80,13 +89,15 @@ def _collected(database: Database, experiment: str, name: str) -> list[int]:
 def seen_by(found: Story, parts: Collection[str]) -> Story:
     """Without the files of other experiments than these."""
     files = tuple(file for file in found.graph.files if file.experiment in parts)
+    theirs = tuple(part for part in found.graph.parts if part.experiment in parts)
     numbers = {file.id for file in files}
     uses = tuple(use for use in found.graph.uses if use.file_id in numbers)
     ids = {use.run_id for use in uses} | set(found.graph.of_runs)
     runs = tuple(run for run in found.graph.runs if run.id in ids)
-    copies = tuple(copy for copy in found.copies if copy.file_id in numbers)
+    copies = tuple(copy for copy in found.copies if copy.file_id in numbers | {part.id for part in theirs})
     people = tuple(person for person in found.people if person["experiment"] in parts)
-    return replace(found, graph=replace(found.graph, files=files, runs=runs, uses=uses), copies=copies, people=people)
+    graph = replace(found.graph, files=files, runs=runs, uses=uses, parts=theirs)
+    return replace(found, graph=graph, copies=copies, people=people)
 
 
 def _title(graph: Graph, what: str) -> str:
@@ -106,6 +117,10 @@ def tree(graph: Graph, *, up: bool, down: bool) -> Iterator[str]:
     shown = _Tree(graph)
     for number in graph.of_files:
         yield shown.of_file(number)
+        parts = [part for part in graph.parts if part.part_of == number]
+        yield from (f"  part {file_line(part)}" for part in parts[:PARTS])
+        if len(parts) > PARTS:
+            yield f"  and {len(parts) - PARTS:,} more parts"
         if up:
             yield from shown.files_back(number, "  ", set())
         if down:
@@ -181,7 +196,8 @@ def _how(use: Use) -> str:
 
 def file_line(file: CatalogFile) -> str:
     gone = " (superseded)" if file.superseded_at else ""
-    return printable(f"file {file.id} {file.name} [{file.checksum[:21] or 'content not known'}]{gone}")
+    whose = f" (part of file {file.part_of})" if file.part_of else ""
+    return printable(f"file {file.id} {file.name} [{file.checksum[:21] or 'content not known'}]{whose}{gone}")
 
 
 def run_line(run: RunFacts) -> str:
@@ -210,6 +226,7 @@ def record(found: Story) -> dict[str, Any]:
             {"run": use.run_id, "role": use.role.value, "file": use.file_id, **msgspec.structs.asdict(use.facts)}
             for use in graph.uses
         ],
+        "parts": [file_record(part) | {"copies": [_copy(c) for c in copies.get(part.id, ())]} for part in graph.parts],
         "of": {"files": list(graph.of_files), "runs": list(graph.of_runs)},
         "people": list(found.people),
         "more": graph.cut,
@@ -219,7 +236,7 @@ def record(found: Story) -> dict[str, Any]:
 def file_record(file: CatalogFile) -> dict[str, Any]:
     told = {name: getattr(file, name) for name in ("id", "experiment", "name", "size", "checksum", "metadata")}
     times = {"added_at": iso(file.added_at), "superseded_at": iso(file.superseded_at)}
-    return told | times | {"kind": file.kind.value, "maker": file.maker or None}
+    return told | times | {"kind": file.kind.value, "maker": file.maker or None, "part_of": file.part_of or None}
 
 
 def stale_record(product: StaleProduct) -> dict[str, Any]:

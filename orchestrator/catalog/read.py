@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.arrival.contents import Reader
 from orchestrator.catalog import metadata
-from orchestrator.catalog.checksums import Progress, checksum
+from orchestrator.catalog.content import Far, checksum
 from orchestrator.catalog.entries import Entry
 from orchestrator.errors import InputError
 from orchestrator.store import catalog_values
@@ -24,7 +24,7 @@ def entry(
     *,
     tree: bool = False,
     reader: Reader | None = None,
-    progress: Progress | None = None,
+    progress: Far | None = None,
 ) -> Entry:
     """`given`: metadata that goes before the file's own. Raises InputError when it cannot be read or is a directory."""
     absolute = os.path.abspath(path)

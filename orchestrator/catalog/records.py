@@ -24,6 +24,7 @@ def file(found: CatalogFile, replicas: Sequence[Replica] | None = None) -> Recor
         "added_at": iso(found.added_at),
         "superseded_at": iso(found.superseded_at),
         "maker": found.maker or None,
+        "part_of": found.part_of or None,
     }
     return made if replicas is None else made | {"copies": [copy(replica) for replica in replicas]}
 
@@ -42,7 +43,8 @@ def copy(replica: Replica) -> Record:
 def file_of(record: Mapping[str, Any]) -> tuple[CatalogFile, list[Replica]]:
     own = {name: record[name] for name in CatalogFile.__struct_fields__}
     times = {name: epoch(record[name]) for name in ("added_at", "superseded_at")}
-    found = CatalogFile(**(own | times | {"kind": FileKind(record["kind"]), "maker": record["maker"] or ""}))
+    told = {"kind": FileKind(record["kind"]), "maker": record["maker"] or "", "part_of": record["part_of"] or 0}
+    found = CatalogFile(**(own | times | told))
     return found, [_copy_of(found.id, each) for each in record.get("copies", ())]
 
 

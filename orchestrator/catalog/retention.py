@@ -6,16 +6,20 @@ places hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.structs import replace
+from sqlalchemy import Connection
 
 from orchestrator.catalog import policy as policies
 from orchestrator.catalog.copies import Copies
 from orchestrator.catalog.policy import Policy, Rule
 from orchestrator.model import RUN_ENDED, RunStatus
-from orchestrator.store import catalog
+from orchestrator.store import catalog, scans
 from orchestrator.store import retention as store
 from orchestrator.store.catalog import CatalogFile, Replica, ReplicaState
 from orchestrator.store.database import Database
@@ -72,7 +76,7 @@ class Decision(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True):
-    """What is known of a file beside its copies."""
+    """What is known of a file beside its copies, or of another one of its scan."""
 
     uses: Sequence[Use] = ()
     pinned: str = ""  # by what; empty: it is not
@@ -183,36 +187,61 @@ class Planning:
 
     def plan(self, *, experiment: str = "", site: str = "", now: float) -> Iterator[Decision]:
         """One decision for each copy that is there, some files at a time. Raises SettingsError for a wrong rule."""
+        for scan in self._scans(experiment, now):
+            yield from (d for d in scan if not site or d.replica.place == site)
+
+    def rounds(self, *, experiment: str = "", site: str = "", now: float) -> Iterator[list[Decision]]:
+        """The same, those together that go together: of a scan one copy of each file at a place."""
+        for scan in self._scans(experiment, now):
+            found: dict[tuple[str, int], list[Decision]] = {}
+            seen = Counter[tuple[str, int]]()
+            for each in scan:
+                if not site or each.replica.place == site:
+                    copy = (each.replica.place, each.file.id)
+                    found.setdefault((each.replica.place, seen[copy]), []).append(each)
+                    seen[copy] += 1
+            yield from found.values()
+
+    def of(self, files: Sequence[CatalogFile], *, now: float) -> dict[int, list[Decision]]:
+        """Those about the scans of these files, by the number of the file."""
+        with self._database.read() as connection:
+            all_files = [file for scan in scans.whole(connection, files).values() for file in scan]
+        found: dict[int, list[Decision]] = {file.id: [] for file in all_files}
+        for scan in self._decided(all_files, now):
+            for each in scan:
+                found[each.file.id].append(each)
+        return found
+
+    def _scans(self, experiment: str, now: float) -> Iterator[list[Decision]]:
         with self._database.read() as connection:
             self._given = store.Given(connection)
         for files in store.pages(self._database, experiment):
-            for decisions in self.of(files, now=now).values():
-                yield from (d for d in decisions if not site or d.replica.place == site)
+            yield from self._decided(files, now)
 
-    def of(self, files: Sequence[CatalogFile], *, now: float) -> dict[int, list[Decision]]:
+    def _decided(self, files: Sequence[CatalogFile], now: float) -> Iterator[list[Decision]]:
+        """Of each scan; what is superseded does not stay for the sake of what is not."""
         copies: dict[int, list[Replica]] = {file.id: [] for file in files}
-        for replica in catalog.replicas(self._database, list(copies)):
-            copies[replica.file_id].append(replica)
+        for some in scans.slices(copies):
+            for replica in catalog.replicas(self._database, some):
+                copies[replica.file_id].append(replica)
         with self._database.read() as connection:
-            paths = {file.id: paths_of(file, copies[file.id]) for file in files}
-            uses = store.uses(connection, paths, self._given)
-            pinned = store.pinned(connection, files)
-        return {
-            file.id: [
+            facts = facts_of(connection, files, copies, self._given)
+        together: dict[tuple[int, bool], list[Decision]] = {}
+        for file in files:
+            together.setdefault((file.part_of or file.id, file.superseded_at > 0), []).extend(
                 decide(
                     file,
                     replica,
                     copies=copies[file.id],
-                    facts=Facts(uses[file.id], pinned.get(file.id, "")),
+                    facts=facts[file.id],
                     policy=self._policy_of(file.experiment),
                     now=now,
                     refused=self._refused,
                 )
                 for replica in copies[file.id]
                 if replica.state in THERE or replica.state is ReplicaState.CORRUPTED
-            ]
-            for file in files
-        }
+            )
+        return (_agreed(scan) for scan in together.values())
 
     def _policy_of(self, experiment: str) -> Policy:
         if experiment not in self._of:
@@ -223,6 +252,52 @@ class Planning:
     def _refused(self, replica: Replica) -> str:
         found = self._copies.refused(replica.place, replica.address)
         return f"{found[0].value}: {found[1]}" if found else ""
+
+
+def facts_of(
+    connection: Connection,
+    files: Sequence[CatalogFile],
+    copies: Mapping[int, Sequence[Replica]],
+    given: store.Given | None = None,
+) -> dict[int, Facts]:
+    """A run that was given one file of a scan uses all of it, and a pin on one is on all. `files`: whole scans."""
+    uses = store.uses(connection, {file.id: paths_of(file, copies[file.id]) for file in files}, given)
+    pinned = store.pinned(connection, files)
+    uses_of: dict[int, dict[str, Use]] = {}
+    pin_of: dict[int, CatalogFile] = {}
+    for file in files:
+        master = file.part_of or file.id
+        uses_of.setdefault(master, {}).update({use.run_id: use for use in uses[file.id]})
+        if file.id in pinned:
+            pin_of.setdefault(master, file)
+    found = {}
+    for file in files:
+        master = file.part_of or file.id
+        pin = pinned.get(file.id, "")
+        if not pin and master in pin_of:
+            pin = of_scan(file, pin_of[master], pinned[pin_of[master].id])
+        found[file.id] = Facts(tuple(uses_of[master].values()), pin)
+    return found
+
+
+def of_scan(file: CatalogFile, other: CatalogFile, reason: str) -> str:
+    """A reason of one file of a scan, as it is told of another."""
+    return reason if file.id == other.id else f"file {other.id} of its scan ({os.path.basename(other.name)}): {reason}"
+
+
+def _agreed(scan: Sequence[Decision]) -> list[Decision]:
+    """Where one of its files stays, all do."""
+    files = {each.file.id for each in scan}
+    stays: dict[str, Decision] = {}
+    for each in scan if len(files) > 1 else ():
+        if each.verdict is Verdict.KEEP:
+            stays.setdefault(each.replica.place, each)
+    return [
+        replace(each, verdict=Verdict.KEEP, reason=of_scan(each.file, one.file, one.reason))
+        if each.verdict is not Verdict.KEEP and (one := stays.get(each.replica.place))
+        else each
+        for each in scan
+    ]
 
 
 def paths_of(file: CatalogFile, copies: Sequence[Replica]) -> list[str]:

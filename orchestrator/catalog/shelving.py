@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from msgspec.structs import replace
+from sqlalchemy import Connection
 
 from orchestrator.arrival import rules
 from orchestrator.arrival.contents import Reader
 from orchestrator.catalog import metadata
 from orchestrator.errors import BeamwayError
-from orchestrator.store import catalog, catalog_values, leases, watches
+from orchestrator.store import catalog, catalog_values, leases, scans, watches
 from orchestrator.store.arrivals import Arrival
 from orchestrator.store.catalog import CatalogFile, FileKind, Replica, ReplicaState
 from orchestrator.store.database import Database
@@ -19,13 +23,14 @@ from orchestrator.store.leases import Lease
 
 FRESH_S = 1.0  # for so long a watch is as it was read
 KEPT = 10_000  # numbers of arrivals
+PARTS = 200  # of a scan in one transaction, which also others wait for
 LIMIT_S = 5.0  # for what a file says of itself: others wait meanwhile
 
 Extract = Callable[[str], dict[str, Any]]
 
 
 class Shelf:
-    """Puts arrivals there, each as one file with its copy where it lies; again without a change.
+    """Puts arrivals there, each file with its copy where it lies, of a scan all parts; again without a change.
 
     `extract`: what a file says of itself, or raises BeamwayError.
     """
@@ -44,23 +49,40 @@ class Shelf:
         self._reader.close()
 
     def put(self, arrivals: Sequence[Arrival]) -> None:
-        """All or none of them."""
+        """All or none of them; of a scan its parts follow, some at a time."""
         fresh = [arrival for arrival in arrivals if arrival.id not in self._there]
         if not fresh:
             return
         made = [self._made(arrival) for arrival in fresh]
-        with self._database.write() as connection:
-            if self._fence is not None:
-                leases.prove(connection, self._fence)
-            ids = catalog.put(connection, [file for file, _ in made])
-            for number, (file, place) in zip(ids, made, strict=True):
-                summed = not file.checksum.startswith("fingerprint:")
-                state = ReplicaState.VERIFIED if summed else ReplicaState.UNVERIFIED
-                verified_at = file.added_at if summed else 0.0
-                catalog.put_replica(connection, Replica(number, place, file.name, state, verified_at=verified_at))
+        with self._writing() as connection:
+            ids = _put(connection, made)
+        for arrival, master, (file, place) in zip(fresh, ids, made, strict=True):
+            if arrival.parts:
+                self._put_parts(arrival, master, file, place)
         if len(self._there) > KEPT:
             self._there = {arrival.id for arrival in arrivals}
         self._there |= {arrival.id for arrival in fresh}
+
+    def _put_parts(self, arrival: Arrival, master: int, file: CatalogFile, place: str) -> None:
+        """What is left of it when this is ended midway the next one puts there, before the run begins."""
+        parts = scans.kept(self._database, arrival.watch, arrival.place)
+        directory = self._watch(arrival.watch)[0]
+        for start in range(0, len(parts), PARTS):
+            some = [
+                replace(file, name=os.path.join(directory, p.name), size=p.size, checksum=p.checksum, metadata={})
+                for p in parts[start : start + PARTS]
+            ]
+            with self._writing() as connection:
+                scans.join(connection, master, _put(connection, [(part, place) for part in some]))
+                if start + PARTS >= len(parts):
+                    scans.forget(connection, arrival.watch, arrival.place)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._database.write() as connection:
+            if self._fence is not None:
+                leases.prove(connection, self._fence)
+            yield connection
 
     def _said(self, path: str) -> dict[str, Any]:
         return catalog_values.plain(metadata.extract(path, reader=self._reader), repr(path))
@@ -76,7 +98,7 @@ class Shelf:
             arrival.experiment,
             path,
             arrival.fingerprint[2],
-            arrival.checksum or "fingerprint:" + "-".join(map(str, arrival.fingerprint)),
+            arrival.checksum or scans.unread(arrival.fingerprint),
             FileKind(kinds.get(arrival.rule, FileKind.RAW)),
             added_at=arrival.decided_at,
             metadata=said,
@@ -95,3 +117,17 @@ class Shelf:
                 kinds = {}
             kept = self._watches[name] = (time.monotonic(), os.path.abspath(watch.directory), watch.site, kinds)
         return kept[1], kept[2], kept[3]
+
+
+def _put(connection: Connection, files: Sequence[tuple[CatalogFile, str]]) -> list[int]:
+    """With the copy of each that lies at that place under its name, where no older content can be any more."""
+    ids = catalog.put(connection, [file for file, _ in files])
+    newest = {file.id for file in catalog.several(connection, ids) if not file.superseded_at}
+    for number, (file, place) in zip(ids, files, strict=True):
+        summed = not file.checksum.startswith("fingerprint:")
+        state = ReplicaState.VERIFIED if summed else ReplicaState.UNVERIFIED
+        verified_at = file.added_at if summed else 0.0
+        if number in newest:
+            catalog.displace(connection, number, place, file.name)
+        catalog.put_replica(connection, Replica(number, place, file.name, state, verified_at=verified_at))
+    return ids

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from orchestrator.catalog.checksums import Progress, checksum
+from orchestrator.catalog.content import Far, checksum
 from orchestrator.catalog.entries import Look
 from orchestrator.errors import InputError
 from orchestrator.store.catalog import CatalogFile, Replica, ReplicaState
@@ -31,7 +31,7 @@ def copies(
     replicas: Sequence[Replica],
     place: str,
     *,
-    progress: Callable[[CatalogFile], Progress | None] | None = None,
+    progress: Callable[[CatalogFile], Far | None] | None = None,
 ) -> Iterator[Looked]:
     """Of a file, those at this place, one after another. What was pruned is not looked for."""
     for replica in replicas:
@@ -46,7 +46,7 @@ def copies(
         yield Looked(file, replica, look, str(seen.get("why", "")))
 
 
-def _found(file: CatalogFile, path: str, progress: Progress | None) -> tuple[ReplicaState, dict[str, Any]]:
+def _found(file: CatalogFile, path: str, progress: Far | None) -> tuple[ReplicaState, dict[str, Any]]:
     """Raises InputError when nothing can be said of it."""
     algorithm = kind_of(file.checksum)
     if not algorithm:

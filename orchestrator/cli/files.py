@@ -12,13 +12,14 @@ from orchestrator.cli.group import Commands
 from orchestrator.cli.session import json_option
 
 if TYPE_CHECKING:
-    from orchestrator.catalog.checksums import Progress
+    from orchestrator.catalog.content import Far
     from orchestrator.catalog.verify import Looked
     from orchestrator.client import Client
     from orchestrator.store.catalog import CatalogFile
 
 place_option = click.option("--place", default="", metavar="SITE", help="Of which site this host's paths are.")
 FAILED = 1
+PARTS = 20  # that `show` names
 
 
 @click.group(cls=Commands)
@@ -49,11 +50,11 @@ def add(
 ) -> None:
     """Put files into the catalog, with their checksums and what they say of themselves."""
     from orchestrator.arrival.contents import Reader
-    from orchestrator.catalog import checksums, entries, read
+    from orchestrator.catalog import content, entries, read
     from orchestrator.cli import formats
     from orchestrator.errors import InputError
 
-    checksums.check_algorithm(algorithm)
+    content.check_algorithm(algorithm)
     entries.kind(kind)
     given = experiments.known(pairs)
     told: list[dict[str, Any]] = []
@@ -86,7 +87,7 @@ def add(
     context.exit(FAILED if any(each["refused"] for each in told) else 0)
 
 
-def _progress(path: str, as_json: bool) -> Progress | None:
+def _progress(path: str, as_json: bool) -> Far | None:
     """A line on a terminal that says how far reading is."""
     import sys
 
@@ -145,9 +146,12 @@ def ls(query: tuple[str, ...], since: str, until: str, limit: int, as_json: bool
     if as_json:
         formats.emit([records.file(each) for each in files])
         return
-    rows = [(f.id, f.experiment, f.kind.value, formats.size(f.size), formats.local(f.added_at), f.name) for f in files]
-    headings = ("id", "experiment", "kind", "size", "added", "name")
-    click.echo(formats.table(headings, rows, right=("id", "size")) if rows else "No files.")
+    rows = [
+        (f.id, f.experiment, f.kind.value, formats.size(f.size), formats.local(f.added_at), f.part_of or "", f.name)
+        for f in files
+    ]
+    headings = ("id", "experiment", "kind", "size", "added", "part of", "name")
+    click.echo(formats.table(headings, rows, right=("id", "size", "part of")) if rows else "No files.")
 
 
 @file.command()
@@ -162,13 +166,17 @@ def show(which: str, place: str, as_json: bool) -> None:
 
     with session.client() as client:
         found, replicas = client.files.get(number(client, which, place))
+        parts = [] if found.part_of else client.files.parts(found.id)
     if as_json:
-        formats.emit(records.file(found, replicas))
+        brief = [{"id": part.id, "name": part.name, "size": part.size} for part in parts]
+        formats.emit(records.file(found, replicas) | {"parts": brief})
         return
     click.echo(printable(f"{found.name}  {found.id}  {found.kind.value} of {found.experiment}"))
     click.echo(f"{formats.size(found.size)}  {found.checksum}  added {formats.local(found.added_at)}")
     if found.maker:
         click.echo(f"made by run {found.maker}")
+    if found.part_of:
+        click.echo(f"part of the scan of file {found.part_of}")
     if found.superseded_at:
         click.echo(f"superseded {formats.local(found.superseded_at)}: there is another content under this name")
     rows = [
@@ -176,6 +184,12 @@ def show(which: str, place: str, as_json: bool) -> None:
     ]
     if rows:
         click.echo(formats.table(("copy at", "state", "seen right", "address", ""), rows))
+    if parts:
+        click.echo(f"master of a scan with {len(parts)} parts, {formats.size(sum(part.size for part in parts))}")
+        shown = [(part.id, formats.size(part.size), part.name) for part in parts[:PARTS]]
+        click.echo(formats.table(("part", "size", "name"), shown, right=("part", "size")))
+        if len(parts) > PARTS:
+            click.echo(f"and {len(parts) - PARTS:,} more; --json has all")
     experiments.print_metadata(found.metadata)
 
 

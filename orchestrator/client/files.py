@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from orchestrator.catalog import entries
 from orchestrator.catalog.entries import Entry, Look
 from orchestrator.catalog.query import Asked, wanted
-from orchestrator.store import catalog, catalog_search, experiments, filesets
+from orchestrator.store import catalog, catalog_search, experiments, filesets, scans
 from orchestrator.store.catalog import CatalogFile, Replica
 from orchestrator.store.catalog_search import Page
 from orchestrator.store.database import Database
@@ -61,6 +61,10 @@ class Files(Protocol):
 
     def get(self, number: int) -> tuple[CatalogFile, list[Replica]]:
         """With its copies. Raises NotFound."""
+        ...
+
+    def parts(self, number: int) -> list[CatalogFile]:
+        """The other files of the scan whose master it is."""
         ...
 
     def at(self, place: str, address: str) -> list[CatalogFile]:
@@ -142,6 +146,9 @@ class LocalFiles:
 
     def get(self, number: int) -> tuple[CatalogFile, list[Replica]]:
         return catalog.get(self._database, number), catalog.replicas(self._database, [number])
+
+    def parts(self, number: int) -> list[CatalogFile]:
+        return scans.standing_parts(self._database, number)
 
     def at(self, place: str, address: str) -> list[CatalogFile]:
         return catalog.at(self._database, place, address)

@@ -75,6 +75,9 @@ class RemoteFiles:
     def get(self, number: int) -> tuple[CatalogFile, list[Replica]]:
         return records.file_of(self._ask("GET", f"/files/{number}"))
 
+    def parts(self, number: int) -> list[CatalogFile]:
+        return [records.file_of(each)[0] for each in self._ask("GET", f"/files/{number}/parts")]
+
     def at(self, place: str, address: str) -> list[CatalogFile]:
         words = urllib.parse.urlencode({"place": place, "address": address}, errors="surrogateescape")
         return [records.file_of(each)[0] for each in self._ask("GET", f"/files/at?{words}")]

@@ -21,9 +21,10 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from orchestrator import codec
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.store import leases, schema
+from orchestrator.store import leases, scans, schema
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
+from orchestrator.store.scans import PartFile
 from orchestrator.store.texts import key, storable
 
 _t = schema.arrivals
@@ -55,6 +56,7 @@ class Arrival(Struct, frozen=True):
     arguments: dict[str, str] = {}
     checksum: str = ""
     parts: str = ""  # checksum of the other files of the scan, together
+    part_files: tuple[PartFile, ...] = ()  # those, while it is decided; then they are in `arrival_parts`
     run_key: str = ""
     content_key: str = ""
     same_as: str = ""
@@ -103,8 +105,10 @@ def decide(database: Database, arrivals: Sequence[Arrival], *, fence: Lease | No
             first = next((taken[k] for k in _keys(arrival) if k in taken), None)
             if first is not None:
                 arrival = _duplicate(arrival, first)
-            taken |= dict.fromkeys(_keys(arrival), arrival)
+            taken |= dict.fromkeys(_keys(arrival), replace(arrival, part_files=()))
             rows.append(_row(arrival))
+            if arrival.part_files:
+                scans.keep(connection, arrival.watch, arrival.place, arrival.part_files)
             states[arrival.state] += 1
         dialect_insert: Any = postgresql_insert if database.postgresql else sqlite_insert
         put = dialect_insert(_t)
@@ -191,9 +195,7 @@ def release(
             arrival,
             workflow=workflow or arrival.workflow,
             arguments=arguments or arrival.arguments,
-            checksum="",
-            parts="",
-            same_as="",
+            **dict.fromkeys(("checksum", "same_as"), ""),
         )
         if not arrival.workflow:
             raise Conflict(f"No rule has chosen a workflow for arrival {number}.", "Name the workflow to run.")
@@ -267,10 +269,8 @@ def due_experiments(database: Database) -> list[str]:
 def oldest_due(database: Database) -> float:
     """Since when the one that is due for longest is; 0 when none is."""
     with database.read() as connection:
-        return (
-            connection.execute(select(func.min(_t.c.decided_at)).where(_t.c.state == ArrivalState.DUE.value)).scalar()
-            or 0.0
-        )
+        oldest = select(func.min(_t.c.decided_at)).where(_t.c.state == ArrivalState.DUE.value)
+        return connection.execute(oldest).scalar() or 0.0
 
 
 def ls(

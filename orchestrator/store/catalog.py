@@ -54,6 +54,7 @@ class CatalogFile(Struct, frozen=True):
     added_at: float = 0.0
     superseded_at: float = 0.0
     maker: str = ""  # run that made it
+    part_of: int = 0  # the master of the scan that it is a part of
     metadata: dict[str, Any] = {}
     id: int = 0
 
@@ -277,13 +278,14 @@ def _row(file: CatalogFile) -> dict[str, Any]:
         "added_at": file.added_at,
         "superseded_at": file.superseded_at,
         "maker": file.maker,
+        "part_of": file.part_of,
         "doc": codec.dumps(_Doc(file.experiment, file.metadata)),
     }
 
 
 def _file(row: Any) -> CatalogFile:
     doc = codec.loads(row["doc"], _Doc)
-    plain = ("size", "checksum", "added_at", "superseded_at", "maker", "id")
+    plain = ("size", "checksum", "added_at", "superseded_at", "maker", "part_of", "id")
     return CatalogFile(
         **{n: row[n] for n in plain},
         experiment=doc.experiment,

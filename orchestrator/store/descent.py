@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from orchestrator import codec
 from orchestrator.errors import NotFound
-from orchestrator.store import lineage, schema, search
+from orchestrator.store import lineage, scans, schema, search
 from orchestrator.store.catalog import CatalogFile
 from orchestrator.store.database import Database
 from orchestrator.store.lineage import AT_ONCE, READ, Role, Use
@@ -39,13 +39,15 @@ class RunFacts(Struct, frozen=True):
 
 
 class Graph(Struct, frozen=True):
-    """`of` names where it begins: a file's number or a run's id. `cut`: there is more than this."""
+    """`of` names where it begins: a file's number or a run's id. `parts`: of the scans whose masters are among
+    the files. `cut`: there is more than this."""
 
     files: tuple[CatalogFile, ...] = ()
     runs: tuple[RunFacts, ...] = ()
     uses: tuple[Use, ...] = ()
     of_files: tuple[int, ...] = ()
     of_runs: tuple[str, ...] = ()
+    parts: tuple[CatalogFile, ...] = ()
     cut: bool = False
 
 
@@ -73,21 +75,25 @@ def graph(
     down: int = DEPTH,
 ) -> Graph:
     """`up`: what these were made of, so many generations back; `down`: what was made with them. Each file and run is
-    there once."""
+    there once. What happened to a part is told of the master of its scan, which is there with it."""
     with database.read() as connection:
+        masters = [file.part_of for file in scans.several(connection, files) if file.part_of]
+        files = tuple(dict.fromkeys((*files, *masters)))
         walk = _Walk(connection)
         for depth, to_run, from_run in ((up, (Role.PRODUCT,), READ), (down, READ, (Role.PRODUCT,))):
             if depth:
                 walk.go(set(files), set(runs), to_run, from_run, depth)
         found = lineage.files(connection, {*files, *(use.file_id for use in walk.uses.values())})
+        parts = [part for part in scans.parts(connection, found) if not part.superseded_at]
         facts = run_facts(connection, {*runs, *(use.run_id for use in walk.uses.values())})
     return Graph(
         tuple(found[number] for number in sorted(found)),
         tuple(sorted(facts.values(), key=lambda run: (run.ended_at, run.id))),
         tuple(walk.uses.values()),
-        tuple(files),
+        files,
         tuple(runs),
-        walk.cut,
+        tuple(parts[:MOST]),
+        walk.cut or len(parts) > MOST,
     )
 
 

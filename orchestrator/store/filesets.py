@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from orchestrator import codec
 from orchestrator.errors import ArgumentError, Conflict, NotFound, nearest
-from orchestrator.store import schema
+from orchestrator.store import scans, schema
 from orchestrator.store.database import Database
 from orchestrator.store.experiments import TEXT_MOST, check_name
 from orchestrator.store.texts import key
@@ -93,9 +93,10 @@ def ls(database: Database, experiment: str) -> list[Collection]:
 
 
 def add(database: Database, experiment: str, name: str, ids: Sequence[int]) -> int:
-    """How many are new in it. Raises NotFound, and changes nothing then."""
+    """With the parts of their scans; how many are new in it. Raises NotFound, and changes nothing then."""
     with database.write() as connection:
         _require(connection, experiment, name)
+        ids = [*ids, *(part.id for part in scans.parts(connection, ids) if not part.superseded_at)]
         new = 0
         for start in range(0, len(ids), AT_ONCE):
             some = sorted(set(ids[start : start + AT_ONCE]))
@@ -110,8 +111,11 @@ def add(database: Database, experiment: str, name: str, ids: Sequence[int]) -> i
 
 
 def remove(database: Database, experiment: str, name: str, ids: Sequence[int] | None) -> int:
-    """Take these files out of it, or with None the collection away; no file goes. How many were in it."""
+    """Take these files with the parts of their scans out of it, or with None the collection away; no file goes. How
+    many were in it."""
     with database.write() as connection:
+        if ids is not None:
+            ids = [*ids, *(part.id for part in scans.parts(connection, ids))]
         _require(connection, experiment, name)
         gone = 0
         such = (_m.c.experiment == experiment) & (_m.c.name == name)

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from orchestrator import codec
-from orchestrator.store import catalog, leases, schema
+from orchestrator.store import catalog, leases, scans, schema
 from orchestrator.store.catalog import CatalogFile, FileKind, ReplicaState
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
@@ -170,6 +170,8 @@ def _read(connection: Connection, account: Account, step: Step, places: Sequence
         size = max(0, step.bytes)
         file = CatalogFile(account.experiment, step.address, size, checksum, kind, added_at=step.at)
         [number] = catalog.put(connection, [file])
+        if found is None:
+            scans.inherit(connection, [number])
     else:
         number = int(found.id)
     _copy_is_there(connection, number, step)

@@ -22,7 +22,7 @@ from orchestrator import codec
 from orchestrator.errors import NotFound
 from orchestrator.model import RunStatus
 from orchestrator.store import files as run_files
-from orchestrator.store import schema
+from orchestrator.store import scans, schema
 from orchestrator.store.catalog import CatalogFile, _file, address_key
 from orchestrator.store.database import Database
 from orchestrator.store.runs import Request
@@ -78,16 +78,20 @@ class LogRow(Struct, frozen=True):
 
 
 def pages(database: Database, experiment: str = "") -> Iterator[list[CatalogFile]]:
-    """All files, or those of an experiment, some at a time, in the order of their numbers."""
+    """All files, or those of an experiment, some at a time, in the order of their numbers; each scan as a whole."""
     after = 0
     while True:
-        query = select(_f).where(_f.c.id > after).order_by(_f.c.id).limit(PAGE)
+        query = select(_f).where(_f.c.id > after, _f.c.part_of == 0).order_by(_f.c.id).limit(PAGE)
         if experiment:
             query = query.where(_f.c.experiment == key(experiment))
         with database.read() as connection:
             page = [_file(row) for row in connection.execute(query).mappings()]
-        if page:
-            yield page
+            masters = scans.masters(connection, [file.id for file in page])
+        if single := [file for file in page if file.id not in masters]:
+            yield single
+        for master in masters:  # of very many parts, perhaps
+            with database.read() as connection:
+                yield from scans.whole(connection, scans.several(connection, [master])).values()
         if len(page) < PAGE:
             return
         after = page[-1].id
@@ -174,8 +178,11 @@ def uses(
     its paths count too, in the search index as it is now, or as they were in `given`.
     """
     told = defaultdict(set)
-    for number, run_id in connection.execute(select(_u.c.file_id, _u.c.run_id).where(_u.c.file_id.in_(files))):
-        told[number].add(run_id)
+    for some in scans.slices(files):
+        for number, run_id in connection.execute(select(_u.c.file_id, _u.c.run_id).where(_u.c.file_id.in_(some))):
+            told[number].add(run_id)
+    if given is None and len(files) > PAGE:
+        given = Given(connection)
     if given is None:
         for number, run_id in _by_path(connection, files):
             told[number].add(run_id)
@@ -267,10 +274,11 @@ def pinned(connection: Connection, files: Iterable[CatalogFile]) -> dict[int, st
         elif ("file", experiment, str(number)) in found:
             told[number] = "it is pinned"
     if names := sorted(p[2] for p in found if p[0] == "collection"):
-        query = select(member.c.experiment, member.c.name, member.c.file_id)
-        for row in connection.execute(query.where(member.c.file_id.in_(wanted), member.c.name.in_(names))):
-            if ("collection", row.experiment, row.name) in found:
-                told.setdefault(row.file_id, f"its collection {row.name!r} is pinned")
+        query = select(member.c.experiment, member.c.name, member.c.file_id).where(member.c.name.in_(names))
+        for some in scans.slices(wanted):
+            for row in connection.execute(query.where(member.c.file_id.in_(some))):
+                if ("collection", row.experiment, row.name) in found:
+                    told.setdefault(row.file_id, f"its collection {row.name!r} is pinned")
     return told
 
 

@@ -271,6 +271,15 @@ arrivals = Table(
     Index("ix_arrivals_run_id", "run_id", sqlite_where=text("run_id <> ''"), postgresql_where=text("run_id <> ''")),
 )
 
+# The parts of scans that have arrived, with what was seen of each, until they are in the catalog.
+arrival_parts = Table(
+    "arrival_parts",
+    metadata,
+    Column("watch", String(128), primary_key=True),
+    Column("place", LargeBinary(16), primary_key=True),
+    Column("doc", Text, nullable=False),
+)
+
 # ---------------------------------------------------------------------------------------------------- the catalog
 
 # Whoever owns files, runs and people. `doc`: title, proposal, retention policy, metadata.
@@ -308,12 +317,16 @@ catalog_files = Table(
     Column("added_at", Float, nullable=False),
     Column("superseded_at", Float, nullable=False),  # 0: it is the newest under its name
     Column("maker", RunId, nullable=False),
+    Column("part_of", Number, nullable=False),
     Column("doc", Text, nullable=False),  # metadata
     UniqueConstraint("name_key"),
     Index("ix_catalog_files_experiment_kind_added_at_id", "experiment", "kind", "added_at", "id"),
     Index("ix_catalog_files_path_key_id", "path_key", "id"),
     Index("ix_catalog_files_checksum_id", "checksum", "id"),
     Index("ix_catalog_files_maker", "maker"),
+    Index(
+        "ix_catalog_files_part_of", "part_of", sqlite_where=text("part_of > 0"), postgresql_where=text("part_of > 0")
+    ),
     Index(
         "ix_catalog_files_superseded_at",
         "superseded_at",

@@ -1,8 +1,8 @@
 """Products that were made of what has another content now: directly, or through other products.
 
-A run is tainted when a file that it read is superseded or stale; a product is stale when every run that has made it is
-tainted. So one that is made anew is stale no more: another content supersedes it, and the same content has a run that
-is not tainted. Of an input whose content nobody knew, nobody can say that it has changed.
+A run is tainted when a file that it read, or a part of its scan, is superseded or stale; a product is stale when
+every run that has made it is tainted. So one that is made anew is stale no more: another content supersedes it, and the
+same content has a run that is not tainted. Of an input whose content nobody knew, nobody can say that it has changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from orchestrator.store.lineage import READ, Role
 
 GENERATIONS = 50
 
-_f, _u = schema.catalog_files, schema.uses
+_f, _u, _r = schema.catalog_files, schema.uses, schema.runs
 
 
 class Cause(Struct, frozen=True):
@@ -65,9 +65,14 @@ def _spread(connection: Connection) -> tuple[dict[str, set[int]], set[int]]:
     """The tainted runs with what taints them, and all stale products."""
     tainted: dict[str, set[int]] = defaultdict(set)
     changed = (_f.c.superseded_at > literal_column("0")) & (_f.c.checksum != "")  # literal: as the index says it
-    query = select(_u.c.run_id, _u.c.file_id).join(_f, _f.c.id == _u.c.file_id).where(changed)
-    for run_id, number in connection.execute(query.where(_u.c.role.in_([role.value for role in READ]))):
-        tainted[run_id].add(number)
+    read = _u.c.role.in_([role.value for role in READ])
+    own = select(_u.c.run_id, _f.c.id).join(_f, _f.c.id == _u.c.file_id).where(changed, read)
+    # A part is read by way of its master, which may be the same to the byte before and after.
+    parts = select(_u.c.run_id, _f.c.id).join(_f, _f.c.part_of == _u.c.file_id).join(_r, _r.c.id == _u.c.run_id)
+    before = parts.where(changed, _f.c.part_of > literal_column("0"), read, _r.c.started_at < _f.c.superseded_at)
+    for query in (own, before):
+        for run_id, number in connection.execute(query):
+            tainted[run_id].add(number)
     fresh, stale = set(tainted), set[int]()
     for _ in range(GENERATIONS):
         made = {use.file_id for use in lineage.uses_of_runs(connection, fresh, [Role.PRODUCT])} - stale

@@ -16,6 +16,9 @@ from orchestrator.catalog.query import Asked
 from orchestrator.catalog.verify import copies
 from orchestrator.client.files import found
 from orchestrator.errors import Conflict, Denied, NotFound, UserError
+from orchestrator.settings import Settings
+from orchestrator.store import scans
+from orchestrator.store.database import Database
 from orchestrator.store.experiments import Experiment, Part
 from orchestrator.store.filesets import Collection, Sum
 from tests.http.conftest import Running
@@ -69,6 +72,19 @@ def test_the_client_is_the_same_over_http(running: Running, smith: str, tmp_path
         assert files.stats(smith, "paper").kinds == {"raw": Sum(1, 5)}
         assert [c.name for c in files.collections(smith)] == ["paper"]
         files.delete_collection(smith, "paper")
+
+
+def test_a_master_has_its_parts_and_a_part_its_master(running: Running, smith: str) -> None:
+    with running.client("user") as client, running.client("author") as stranger:
+        files = client.files
+        master, one, two = files.add([entry(f"/scan/{name}.h5") for name in ("s_master", "s_1", "s_2")])
+        home = Settings(home=running.home, database=running._database)
+        with Database(home.database_url) as database, database.write() as connection:
+            scans.join(connection, master, [one, two])
+        assert [(part.id, part.part_of) for part in files.parts(master)] == [(one, master), (two, master)]
+        assert (files.get(one)[0].part_of, files.get(master)[0].part_of, files.parts(one)) == (master, 0, [])
+        with pytest.raises(Denied, match="has no part in"):
+            stranger.files.parts(master)
 
 
 def test_pages_hold_each_file_once(running: Running, smith: str) -> None:

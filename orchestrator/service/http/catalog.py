@@ -21,7 +21,7 @@ from orchestrator.service import permission
 from orchestrator.service.http import catalog_shapes as shapes
 from orchestrator.service.http.context import Context, Here, Permit, Who
 from orchestrator.service.permission import Action, Principal
-from orchestrator.store import catalog, catalog_search, experiments, filesets
+from orchestrator.store import catalog, catalog_search, experiments, filesets, scans
 from orchestrator.store.catalog import CatalogFile
 from orchestrator.store.experiments import Experiment, Part
 from orchestrator.store.filesets import Collection
@@ -182,6 +182,13 @@ def file(number: Number, here: Here, asking: Who) -> Response:
     """One of them, with its copies."""
     found = _file(here, asking, number, Part.VIEWER)
     return _answer(records.file(found, catalog.replicas(here.database, [number])))
+
+
+@router.get("/files/{number}/parts", dependencies=[Reads], response_model=list[shapes.FileShape])
+def parts(number: Number, here: Here, asking: Who) -> Response:
+    """The parts of the scan whose master it is, without contents that others have superseded."""
+    _file(here, asking, number, Part.VIEWER)
+    return _answer([records.file(each) for each in scans.standing_parts(here.database, number)])
 
 
 @router.patch("/files/{number}", dependencies=[Changes], response_model=shapes.FileShape)

@@ -91,6 +91,7 @@ class FileShape(BaseModel):
     added_at: str | None
     superseded_at: str | None = Field(description="Since when there is another content under its name.")
     maker: str | None = Field(description="The run that made it.")
+    part_of: int | None = Field(description="The file that is the master of its scan.")
     metadata: dict[str, Any]
     copies: list[CopyShape] | None = None
 

@@ -11,9 +11,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import xxhash
 
 from orchestrator.store import arrivals as store
+from orchestrator.store import scans
 from orchestrator.store.database import Database
+from orchestrator.store.scans import PartFile
 from tests.unit.arrival.test_contents import WRITER, N, dxchange
 from tests.unit.arrival.test_watch import Bench, put
 
@@ -131,21 +134,52 @@ def test_a_scan_of_many_files_runs_once_when_all_are_there(bench: Bench) -> None
     assert bench.service.files == ["day/scan_0000.tif"]
     assert set(bench.states().values()) == {"run", "ignored"}
     assert "part of the scan 'scan'" in bench.reason("day/scan_0007.tif")
+    [ran] = bench.service.runs.values()
+    known = [(n, f"{n}".encode()) for n in range(1, 12)]
+    parts_of = [
+        PartFile(f"day/scan_{n:04}.tif", len(text), f"xxh3:{xxhash.xxh3_128_hexdigest(text)}") for n, text in known
+    ]
+    assert scans.kept(bench.database, "w", ran.place) == parts_of
+    assert ran.parts == scans.together(parts_of)
     put(tree / "day/late_0000.tif")
     bench.settle(40.0)
     assert "'late_0001.tif' is not there" in bench.reason("day/late_0000.tif")
 
 
-@pytest.mark.parametrize("said", ["links", "count_from", "manifest"])
+def test_without_checksums_the_parts_are_known_by_their_times(bench: Bench) -> None:
+    parts = 'match = "{scan}_0.tif"\nchecksum = false\nparts = { pattern = "{scan}_{index}.tif", count = 2 }'
+    tree = bench.watch(rules=rule(parts))
+    for number in range(2):
+        put(tree / f"s_{number}.tif")
+    bench.settle(10.0)
+    [ran] = bench.service.runs.values()
+    seen = (tree / "s_1.tif").stat()
+    mark = scans.unread((seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns))
+    assert (ran.checksum, scans.kept(bench.database, "w", ran.place)) == ("", [PartFile("s_1.tif", 7, mark)])
+
+
+@pytest.mark.parametrize("said", ["links", "virtual", "group of virtual", "count_from", "manifest"])
 def test_a_master_or_a_manifest_says_how_many_parts_there_are(bench: Bench, said: str) -> None:
-    how = {"links": '"/entry/data"', "count_from": '"/entry/images"', "manifest": '"{scan}.list"'}[said]
+    how = {
+        "links": 'links = "/entry/data"',
+        "virtual": 'links = "/entry/virtual/all"',
+        "group of virtual": 'links = "/entry/virtual"',
+        "count_from": 'count_from = "/entry/images"',
+        "manifest": 'manifest = "{scan}.list"',
+    }[said]
     tree = bench.watch(
-        rules=rule(f'match = "{{scan}}_master.h5"\nparts = {{ pattern = "{{scan}}_{{index:03}}.h5", {said} = {how} }}')
+        rules=rule(f'match = "{{scan}}_master.h5"\nparts = {{ pattern = "{{scan}}_{{index:03}}.h5", {how} }}')
     )
     with h5py.File(tree / "x_master.h5", "w") as file:
         file["entry/images"] = np.array([3])
         for number in range(3):
             file[f"entry/data/d{number}"] = h5py.ExternalLink(f"x_{number:03}.h5", "/data")
+        layout = h5py.VirtualLayout((4, N, N), "u2")
+        for number in range(3):
+            layout[number] = h5py.VirtualSource(f"x_{number:03}.h5", "/exchange/data", (3, N, N))[0]
+        layout[3] = h5py.VirtualSource(".", "/entry/none", (N, N))
+        file.create_virtual_dataset("entry/virtual/all", layout)
+        file["entry/virtual/own"] = np.zeros(2)
     put(tree / "x.list", b"# parts\nx_000.h5\nx_001.h5\nx_002.h5\n")
     for number in (0, 2):
         dxchange(tree / f"x_{number:03}.h5", 3, 3)
@@ -154,7 +188,8 @@ def test_a_master_or_a_manifest_says_how_many_parts_there_are(bench: Bench, said
     assert "'x_001.h5' is not there" in bench.reason("x_master.h5")
     dxchange(tree / "x_001.h5", 3, 3)
     bench.settle(60.0)
-    assert bench.service.files == ["x_master.h5"]
+    [ran] = bench.service.runs.values()
+    assert [part.name for part in scans.kept(bench.database, "w", ran.place)] == [f"x_{n:03}.h5" for n in range(3)]
 
 
 def test_a_part_that_broke_off_keeps_its_scan_waiting(bench: Bench) -> None:

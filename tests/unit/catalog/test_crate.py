@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from orchestrator.catalog import crate
+from orchestrator.catalog import crate, provenance
 from orchestrator.catalog.provenance import Story
 from orchestrator.errors import ArgumentError
+from orchestrator.store import catalog, scans
 from orchestrator.store.catalog import CatalogFile, FileKind, Replica, ReplicaState
+from orchestrator.store.database import Database
 from orchestrator.store.descent import Graph, RunFacts
 from orchestrator.store.lineage import Facts, Role, Use
 from tests.unit.catalog.crates import wrong
@@ -126,3 +128,18 @@ def test_two_files_of_one_name_both_find_their_place(tmp_path: Path) -> None:
     inside, sources = crate.placed(Graph(tuple(files)), {})
     assert inside == {1: "data/a.h5", 2: "data/2/a.h5"}
     assert sources == {1: files[0].name, 2: files[1].name}
+
+
+def test_the_parts_of_a_scan_are_in_it_and_say_so(tmp_path: Path) -> None:
+    with Database(f"sqlite:///{tmp_path}/parts.db") as database:
+        database.upgrade()
+        with database.write() as connection:
+            names = ("s_master.h5", "s_1.h5", "s_2.h5")
+            ids = catalog.put(connection, [CatalogFile("e", f"{tmp_path}/{n}", 1, "xxh3:1") for n in names])
+            scans.join(connection, ids[0], ids[1:])
+        found = provenance.for_crate(lambda down: provenance.story(database, str(ids[0]), down=down))
+    document = crate.document(found, at=10.0)
+    assert wrong(document) == []
+    told = {each.get("identifier"): each for each in document["@graph"]}
+    master, *parts = (told[f"beamway:file/{number}"] for number in ids)
+    assert [each["isPartOf"] for each in parts] == [{"@id": master["@id"]}] * 2

@@ -10,7 +10,7 @@ from immutables import Map
 from orchestrator.catalog import crate, provenance
 from orchestrator.errors import NotFound
 from orchestrator.model import Plan, Run, RunStatus
-from orchestrator.store import experiments, filesets, lineage
+from orchestrator.store import experiments, filesets, lineage, scans
 from orchestrator.store import runs as store
 from orchestrator.store.catalog import FileKind
 from orchestrator.store.database import Database
@@ -58,6 +58,25 @@ def test_a_tree_in_text(database: Database) -> None:
         "  read as input by run second w 2.0",
         f"    made file {numbers['/end']} /end [xxh3:/end] in stage 01 by k.one 1.2 at aps",
     ]
+
+
+def test_a_part_says_whose_it_is_and_has_the_history_of_its_master(database: Database) -> None:
+    ran(database, "third", step("/data"))
+    master, part = (lineage.number_of(database, name) for name in ("/raw", "/data"))
+    with database.write() as connection:
+        scans.join(connection, master, [part])
+    found = provenance.story(database, "/data")
+    whose = f"file {part} /data [xxh3:/data] (part of file {master})"
+    assert [line for line in provenance.tree(found.graph, up=False, down=True) if not line.startswith("    ")] == [
+        whose,
+        "  read as input by run third w 2.0",
+        f"file {master} /raw [xxh3:/raw]",
+        f"  part {whose}",
+        "  read as input by run first w 2.0",
+    ]
+    told = provenance.record(provenance.story(database, "/raw"))
+    assert [(each["id"], each["part_of"]) for each in told["parts"]] == [(part, master)]
+    assert provenance.record(provenance.seen_by(found, {"theirs"}))["parts"] == []
 
 
 def test_a_collection_goes_with_all_that_it_was_made_of(database: Database) -> None:

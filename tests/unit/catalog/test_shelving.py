@@ -9,12 +9,13 @@ from typing import Any
 import h5py
 import pytest
 
-from orchestrator.catalog.shelving import Shelf
+from orchestrator.catalog.shelving import PARTS, Shelf
 from orchestrator.errors import InputError, Stale
-from orchestrator.store import arrivals, catalog, leases, watches
+from orchestrator.store import arrivals, catalog, leases, scans, watches
 from orchestrator.store.arrivals import Arrival, ArrivalState
-from orchestrator.store.catalog import FileKind, ReplicaState
+from orchestrator.store.catalog import CatalogFile, FileKind, ReplicaState
 from orchestrator.store.database import Database
+from orchestrator.store.scans import PartFile
 from orchestrator.store.watches import Watch
 
 NASTY = "so\udcffme/\n name.h5"
@@ -100,3 +101,56 @@ def test_what_an_hdf5_file_says_of_itself_is_in_the_catalog(database: Database, 
     assert (file.metadata["format"], file.metadata["sample"]) == ("DXchange", "stone")
     [gone] = catalog.at(database, "beamline", str(tmp_path / "gone.h5"))
     assert "is not there" in gone.metadata["unreadable"]
+
+
+def parted(*sums: str) -> Arrival:
+    parts = tuple(PartFile(f"s_{n}.h5", n, checksum) for n, checksum in enumerate(sums, 1))
+    return arrival("s_master.h5", parts=scans.together(parts), part_files=parts)
+
+
+def arrive(database: Database, arrived: Arrival, shelf: Shelf) -> CatalogFile:
+    with database.write() as connection:
+        scans.keep(connection, arrived.watch, arrived.place, arrived.part_files)
+    shelf.put([arrived])
+    return catalog.at(database, "beamline", "/data/2bm/s_master.h5")[0]
+
+
+def test_each_part_of_a_scan_is_a_file_of_its_own(database: Database) -> None:
+    arrived = parted(*(f"xxh3:{n}" for n in range(2 * PARTS + 1)))
+    master = arrive(database, arrived, Shelf(database, extract=lambda path: {"energy": 25.5}))
+    parts = scans.standing_parts(database, master.id)
+    assert [(p.size, p.checksum, p.kind) for p in parts[:2]] == [(1, "xxh3:0", "raw"), (2, "xxh3:1", "raw")]
+    assert (len(parts), parts[0].metadata, master.metadata) == (2 * PARTS + 1, {}, {"energy": 25.5})
+    copies = catalog.replicas(database, [part.id for part in parts])
+    assert {(c.place, c.state, c.verified_at) for c in copies} == {("beamline", ReplicaState.VERIFIED, 5.0)}
+    assert {c.address for c in copies} == {f"/data/2bm/s_{n}.h5" for n in range(1, len(parts) + 1)}
+    assert scans.kept(database, arrived.watch, arrived.place) == []
+
+
+def test_killed_between_the_parts_the_next_one_puts_the_rest(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived, join, calls = parted(*(f"xxh3:{n}" for n in range(2 * PARTS + 1))), scans.join, []
+
+    def dies(*given: Any) -> None:
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        join(*given)
+
+    monkeypatch.setattr(scans, "join", dies)
+    with pytest.raises(KeyboardInterrupt):
+        arrive(database, arrived, Shelf(database))
+    assert catalog.number_of_files(database) == PARTS + 1
+    Shelf(database).put([arrived])
+    [master] = catalog.at(database, "beamline", "/data/2bm/s_master.h5")
+    assert len(scans.standing_parts(database, master.id)) == 2 * PARTS + 1
+
+
+def test_a_part_with_another_content_takes_the_place_of_the_one_before(database: Database) -> None:
+    arrive(database, parted("xxh3:1", "xxh3:2"), Shelf(database))
+    master = arrive(database, parted("xxh3:1", "xxh3:3"), Shelf(database))
+    assert [part.checksum for part in scans.standing_parts(database, master.id)] == ["xxh3:1", "xxh3:3"]
+    new, old = catalog.at(database, "beamline", "/data/2bm/s_2.h5")
+    assert (old.superseded_at, new.superseded_at) == (5.0, 0.0)
+    assert {r.state for r in catalog.replicas(database, [old.id])} == {ReplicaState.MISSING}

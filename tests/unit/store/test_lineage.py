@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from orchestrator.errors import NotFound, Stale
 from orchestrator.model import Plan, Run, RunStatus
-from orchestrator.store import catalog, descent, leases, lineage, schema, stale
+from orchestrator.store import catalog, descent, leases, lineage, scans, schema, stale
 from orchestrator.store import runs as store
 from orchestrator.store.catalog import CatalogFile, FileKind, Replica, ReplicaState
 from orchestrator.store.database import Database
@@ -228,6 +228,24 @@ def test_a_changed_calibration_makes_stale_too(database: Database, ran: Ran) -> 
     ran("r1", read(RAW), read(MASK, "xxh3:2", kind=FileKind.CALIBRATION), made(OUT))
     ran("r2", read("/d/x"), read(MASK, "xxh3:3", kind=FileKind.CALIBRATION))
     assert listed(database) == [(OUT, "r1", True)]
+
+
+def test_a_part_that_was_replaced_makes_stale_what_was_made_of_its_master(database: Database, ran: Ran) -> None:
+    ran("r1", read(RAW), made(OUT))
+
+    def data(checksum: str, at: float) -> int:
+        with database.write() as connection:
+            [part] = catalog.put(connection, [CatalogFile("e1", "/d/data", 8, checksum, added_at=at)])
+            scans.join(connection, number(database, RAW), [part])
+        return part
+
+    data("xxh3:5", 90.0)
+    assert listed(database) == []
+    now = data("xxh3:6", 104.0)
+    [product] = stale.ls(database)
+    assert [(cause.file.checksum, cause.now) for cause in product.causes] == [("xxh3:5", now)]
+    ran("r2", read(RAW), made(OUT))
+    assert listed(database) == []
 
 
 def test_of_a_content_that_nobody_knew_nothing_is_stale(database: Database, ran: Ran) -> None:

@@ -28,6 +28,12 @@ def upgrade() -> None:
         sa.Column("doc", sa.Text, nullable=False),
     )
     op.create_table(
+        "arrival_parts",
+        sa.Column("watch", sa.String(128), primary_key=True),
+        sa.Column("place", sa.LargeBinary(16), primary_key=True),
+        sa.Column("doc", sa.Text, nullable=False),
+    )
+    op.create_table(
         "experiments",
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("created_at", sa.Float, nullable=False),
@@ -54,6 +60,7 @@ def upgrade() -> None:
         sa.Column("added_at", sa.Float, nullable=False),
         sa.Column("superseded_at", sa.Float, nullable=False),
         sa.Column("maker", RunId, nullable=False),
+        sa.Column("part_of", Number, nullable=False),
         sa.Column("doc", sa.Text, nullable=False),
         sa.UniqueConstraint("name_key", name="uq_catalog_files_name_key"),
     )
@@ -62,6 +69,8 @@ def upgrade() -> None:
     only = sa.text("superseded_at > 0")  # what is stale is looked for from there
     name = "ix_catalog_files_superseded_at"
     op.create_index(name, "catalog_files", ["superseded_at"], sqlite_where=only, postgresql_where=only)
+    part = sa.text("part_of > 0")
+    op.create_index("ix_catalog_files_part_of", "catalog_files", ["part_of"], sqlite_where=part, postgresql_where=part)
     op.create_table(
         "catalog_words",
         sa.Column("file_id", Number, primary_key=True, autoincrement=False),

@@ -10,7 +10,7 @@ import pytest
 import xxhash
 
 from kernels import manifest
-from orchestrator.catalog.checksums import BLOCK_BYTES, Sum, checksum
+from orchestrator.catalog.content import BLOCK_BYTES, Sum, checksum
 from orchestrator.errors import ArgumentError, InputError
 from orchestrator.transfer import checksums
 
@@ -49,3 +49,12 @@ def test_a_file_that_changes_or_goes_meanwhile_has_none(tmp_path: Path) -> None:
         checksum(str(tmp_path), progress=lambda *_: (tmp_path / "b").unlink(missing_ok=True))
     with pytest.raises(InputError, match="not there"):
         checksum(str(tmp_path / "none"))
+
+
+def test_a_link_stands_for_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"22")
+    (tmp_path / "link").symlink_to("a")
+    assert checksum(str(tmp_path / "link")) == checksum(str(tmp_path / "a"))
+    (tmp_path / "a").unlink()
+    with pytest.raises(InputError, match="not there"):
+        checksum(str(tmp_path / "link"))
