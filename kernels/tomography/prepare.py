@@ -25,11 +25,13 @@ from numpy.typing import NDArray
 from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
 from kernels.io.dxchange import Scan
+from kernels.tomography.logarithm import minus_log
 
 Floats = NDArray[np.float32]
 
 _NEIGHBOURHOOD = 51
 _LEAST_RESPONSE, _MOST_RESPONSE = 0.2, 5.0
+_MOST = np.float32(np.finfo(np.float32).max)
 _LEAST_GOOD = 0.5  # fraction of pixels; fewer means that the flats are not flats
 
 
@@ -180,7 +182,7 @@ def prepare(scan: Scan, raw: Raw, recipe: Recipe = PLAIN) -> Prepared:
         values = _binned(values, recipe.binning)
     if recipe.air_columns:
         values /= _air(values, recipe.air_columns, scan)
-    floored = int(_minus_log(values, np.float32(recipe.floor)))
+    floored = int(minus_log(values, np.float32(recipe.floor)))
     return Prepared(values, field.bad, floored, int(lost))
 
 
@@ -224,47 +226,43 @@ def _transmission(
     angles, rows, columns = counts.shape
     lost = 0
     for row in prange(rows):
+        below, scale = dark[row], np.float32(1.0) / response[row]
+        bad = np.nonzero(left[row] != np.arange(columns, dtype=np.int32))[0]
         for k in range(angles):
-            line = values[row, k]
-            broken = 0
+            line, seen = values[row, k], counts[k, row]
+            strange = 0
             for c in range(columns):
-                value = (np.float32(counts[k, row, c]) - dark[row, c]) / response[row, c]
+                value = (np.float32(seen[c]) - below[c]) * scale[c]
                 line[c] = value
-                if not np.isfinite(value) and left[row, c] == c:
-                    broken += 1
-            if broken:
-                lost += broken
-                before = np.float32(1.0)
-                for c in range(columns):
-                    if np.isfinite(line[c]):
-                        before = line[c]
-                    else:
-                        line[c] = before
-            for c in range(columns):
-                a, b = left[row, c], right[row, c]
-                if a == c:
-                    continue
-                if a < 0 and b < 0:
-                    line[c] = 1.0
-                elif a < 0:
-                    line[c] = line[b]
-                elif b < 0:
-                    line[c] = line[a]
-                else:
-                    line[c] = line[a] + (line[b] - line[a]) * np.float32((c - a) / (b - a))
+                strange += not abs(value) <= _MOST
+            if strange:
+                lost += _mend_lost(line, left[row])
+            for c in bad:
+                _mend_bad(line, c, left[row, c], right[row, c])
     return lost
 
 
-@compiled(parallel=True)
-def _minus_log(values: Floats, floor: np.float32) -> int:
-    """Transmission to line integral in place; return how many values lay below the floor."""
-    flat = values.reshape(values.shape[0], -1)
-    floored = 0
-    for row in prange(flat.shape[0]):
-        for c in range(flat.shape[1]):
-            value = flat[row, c]
-            if value < floor:
-                floored += 1
-                value = floor
-            flat[row, c] = -np.log(value)
-    return floored
+@compiled()
+def _mend_lost(line: Floats, left: NDArray[np.int32]) -> int:
+    """Values that are not finite get that of the column before; how many of good pixels there were."""
+    lost, before = 0, np.float32(1.0)
+    for c in range(len(line)):
+        if np.isfinite(line[c]):
+            before = line[c]
+        else:
+            lost += int(left[c] == c)
+            line[c] = before
+    return lost
+
+
+@compiled()
+def _mend_bad(line: Floats, c: int, a: int, b: int) -> None:
+    """Between the good columns a and b; -1 where there is none."""
+    if a < 0 and b < 0:
+        line[c] = 1.0
+    elif a < 0:
+        line[c] = line[b]
+    elif b < 0:
+        line[c] = line[a]
+    else:
+        line[c] = line[a] + (line[b] - line[a]) * np.float32((c - a) / (b - a))
