@@ -237,8 +237,8 @@ def _transmission(
                 strange += not abs(value) <= _MOST
             if strange:
                 lost += _mend_lost(line, left[row])
-            for c in bad:
-                _mend_bad(line, c, left[row, c], right[row, c])
+            for column in bad:
+                _mend_bad(line, column, left[row, column], right[row, column])
     return lost
 
 
@@ -256,7 +256,7 @@ def _mend_lost(line: Floats, left: NDArray[np.int32]) -> int:
 
 
 @compiled()
-def _mend_bad(line: Floats, c: int, a: int, b: int) -> None:
+def _mend_bad(line: Floats, c: np.signedinteger[Any], a: np.int32, b: np.int32) -> None:
     """Between the good columns a and b; -1 where there is none."""
     if a < 0 and b < 0:
         line[c] = 1.0
