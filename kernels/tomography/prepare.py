@@ -164,7 +164,7 @@ def prepare_rows(scan: Scan, start: int, stop: int, recipe: Recipe = PLAIN) -> P
         values = _binned(values, recipe.binning)
     if recipe.air_columns:
         values /= _air(values, recipe.air_columns, scan)
-    floored = int(_minus_log(values, np.float32(recipe.floor)))
+    floored = int(minus_log(values, np.float32(recipe.floor)))
     return Prepared(values, field.bad, floored, int(lost))
 
 
@@ -240,8 +240,8 @@ def _transmission(
 
 
 @compiled(parallel=True)
-def _minus_log(values: Floats, floor: np.float32) -> int:
-    """Transmission to line integral in place; return how many values lay below the floor."""
+def minus_log(values: Floats, floor: np.float32) -> int:
+    """Transmission (rows, angles, columns) to line integral, in place; return how many values lay below the floor."""
     flat = values.reshape(values.shape[0], -1)
     floored = 0
     for row in prange(flat.shape[0]):

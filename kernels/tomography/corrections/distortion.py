@@ -127,17 +127,13 @@ def _remap(
             y = min(max(centre_row + away * factor, 0.0), height - 1.0)
             x = min(max(centre_column + aside * factor, 0.0), columns - 1.0)
             # the same numbers whatever rows are given, so that slabs join without a seam
-            top[c], left[c] = min(int(y), max(height - 2, 0)), min(int(x), max(columns - 2, 0))
+            top[c], left[c] = int(y), int(x)
             down[c], right[c] = y - top[c], x - left[c]
-            top[c] = min(max(top[c] - first, 0), max(rows - 2, 0))
-        below = 1 if rows > 1 else 0
-        beside = 1 if columns > 1 else 0
+            top[c] = min(max(top[c] - first, 0), rows - 1)
         for k in range(count):
             for c in range(columns):
                 y0, x0 = top[c], left[c]
-                a = frames[k, y0, x0]
-                b = frames[k, y0, x0 + beside]
-                d = frames[k, y0 + below, x0]
-                e = frames[k, y0 + below, x0 + beside]
-                upper = a + (b - a) * right[c]
-                result[k, row, c] = upper + (d + (e - d) * right[c] - upper) * down[c]
+                y1, x1 = min(y0 + 1, rows - 1), min(x0 + 1, columns - 1)
+                upper = frames[k, y0, x0] + (frames[k, y0, x1] - frames[k, y0, x0]) * right[c]
+                lower = frames[k, y1, x0] + (frames[k, y1, x1] - frames[k, y1, x0]) * right[c]
+                result[k, row, c] = upper + (lower - upper) * down[c]

@@ -90,7 +90,9 @@ def eigen_flats(flats: Floats, dark: Floats, *, most: int = 5) -> EigenFlats:
         raise KernelError("A flat field is not brighter than the dark field.", Exit.BAD_INPUT)
     light = light * (levels.mean() / levels).astype(np.float32)[:, None, None]
     mean = light.mean(0, dtype=np.float64).astype(np.float32)
-    differences = np.asarray(light - mean, np.float32).reshape(len(flats), -1)
+    # a weaker flat that was made as bright as the others has the more noise, and would count as a way to differ
+    certain = np.sqrt(levels / levels.mean()).astype(np.float32)
+    differences = ((light - mean) * certain[:, None, None]).reshape(len(flats), -1)
     gram = differences.astype(np.float64) @ differences.T.astype(np.float64)
     strengths, turns = np.linalg.eigh(gram)
     strengths, turns = strengths[::-1], turns[:, ::-1]

@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 _REACH = 2
 _IN_FRAME = np.array([(0, y, x) for y in range(-2, 3) for x in range(-2, 3) if (x, y) != (0, 0)], np.int64)
 _OVER_ANGLES = np.array([(k, 0, x) for k in (-2, -1, 1, 2) for x in (-1, 0, 1)], np.int64)
+_EDGE = 4.0  # robust spreads of the values around: more than an edge of the object is from their median
 _DIMMEST = 0.1  # of the frame's noise is the least anywhere, such as read-out noise
 _SECOND_DIFFERENCE = 0.6745 * np.sqrt(6.0)  # median |a - 2 b + c| of unit noise
 
@@ -47,8 +48,8 @@ def remove_zingers(
     frames : ndarray, shape (frames, rows, columns), float32
         Counts without the dark field, or transmission.
     threshold
-        How far above, in units of the local noise: the larger of the robust spread of the values around and of what
-        the frame's noise, which goes with the square root of the brightness, is there.
+        How far above, in units of the frame's noise, which goes with the square root of the brightness. Besides, 4
+        robust standard deviations of the values around, so that edges stay.
     relative
         How far above at least, as a share of the median; 0.05 leaves all that is less than 5 % brighter.
     over_angles
@@ -190,7 +191,7 @@ def _replace(
             if finite:
                 spread = 1.4826 * np.median(np.abs(around[:known] - middle))
                 here = max(scale * np.sqrt(max(middle, np.float32(0))), least)
-                limit = max(threshold * spread, here, relative * abs(middle))
+                limit = max(_EDGE * spread, here, relative * abs(middle))
                 excess = row[c] - middle
                 if not (excess > limit or (dark and -excess > limit)):
                     continue

@@ -303,8 +303,9 @@ def _dead(sinogram: Floats, snr: float, width: int) -> None:
     roughness = _roughness(sinogram)
     around = scipy.ndimage.median_filter(roughness, width, mode="nearest")
     least = _LEAST_ROUGHNESS * sinogram.shape[0] * max(float(np.abs(sinogram[0]).max()), 1e-30)
-    ratio = (roughness + least) / (around + least)
-    found = _standing_out(ratio, snr) & ((ratio > _MUCH) | (ratio < 1 / _MUCH))
+    # logarithms, since a dead column is at 0 times the others' roughness and a flickering one at any number
+    ratio = np.log((roughness + least) / (around + least))
+    found = _standing_out(ratio, snr) & (np.abs(ratio) > math.log(_MUCH))
     if not found.any():
         return
     good = np.flatnonzero(~_widened(found))
