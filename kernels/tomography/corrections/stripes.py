@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from kernels.compiled import compiled, threads
 from kernels.errors import KernelError
 from kernels.tomography.corrections.ranks import median_of_columns, put_back, sort_columns
-from kernels.tomography.corrections.wavelets import smooth_part
+from kernels.tomography.corrections.wavelets import course, smooth_part, subtract
 
 Floats = NDArray[np.float32]
 Columns = NDArray[np.bool_]
 
-_BLOCK = 64
+_BLOCK = 128
 _BOX = 10  # angles over which a column's own course is smoothed
 _SHARE_LEFT_OUT = 0.05  # of the lowest and of the highest ranks
 _AROUND = 15  # columns over which the object's own slope is taken
@@ -122,14 +122,12 @@ def remove_slow_stripes(sinograms: Floats, *, levels: int | None = None, order: 
     basis = np.concatenate((np.cos(waves[:, None] * turn), np.sin(waves[1:, None] * turn)))
     damping = np.exp(-0.5 * (np.concatenate((waves, waves[1:])) / sigma) ** 2) * 2 / angles
     damping[0] /= 2
-    forth = basis.astype(np.float32)
-    back = np.ascontiguousarray((basis * damping[:, None]).T, np.float32)
+    waves_of_angle = np.ascontiguousarray(basis.T, np.float32)
     result = np.empty_like(sinograms)
     for row in range(rows):
-        course = forth @ sinograms[row]
-        details = course - smooth_part(course, levels, order)
-        np.matmul(back, details, out=result[row])
-        np.subtract(sinograms[row], result[row], out=result[row])
+        slow = course(sinograms[row], waves_of_angle)
+        details = (slow - smooth_part(slow, levels, order)) * damping[:, None].astype(np.float32)
+        subtract(sinograms[row], waves_of_angle, details, result[row])
     return result
 
 

@@ -1,13 +1,18 @@
-"""Daubechies wavelets: of a signal, the part that is smooth at a scale."""
+"""Daubechies wavelets: of a signal, the part that is smooth at a scale. And the slow waves of a sinogram."""
 
 from __future__ import annotations
 
 from math import comb
 
 import numpy as np
+from numba import prange
 from numpy.typing import NDArray
 
+from kernels.compiled import compiled
+
 Floats = NDArray[np.float32]
+
+_BLOCK = 128  # columns whose sums stay in cache
 
 
 def daubechies(order: int) -> NDArray[np.float64]:
@@ -49,3 +54,44 @@ def smooth_part(signals: Floats, levels: int, order: int) -> Floats:
         for m in range(len(filter)):  # a filter can be longer than a coarse signal, so one by one
             part[:, m % length] += whole[:, length + m]
     return part[:, margin : margin + samples]
+
+
+@compiled(parallel=True)
+def course(sinogram: Floats, waves: Floats) -> Floats:
+    """Sums over the angles of `sinogram` (angles, columns) times each of the `waves` (angles, waves).
+
+    A product of matrices, but a thin one: here it costs a quarter of what BLAS takes with the threads that it wakes.
+    """
+    angles, columns = sinogram.shape
+    number = waves.shape[1]
+    result = np.zeros((number, columns), np.float32)
+    for block in prange((columns + _BLOCK - 1) // _BLOCK):
+        first = block * _BLOCK
+        beyond = min(first + _BLOCK, columns)
+        sums = np.zeros((number, beyond - first), np.float32)
+        for k in range(angles):
+            for n in range(number):
+                _add(sums[n], sinogram[k, first:beyond], waves[k, n])
+        result[:, first:beyond] = sums
+    return result
+
+
+@compiled(parallel=True)
+def subtract(sinogram: Floats, waves: Floats, amounts: Floats, result: Floats) -> None:
+    """Fill `result` with the sinogram without `amounts` (waves, columns) of each wave."""
+    angles, columns = sinogram.shape
+    for block in prange((columns + _BLOCK - 1) // _BLOCK):
+        first = block * _BLOCK
+        beyond = min(first + _BLOCK, columns)
+        mine = amounts[:, first:beyond].copy()
+        for k in range(angles):
+            line = sinogram[k, first:beyond].copy()
+            for n in range(len(mine)):
+                _add(line, mine[n], -waves[k, n])
+            result[k, first:beyond] = line
+
+
+@compiled(fastmath=True)
+def _add(sums: Floats, values: Floats, factor: np.float32) -> None:
+    for c in range(len(sums)):
+        sums[c] += factor * values[c]
