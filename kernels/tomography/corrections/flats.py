@@ -24,6 +24,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 _ROUNDS, _ENTRIES = 2, 8  # of the linearised logarithm; of weights that make squares into absolute values
+_ENOUGH = 2**17  # places where gradients are taken; there are only a few amounts to find
 _NOISE_EDGE = 3.0
 _LEAST_LIGHT = 1e-6
 
@@ -144,13 +145,17 @@ def dynamic_transmission(
     number = len(flats.components)
     amounts = np.zeros((len(counts), number))
     if number:
-        mean = _binned(flats.mean, binning)
+        mean, dark_binned = _binned(flats.mean, binning), _binned(dark, binning)
         ways = np.stack([_binned(component, binning) for component in flats.components])
-        least = _LEAST_LIGHT * float(mean.max())
+        least = np.float32(_LEAST_LIGHT * float(mean.max()))
+        step = max(1, mean.size // _ENOUGH)
+        upper = np.arange(0, mean.shape[0] - 1, step)
+        pairs = np.stack((upper, upper + 1))  # rows and the ones below them
+        mean, ways = mean[pairs], ways[:, pairs]
         for k, frame in enumerate(counts):
-            light = np.log(np.maximum(_binned(frame - dark, binning), least))
+            light = np.log(np.maximum(_binned(frame, binning)[pairs] - dark_binned[pairs], least))
             for _ in range(_ROUNDS):
-                flat = np.maximum(mean + np.tensordot(amounts[k].astype(np.float32), ways, 1), np.float32(least))
+                flat = np.maximum(mean + np.tensordot(amounts[k].astype(np.float32), ways, 1), least)
                 amounts[k] += _least_variation(light - np.log(flat), np.asarray(ways / flat, np.float32))
     result = np.empty(counts.shape, np.float32)
     _divide_by_own(counts, dark, flats.mean, flats.components, amounts.astype(np.float32), result)
@@ -158,9 +163,8 @@ def dynamic_transmission(
 
 
 def _least_variation(left: Floats, ways: Floats) -> Doubles:
-    """The amounts of `ways` (count, rows, columns) that make the sum of |gradient| of `left` least without them."""
-    target = np.concatenate([np.diff(left, axis=axis).ravel() for axis in (0, 1)])
-    slopes = np.stack([np.concatenate([np.diff(way, axis=axis).ravel() for axis in (0, 1)]) for way in ways])
+    """The amounts of `ways` (count, 2, rows, columns) that make the sum of |gradient| of `left` least without them."""
+    target, slopes = _gradients(left), _gradients(ways)
     amounts = np.zeros(len(ways))
     for _ in range(_ENTRIES):
         rest = np.abs(target - amounts.astype(np.float32) @ slopes)
@@ -170,6 +174,13 @@ def _least_variation(left: Floats, ways: Floats) -> Doubles:
             (weighted @ slopes.T).astype(np.float64), (weighted @ target).astype(np.float64), rcond=1e-10
         )[0]
     return np.asarray(amounts)
+
+
+def _gradients(pairs: Floats) -> Floats:
+    """Differences along the columns of the first of two rows and between both, (..., 2, rows, columns) to one axis."""
+    flat = (*pairs.shape[:-3], -1)
+    across = np.diff(pairs[..., 0, :, :], axis=-1).reshape(flat)
+    return np.concatenate((across, (pairs[..., 1, :, :] - pairs[..., 0, :, :]).reshape(flat)), axis=-1)
 
 
 def _binned(frame: Floats, binning: int) -> Floats:

@@ -33,9 +33,31 @@ class Despiked(NamedTuple):
     replaced: int
 
 
+class FrameNoise(NamedTuple):
+    """Robust noise of each frame at its median brightness, and that brightness, both (frames,) float32."""
+
+    spread: Floats
+    level: Floats
+
+
+def frame_noise(frames: Floats) -> FrameNoise:
+    """The noise of frames (frames, rows, columns), or of some of their rows; from bends along the rows."""
+    some = frames[:, :: max(1, frames.shape[1] // 64)]
+    with np.errstate(invalid="ignore"):
+        bend = np.abs(some[:, :, :-2] - 2 * some[:, :, 1:-1] + some[:, :, 2:])
+    spread, level = np.zeros(len(frames), np.float32), np.zeros(len(frames), np.float32)
+    for k in range(len(frames)):
+        bends, values = bend[k][np.isfinite(bend[k])], some[k][np.isfinite(some[k])]
+        if bends.size and values.size:
+            spread[k] = np.median(bends) / _SECOND_DIFFERENCE
+            level[k] = np.median(values)
+    return FrameNoise(spread, level)
+
+
 def remove_zingers(
     frames: Floats,
     *,
+    noise: FrameNoise | None = None,
     threshold: float = 8.0,
     relative: float = 0.05,
     over_angles: bool = False,
@@ -47,6 +69,9 @@ def remove_zingers(
     ----------
     frames : ndarray, shape (frames, rows, columns), float32
         Counts without the dark field, or transmission.
+    noise
+        Of these frames, from `frame_noise`; for slabs, which are to give the same whatever their height, from the same
+        rows each time. By default from `frames`.
     threshold
         How far above, in units of the frame's noise, which goes with the square root of the brightness. Besides, 4
         robust standard deviations of the values around, so that edges stay.
@@ -80,24 +105,10 @@ def remove_zingers(
     for name, size, reach in zip(("frames", "rows", "columns"), frames.shape, np.abs(offsets).max(0), strict=True):
         if size < 2 * reach + 1:
             raise KernelError(f"Zingers: {size} {name} are too few to compare with; {2 * reach + 1} are needed.")
-    noise, level = _noise(frames)
+    spread, level = frame_noise(frames) if noise is None else noise
     result = frames.copy()
-    replaced = _replace(frames, offsets, noise, level, threshold, relative, dark, result)
+    replaced = _replace(frames, offsets, spread, level, threshold, relative, dark, result)
     return Despiked(result, int(replaced))
-
-
-def _noise(frames: Floats) -> tuple[Floats, Floats]:
-    """Robust noise of each frame at its median brightness, and that brightness, from some of its rows."""
-    some = frames[:, :: max(1, frames.shape[1] // 64)]
-    with np.errstate(invalid="ignore"):
-        bend = np.abs(some[:, :, :-2] - 2 * some[:, :, 1:-1] + some[:, :, 2:])
-    noise, level = np.zeros(len(frames), np.float32), np.zeros(len(frames), np.float32)
-    for k in range(len(frames)):
-        bends, values = bend[k][np.isfinite(bend[k])], some[k][np.isfinite(some[k])]
-        if bends.size and values.size:
-            noise[k] = np.median(bends) / _SECOND_DIFFERENCE
-            level[k] = np.median(values)
-    return noise, level
 
 
 @compiled()

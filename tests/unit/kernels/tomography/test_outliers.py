@@ -7,7 +7,7 @@ import pytest
 from simulated import Floats, off, transmission
 
 from kernels.errors import KernelError
-from kernels.tomography.corrections.outliers import remove_zingers
+from kernels.tomography.corrections.outliers import frame_noise, remove_zingers
 
 TRUTH = transmission()
 NOISE = 0.01
@@ -87,6 +87,16 @@ def test_without_zingers_nothing_changes(over_angles: bool) -> None:
         made = remove_zingers(given, over_angles=over_angles)
         assert off(made.frames, given) < 2e-4
         assert made.replaced <= 2
+
+
+@pytest.mark.parametrize("over_angles", [False, True])
+def test_slabs_give_what_the_whole_gives(over_angles: bool) -> None:
+    """With two rows more on each side, and the noise of the same rows."""
+    given, _ = spotted()
+    noise = frame_noise(given[:, 20:30])
+    whole = remove_zingers(given, noise=noise, over_angles=over_angles).frames
+    slab = remove_zingers(given[:, 28:44], noise=noise, over_angles=over_angles).frames
+    np.testing.assert_array_equal(slab[:, 2:-2], whole[:, 30:42])
 
 
 def test_wrong_parameters() -> None:
