@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 _ROUNDS, _ENTRIES = 2, 8  # of the linearised logarithm; of weights that make squares into absolute values
-_ENOUGH = 2**17  # places where gradients are taken; there are only a few amounts to find
+_ENOUGH = 2**15  # places where gradients are taken; there are only a few amounts to find
 _NOISE_EDGE = 3.0
 _LEAST_LIGHT = 1e-6
 
