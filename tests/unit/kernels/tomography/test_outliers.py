@@ -60,6 +60,19 @@ def test_spots_of_several_pixels_go_over_angles() -> None:
     assert off(remove_zingers(given, over_angles=True).frames, TRUTH) < 1.05 * off(CLEAN, TRUTH)
 
 
+def test_what_is_dim_has_less_noise() -> None:
+    """A spot behind a thick part that would be lost in the noise of the bright part."""
+    random = np.random.default_rng(4)
+    true = np.ones((1, 64, 96), np.float32)
+    true[:, :, :40] = 1e-3
+    given = (true + NOISE * np.sqrt(true) * random.standard_normal(true.shape)).astype(np.float32)
+    given[0, 30, 20] += 0.01
+    given[0, 30, 70] += 0.01
+    made = remove_zingers(given)
+    assert made.replaced == 1
+    assert made.frames[0, 30, 20] < 0.003
+
+
 def test_against_a_plain_median() -> None:
     """Every pixel by its definition, slowly."""
     given, _ = spotted()
