@@ -28,7 +28,7 @@ from kernels.errors import KernelError, nearest
 from kernels.tomography.corrections import stripes
 from kernels.tomography.corrections.distortion import Lens, undistort
 from kernels.tomography.corrections.hardening import Linearisation, linearise
-from kernels.tomography.corrections.outliers import remove_zingers
+from kernels.tomography.corrections.outliers import FrameNoise, remove_zingers
 from kernels.tomography.corrections.phase import paganin
 from kernels.tomography.prepare import minus_log
 
@@ -111,7 +111,9 @@ class Sinograms(NamedTuple):
     floored: int
 
 
-def correct_projections(counts: Floats, chain: Chain, *, transmission: Callable[[Floats], Floats]) -> Projections:
+def correct_projections(
+    counts: Floats, chain: Chain, *, transmission: Callable[[Floats], Floats], noise: FrameNoise | None = None
+) -> Projections:
     """From counts to what the sinograms are made of.
 
     Parameters
@@ -122,6 +124,8 @@ def correct_projections(counts: Floats, chain: Chain, *, transmission: Callable[
         What is done.
     transmission
         Dark and flat field: counts to transmission, such as one of `flats` with its fields.
+    noise
+        Of the counts, for slabs: see `remove_zingers`.
 
     Raises
     ------
@@ -130,7 +134,7 @@ def correct_projections(counts: Floats, chain: Chain, *, transmission: Callable[
     """
     replaced = 0
     if chain.zingers is not None:
-        counts, replaced = remove_zingers(counts, **chain.zingers._asdict())
+        counts, replaced = remove_zingers(counts, noise=noise, **chain.zingers._asdict())
     frames = transmission(counts)
     if chain.lens is not None:
         frames = undistort(frames, chain.lens)

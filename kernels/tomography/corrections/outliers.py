@@ -41,16 +41,28 @@ class FrameNoise(NamedTuple):
 
 
 def frame_noise(frames: Floats) -> FrameNoise:
-    """The noise of frames (frames, rows, columns), or of some of their rows; from bends along the rows."""
+    """The noise of frames (frames, rows, columns), or of some of their rows.
+
+    From bends along the rows, each as it would be at the median brightness; else a frame that is dark for the most part
+    would have the noise of the dark.
+    """
     some = frames[:, :: max(1, frames.shape[1] // 64)]
-    with np.errstate(invalid="ignore"):
-        bend = np.abs(some[:, :, :-2] - 2 * some[:, :, 1:-1] + some[:, :, 2:])
     spread, level = np.zeros(len(frames), np.float32), np.zeros(len(frames), np.float32)
-    for k in range(len(frames)):
-        bends, values = bend[k][np.isfinite(bend[k])], some[k][np.isfinite(some[k])]
-        if bends.size and values.size:
-            spread[k] = np.median(bends) / _SECOND_DIFFERENCE
-            level[k] = np.median(values)
+    for k, frame in enumerate(some):
+        finite = np.isfinite(frame)
+        if not finite.any():
+            continue
+        level[k] = max(np.median(frame[finite]), 0)
+        left, here, right = (np.where(finite, frame, 0)[:, i : i + frame.shape[1] - 2] for i in range(3))
+        known = finite[:, :-2] & finite[:, 1:-1] & finite[:, 2:]
+        bends = np.abs(left - 2 * here + right)
+        if level[k] > 0:
+            brightness = (left + 2 * here + right) / (4 * level[k])
+            bright = brightness >= _DIMMEST**2
+            known &= bright
+            bends[bright] /= np.sqrt(brightness[bright])
+        if known.any():
+            spread[k] = np.median(bends[known]) / _SECOND_DIFFERENCE
     return FrameNoise(spread, level)
 
 
@@ -140,7 +152,7 @@ def _limits(row: Floats, scale: float, least: float, relative: float, low: Float
         value = row[c]
         root = np.sqrt(scale * scale + 4 * max(value, np.float32(0)))
         low[c] = min(0.25 * (root - scale) ** 2, value - least, value / (1 + relative))
-        high[c] = max(0.25 * (root + scale) ** 2, value + least)
+        high[c] = max(0.25 * (root + scale) ** 2, value + least, value * (1 + relative))
 
 
 @compiled(parallel=True)
