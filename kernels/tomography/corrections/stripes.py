@@ -49,7 +49,7 @@ def remove_constant_stripes(sinograms: Floats, *, width: float | None = None, bl
 
     The offsets q of the mean p over the angles minimise |D (p - q)|^2 + alpha |q|^2, D being the difference of
     neighbouring columns: regularised least squares, of which the solution is closed (S. Titarenko, Withers, Yagola,
-    Appl. Math. Lett. 23 (2010) 1489; V. Titarenko, J. Appl. Cryst. 49 (2016) 2073), and diagonal in cosines.
+    Appl. Math. Lett. 23 (2010) 1489; V. Titarenko, J. Synchrotron Rad. 23 (2016) 1447), and diagonal in cosines.
 
     Parameters
     ----------
