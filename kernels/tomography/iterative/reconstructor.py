@@ -1,0 +1,333 @@
+"""Iterative reconstruction of groups of slices, with the geometry, units and gain of `kernels.tomography.fbp`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.errors import Exit, KernelError, nearest, printable
+from kernels.tomography import fbp
+from kernels.tomography.fbp import LANES
+from kernels.tomography.iterative.noise import noise_level
+from kernels.tomography.iterative.problem import OnIteration, Problem, Reason, Rule, Watch, dot
+from kernels.tomography.iterative.projector import Projector
+from kernels.tomography.iterative.solvers import Preconditioner, cgls, sart, spectral_bound
+from kernels.tomography.iterative.variation import fista
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+ALGORITHMS = ("sirt", "cgls", "os-sart", "tv", "huber")
+STARTS = ("zero", "fbp")
+_ITERATIONS = {"sirt": 200, "cgls": 50, "os-sart": 20, "tv": 200, "huber": 200}
+_QUIETEST = 1e-3  # of the line integrals: what projections of voxels differ from the true ones by anyway
+# Groups of slices and of sinograms that each method holds, the transposed copy, data and weights included.
+_IMAGES = {"sirt": 2, "cgls": 4, "os-sart": 2, "tv": 9, "huber": 9}
+_SINOGRAMS = {"sirt": 3, "cgls": 4, "os-sart": 3, "tv": 3, "huber": 3}
+
+
+@dataclass(frozen=True)
+class Method:
+    """Which method, and how far.
+
+    Parameters
+    ----------
+    algorithm
+        One of `ALGORITHMS`.
+    iterations
+        At most so many; None for as many as suit the method. One of os-sart goes through all subsets.
+    tolerance
+        A slice has settled when three times in a row an iteration changes its residual (tv, huber: the slice itself)
+        by no more than this part; 0 for never.
+    noise
+        Standard deviation of the line integrals. sirt, cgls and os-sart stop when the residual is as small; for tv and
+        huber it sets the scale of the penalty. None to estimate it for each slice; 0 not to stop at it.
+    nonnegative
+        Hold all values at 0 or above. Not for cgls.
+    strength
+        Of the penalty of tv and huber, in units of noise sqrt(angles): about 1 takes away noise and keeps edges.
+    threshold
+        For huber: slopes, in units of the slice's mean value per voxel, below which the penalty is quadratic.
+    subsets, relaxation
+        Subsets of os-sart (None: as many as angles in each); step of sirt and os-sart, below 2.
+    start
+        "zero", or "fbp" for the filtered back projection; None for zero, with tv and huber for fbp.
+    """
+
+    algorithm: str = "sirt"
+    iterations: int | None = None
+    tolerance: float = 1e-3
+    noise: float | None = None
+    nonnegative: bool = False
+    strength: float = 1.0
+    threshold: float = 0.2
+    subsets: int | None = None
+    relaxation: float = 1.0
+    start: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise KernelError(
+                f"There is no algorithm {printable(self.algorithm)!r}; there are {', '.join(ALGORITHMS)}."
+                f"{nearest(self.algorithm, ALGORITHMS)}"
+            )
+        if self.start not in (None, *STARTS):
+            raise KernelError(f"Cannot start from {printable(self.start)!r}; choose {' or '.join(STARTS)}.")
+        if self.nonnegative and self.algorithm == "cgls":
+            raise KernelError(
+                "cgls cannot hold values at 0 or above. Leave nonnegative out, or choose sirt or os-sart."
+            )
+        for name, value, least, below in (
+            ("iterations", self.iterations, 1, np.inf),
+            ("tolerance", self.tolerance, 0, 1),
+            ("noise", self.noise, 0, np.inf),
+            ("strength", self.strength, 0, np.inf),
+            ("threshold", self.threshold, 0, np.inf),
+            ("subsets", self.subsets, 1, np.inf),
+            ("relaxation", self.relaxation, 0.01, 2),
+        ):
+            if value is not None and not least <= value < below:
+                raise KernelError(
+                    f"{self.algorithm}: {name} is {value:g}; it has to be {least} or more"
+                    f"{f' and below {below}' if below < np.inf else ''}."
+                )
+
+    @property
+    def rounds(self) -> int:
+        """At most so many iterations."""
+        return _ITERATIONS[self.algorithm] if self.iterations is None else self.iterations
+
+    @property
+    def penalised(self) -> bool:
+        return self.algorithm in ("tv", "huber")
+
+    @property
+    def begins_filtered(self) -> bool:
+        return (self.start or ("fbp" if self.penalised else "zero")) == "fbp"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Slices, and how they came about.
+
+    Parameters
+    ----------
+    volume : ndarray, shape (slices, N, N), float32
+        Attenuation per detector pixel.
+    residuals : ndarray, shape (iterations, slices)
+        Root mean square of what the line integrals and those of the slice differ by; NaN after a slice was done. For
+        cgls after the iteration, for the others as met on the way to it.
+    iterations, reasons, noise
+        For each slice: iterations made, why they ended, the noise level that was given or estimated.
+    """
+
+    volume: Floats
+    residuals: Doubles
+    iterations: tuple[int, ...]
+    reasons: tuple[Reason, ...]
+    noise: tuple[float, ...]
+
+
+class IterativeReconstructor:
+    """Iterative reconstruction for one geometry; the counterpart of `fbp.Reconstructor`.
+
+    Parameters
+    ----------
+    theta_deg : ndarray, shape (angles,)
+        Projection angles, degrees; any, in any order.
+    columns, axis, circle, scale
+        As in `fbp.Reconstructor`. What lies outside the slice, or the circle, but in the beam is not accounted for.
+    method
+        See `Method`.
+    window, padding
+        Of the filtered back projection from which tv and huber begin.
+
+    Raises
+    ------
+    KernelError
+        Exit 2 for a method or geometry that cannot be.
+    """
+
+    def __init__(
+        self,
+        theta_deg: Doubles,
+        columns: int,
+        *,
+        axis: float,
+        method: Method | None = None,
+        window: str = "hann",
+        padding: str = "zero",
+        circle: bool = True,
+        scale: float = 1.0,
+    ) -> None:
+        self.method = method or Method()
+        self.projector = Projector(theta_deg, columns, axis=axis, circle=circle)
+        self.scale = scale
+        self._filtered = fbp.Reconstructor(
+            theta_deg, columns, axis=axis, window=window, padding=padding, circle=circle, scale=scale
+        )
+        subsets = self.method.subsets or math.isqrt(self.projector.angles)
+        if subsets > self.projector.angles:
+            raise KernelError(f"os-sart: {subsets} subsets are more than the {self.projector.angles} angles.")
+        self._subsets = subsets if self.method.algorithm == "os-sart" else 1
+
+    @property
+    def bytes_per_group(self) -> int:
+        """Memory that one group of `LANES` slices needs while in work, with weights, without input and output."""
+        projector, algorithm = self.projector, self.method.algorithm
+        held = _IMAGES[algorithm] * projector.image_bytes + _SINOGRAMS[algorithm] * projector.sinogram_bytes
+        beginning = projector.image_bytes * 2 + projector.sinogram_bytes * 2 + self._filtered.bytes_per_group
+        return max(held, beginning if self.method.begins_filtered else 0)
+
+    def slices(self, sinograms: Floats) -> Floats:
+        """Reconstruct up to `LANES` slices: (slices, angles, columns) line integrals to (slices, N, N)."""
+        return self.solve(sinograms).volume
+
+    def solve(
+        self,
+        sinograms: Floats,
+        *,
+        weights: Floats | None = None,
+        start: Floats | None = None,
+        on_iteration: OnIteration | None = None,
+    ) -> Solution:
+        """Reconstruct up to `LANES` slices, and say how it went.
+
+        Parameters
+        ----------
+        sinograms : ndarray, shape (slices, angles, columns), float32
+            Line integrals.
+        weights : ndarray of a shape that broadcasts to that of `sinograms`, optional
+            From 0, for what is missing (whatever value stands there), to 1.
+        start : ndarray, shape (slices, N, N), optional
+            Where to begin, instead of where `method` says.
+        on_iteration
+            Called with the number of each iteration and the residuals; may raise to give up.
+
+        Raises
+        ------
+        KernelError
+            Exit 65 for line integrals that are not finite or do not fit the geometry; 2 for weights or a start that do
+            not.
+        """
+        known, roots = self._checked(sinograms, weights)
+        count, given = len(known), self.method.noise
+        noise = np.zeros(LANES)
+        for n in range(count):
+            noise[n] = noise_level(known[n], None if roots is None else roots[n]) if given is None else given
+        image = self._beginning(known, roots, start)
+        problem = Problem(self.projector, self._lanes(known), None if roots is None else self._lanes(roots))
+        rule = Rule(self.method.rounds, self.method.tolerance, None if self.method.penalised else noise)
+        watch = Watch(rule, count, on_iteration)
+        self._work(problem, image, watch, noise)
+        volume = self.projector.slices_of(image, count)
+        volume /= np.float32(self.scale)
+        return Solution(
+            volume,
+            np.array(watch.residuals)[:, :count],
+            tuple(int(n) for n in watch.iterations[:count]),
+            tuple(watch.reasons),
+            tuple(float(level) for level in noise[:count]),
+        )
+
+    def _work(self, problem: Problem, image: Floats, watch: Watch, noise: Doubles) -> None:
+        method, projector = self.method, self.projector
+        if method.algorithm == "cgls":
+            cgls(problem, image, watch)
+        elif method.penalised:
+            typical = np.sqrt(dot(problem.measured, problem.measured) / problem.weight)
+            mean = problem.measured.mean((0, 1), dtype=np.float64) / (0.25 * np.pi * projector.columns)
+            fista(
+                problem,
+                image,
+                watch,
+                strength=method.strength * np.maximum(noise, _QUIETEST * typical) * np.sqrt(projector.angles),
+                threshold=method.threshold * np.maximum(mean, 0.0) * (method.algorithm == "huber"),
+                nonnegative=method.nonnegative,
+                spectral=self._spectral,
+            )
+        else:
+            sart(
+                problem,
+                image,
+                watch,
+                subsets=self._subsets,
+                relaxation=method.relaxation,
+                nonnegative=method.nonnegative,
+                preconditioner=self._preconditioner,
+            )
+
+    @cached_property
+    def _preconditioner(self) -> Preconditioner:
+        return Preconditioner(self.projector)
+
+    @cached_property
+    def _spectral(self) -> float:
+        return spectral_bound(self.projector)
+
+    def _checked(self, sinograms: Floats, weights: Floats | None) -> tuple[Floats, Floats | None]:
+        """The line integrals, 0 where they are missing, and the roots of the weights."""
+        shape = (self.projector.angles, self.projector.columns)
+        if sinograms.ndim != 3 or sinograms.shape[1:] != shape or not 1 <= len(sinograms) <= LANES:
+            raise KernelError(
+                f"Iterative reconstruction takes 1 to {LANES} sinograms of {shape[0]} angles and {shape[1]} columns; "
+                f"these are {' x '.join(map(str, sinograms.shape))}.",
+                Exit.BAD_INPUT,
+            )
+        known, roots = sinograms, None
+        if weights is not None:
+            try:
+                spread = np.broadcast_to(weights, sinograms.shape)
+            except ValueError:
+                raise KernelError(
+                    f"Weights of {' x '.join(map(str, weights.shape))} do not fit sinograms of "
+                    f"{' x '.join(map(str, sinograms.shape))}."
+                ) from None
+            if not (weights >= 0).all() or not (weights <= 1).all():
+                raise KernelError("Weights have to be between 0, for what is missing, and 1.")
+            roots = np.broadcast_to(np.sqrt(weights, dtype=np.float32), sinograms.shape)
+            known = np.where(spread > 0, sinograms, np.float32(0.0))
+        if not np.isfinite(known).all():
+            bad = int(np.count_nonzero(~np.isfinite(known)))
+            raise KernelError(
+                f"{bad} line integrals are not finite. Repair them, or give them the weight 0.", Exit.BAD_INPUT
+            )
+        return known, roots
+
+    def _lanes(self, sinograms: Floats) -> Floats:
+        lanes = self.projector.sinogram()
+        for lane, sinogram in enumerate(sinograms):
+            lanes[:, :, lane] = sinogram
+        return lanes
+
+    def _beginning(self, known: Floats, roots: Floats | None, start: Floats | None) -> Floats:
+        size = self.projector.columns
+        if start is None:
+            if not self.method.begins_filtered:
+                return self.projector.image()
+            start = self._filtered.slices(known if roots is None else _bridged(known, roots))
+        elif start.shape != (len(known), size, size) or not np.isfinite(start).all():
+            raise KernelError(
+                f"The volume to start from has to be finite and {len(known)} x {size} x {size}; "
+                f"this is {' x '.join(map(str, start.shape))}."
+            )
+        image = self.projector.lanes_of(start)
+        image *= np.float32(self.scale)
+        if self.method.nonnegative:
+            np.maximum(image, 0, out=image)
+        return image
+
+
+def _bridged(known: Floats, roots: Floats) -> Floats:
+    """Missing values of a projection by straight lines between those beside them; a missing projection stays 0."""
+    whole = known.copy()
+    columns = np.arange(known.shape[2])
+    for n, k in zip(*np.nonzero((roots == 0).any(2)), strict=True):
+        there = roots[n, k] > 0
+        if there.any():
+            whole[n, k, ~there] = np.interp(columns[~there], columns[there], known[n, k, there])
+    return whole
