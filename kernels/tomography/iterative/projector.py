@@ -105,6 +105,13 @@ class Projector:
         rows = -(-self.columns // _STRIP) * _STRIP
         return np.zeros((rows, self.columns + 2 * MARGIN, LANES), np.float32)
 
+    def ones(self) -> Floats:
+        """A group of slices of 1."""
+        image = self.image()
+        for row, (first, beyond) in enumerate(self.bounds):
+            image[row, first:beyond] = 1.0
+        return image
+
     def sinogram(self) -> Floats:
         """An empty group of sinograms."""
         return np.zeros((self.angles, self.columns, LANES), np.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from kernels.errors import Exit, KernelError, nearest, printable
 from kernels.tomography import fbp
 from kernels.tomography.fbp import LANES
 from kernels.tomography.iterative.noise import noise_level
-from kernels.tomography.iterative.problem import OnIteration, Problem, Reason, Rule, Watch, dot
+from kernels.tomography.iterative.problem import OnIteration, Problem, Reason, Rule, Watch
 from kernels.tomography.iterative.projector import Projector
 from kernels.tomography.iterative.solvers import Preconditioner, cgls, sart, spectral_bound
 from kernels.tomography.iterative.variation import fista
@@ -24,7 +23,9 @@ Doubles = NDArray[np.float64]
 ALGORITHMS = ("sirt", "cgls", "os-sart", "tv", "huber")
 STARTS = ("zero", "fbp")
 _ITERATIONS = {"sirt": 200, "cgls": 50, "os-sart": 20, "tv": 200, "huber": 200}
-_QUIETEST = 1e-3  # of the line integrals: what projections of voxels differ from the true ones by anyway
+# What projections of N x N voxels differ from true ones by, as a part of them and times N: 0.6 to 0.7 for the sharp
+# edges of `kernels.tomography.phantom` at any N. Fitting data closer than that harms a slice as fitting noise does.
+_COARSENESS = 0.6
 # Groups of slices and of sinograms that each method holds, the transposed copy, data and weights included.
 _IMAGES = {"sirt": 2, "cgls": 4, "os-sart": 2, "tv": 9, "huber": 9}
 _SINOGRAMS = {"sirt": 3, "cgls": 4, "os-sart": 3, "tv": 3, "huber": 3}
@@ -45,7 +46,8 @@ class Method:
         by no more than this part; 0 for never.
     noise
         Standard deviation of the line integrals. sirt, cgls and os-sart stop when the residual is as small; for tv and
-        huber it sets the scale of the penalty. None to estimate it for each slice; 0 not to stop at it.
+        huber it sets the scale of the penalty. None to estimate it for each slice, with what voxels cannot show of
+        sharp edges; 0 not to stop at it.
     nonnegative
         Hold all values at 0 or above. Not for cgls.
     strength
@@ -167,21 +169,28 @@ class IterativeReconstructor:
         self.method = method or Method()
         self.projector = Projector(theta_deg, columns, axis=axis, circle=circle)
         self.scale = scale
-        self._filtered = fbp.Reconstructor(
-            theta_deg, columns, axis=axis, window=window, padding=padding, circle=circle, scale=scale
+        self._filtered = (
+            fbp.Reconstructor(theta_deg, columns, axis=axis, window=window, padding=padding, circle=circle, scale=scale)
+            if self.method.begins_filtered
+            else None
         )
         subsets = self.method.subsets or math.isqrt(self.projector.angles)
         if subsets > self.projector.angles:
             raise KernelError(f"os-sart: {subsets} subsets are more than the {self.projector.angles} angles.")
         self._subsets = subsets if self.method.algorithm == "os-sart" else 1
+        self._preconditioner = Preconditioner(self.projector) if self.method.algorithm in ("sirt", "os-sart") else None
+        self._spectral = spectral_bound(self.projector) if self.method.penalised else 0.0
 
     @property
     def bytes_per_group(self) -> int:
         """Memory that one group of `LANES` slices needs while in work, with weights, without input and output."""
         projector, algorithm = self.projector, self.method.algorithm
+        beginning = 4 * projector.sinogram_bytes + 2 * projector.image_bytes
+        if self._filtered:
+            beginning += self._filtered.bytes_per_group
+        sums = 4 * (projector.angles + projector.columns) * projector.columns
         held = _IMAGES[algorithm] * projector.image_bytes + _SINOGRAMS[algorithm] * projector.sinogram_bytes
-        beginning = projector.image_bytes * 2 + projector.sinogram_bytes * 2 + self._filtered.bytes_per_group
-        return max(held, beginning if self.method.begins_filtered else 0)
+        return max(beginning, held) + sums
 
     def slices(self, sinograms: Floats) -> Floats:
         """Reconstruct up to `LANES` slices: (slices, angles, columns) line integrals to (slices, N, N)."""
@@ -215,14 +224,13 @@ class IterativeReconstructor:
             not.
         """
         known, roots = self._checked(sinograms, weights)
-        count, given = len(known), self.method.noise
-        noise = np.zeros(LANES)
-        for n in range(count):
-            noise[n] = noise_level(known[n], None if roots is None else roots[n]) if given is None else given
+        count, noise = len(known), np.zeros(LANES)
+        noise[:count] = self._noise(known, roots) if self.method.noise is None else self.method.noise
         image = self._beginning(known, roots, start)
         problem = Problem(self.projector, self._lanes(known), None if roots is None else self._lanes(roots))
         rule = Rule(self.method.rounds, self.method.tolerance, None if self.method.penalised else noise)
         watch = Watch(rule, count, on_iteration)
+        del known, roots  # their memory is wanted
         self._work(problem, image, watch, noise)
         volume = self.projector.slices_of(image, count)
         volume /= np.float32(self.scale)
@@ -239,18 +247,17 @@ class IterativeReconstructor:
         if method.algorithm == "cgls":
             cgls(problem, image, watch)
         elif method.penalised:
-            typical = np.sqrt(dot(problem.measured, problem.measured) / problem.weight)
             mean = problem.measured.mean((0, 1), dtype=np.float64) / (0.25 * np.pi * projector.columns)
             fista(
                 problem,
                 image,
                 watch,
-                strength=method.strength * np.maximum(noise, _QUIETEST * typical) * np.sqrt(projector.angles),
+                strength=method.strength * noise * np.sqrt(projector.angles),
                 threshold=method.threshold * np.maximum(mean, 0.0) * (method.algorithm == "huber"),
                 nonnegative=method.nonnegative,
                 spectral=self._spectral,
             )
-        else:
+        elif self._preconditioner:
             sart(
                 problem,
                 image,
@@ -260,14 +267,6 @@ class IterativeReconstructor:
                 nonnegative=method.nonnegative,
                 preconditioner=self._preconditioner,
             )
-
-    @cached_property
-    def _preconditioner(self) -> Preconditioner:
-        return Preconditioner(self.projector)
-
-    @cached_property
-    def _spectral(self) -> float:
-        return spectral_bound(self.projector)
 
     def _checked(self, sinograms: Floats, weights: Floats | None) -> tuple[Floats, Floats | None]:
         """The line integrals, 0 where they are missing, and the roots of the weights."""
@@ -298,6 +297,15 @@ class IterativeReconstructor:
             )
         return known, roots
 
+    def _noise(self, known: Floats, roots: Floats | None) -> list[float]:
+        """The noise that each sinogram has, and what voxels cannot show of it."""
+        levels = []
+        for n, sinogram in enumerate(known):
+            weights = None if roots is None else roots[n]
+            typical = np.sqrt(np.square(sinogram).mean(dtype=np.float64))
+            levels.append(float(np.hypot(noise_level(sinogram, weights), _COARSENESS / len(sinogram.T) * typical)))
+        return levels
+
     def _lanes(self, sinograms: Floats) -> Floats:
         lanes = self.projector.sinogram()
         for lane, sinogram in enumerate(sinograms):
@@ -307,7 +315,7 @@ class IterativeReconstructor:
     def _beginning(self, known: Floats, roots: Floats | None, start: Floats | None) -> Floats:
         size = self.projector.columns
         if start is None:
-            if not self.method.begins_filtered:
+            if not self._filtered:
                 return self.projector.image()
             start = self._filtered.slices(known if roots is None else _bridged(known, roots))
         elif start.shape != (len(known), size, size) or not np.isfinite(start).all():

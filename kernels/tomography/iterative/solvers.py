@@ -24,10 +24,10 @@ class Preconditioner:
     """The reciprocal row and column sums of A: `rays` (angles, columns) and `voxels` (N, N)."""
 
     def __init__(self, projector: Projector) -> None:
-        ones = projector.lanes_of(np.ones((LANES, projector.columns, projector.columns), np.float32))
-        lengths = projector.forward(ones, projector.sinogram())[:, :, 0]
-        hits = projector.slices_of(projector.back(np.ones_like(projector.sinogram()), ones), 1)[0]
-        self.rays, self.voxels = _reciprocal(lengths, _SHORTEST), _reciprocal(hits, 0.0)
+        image, rows = projector.ones(), projector.sinogram()
+        self.rays = _reciprocal(projector.forward(image, rows)[:, :, 0], _SHORTEST)
+        rows[:] = 1.0
+        self.voxels = _reciprocal(projector.slices_of(projector.back(rows, image), 1)[0], 0.0)
 
 
 def _reciprocal(values: Floats, least: float) -> Floats:
@@ -117,9 +117,7 @@ def spectral_bound(projector: Projector, *, within: float = 1.03, iterations: in
     Power iteration; as no entry of A is negative, the largest of the quotients (A^T A v)_i / v_i bounds the eigenvalue
     from above for every positive v (Collatz, Math. Z. 48 (1942) 221), and the Rayleigh quotient from below.
     """
-    size = projector.columns
-    image = projector.lanes_of(np.ones((LANES, size, size), np.float32))
-    rows, after = projector.sinogram(), projector.image()
+    image, rows, after = projector.ones(), projector.sinogram(), projector.image()
     upper = np.inf
     for _ in range(iterations):
         projector.back(projector.forward(image, rows), after)

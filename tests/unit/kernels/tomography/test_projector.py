@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numba
 import numpy as np
 import pytest
@@ -119,17 +117,14 @@ def test_what_is_beyond_the_slice_stays_empty() -> None:
 def test_the_same_for_any_number_of_threads() -> None:
     projector = Projector(np.arange(37) * 5.0, 50, axis=24.0)
     image = projector.lanes_of(RANDOM.random((LANES, 50, 50), np.float32))
-    made, most = [], numba.get_num_threads()
-    try:
-        for count in {1, most}:
-            numba.set_num_threads(count)
-            rows = projector.forward(image, projector.sinogram())
-            made.append((rows, projector.back(rows, projector.image())))
-    finally:
-        numba.set_num_threads(most)
-    for one, other in pairwise(made):
-        np.testing.assert_array_equal(one[0], other[0])
-        np.testing.assert_array_equal(one[1], other[1])
+    made = {}
+    for count in (numba.config.NUMBA_NUM_THREADS, 1, numba.config.NUMBA_NUM_THREADS):
+        numba.set_num_threads(count)
+        rows = projector.forward(image, projector.sinogram())
+        made[count] = rows, projector.back(rows, projector.image())
+    for rows, returned in made.values():
+        np.testing.assert_array_equal(rows, made[1][0])
+        np.testing.assert_array_equal(returned, made[1][1])
 
 
 @pytest.mark.parametrize(
