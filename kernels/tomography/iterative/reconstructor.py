@@ -42,8 +42,9 @@ class Method:
     iterations
         At most so many; None for as many as suit the method. One of os-sart goes through all subsets.
     tolerance
-        A slice has settled when three times in a row an iteration changes its residual (tv, huber: the slice itself)
-        by no more than this part; 0 for never.
+        A slice has settled when three times in a row an iteration changes its residual by no more than this part,
+        or with tv and huber the slice by no more than this part over sqrt(N). None for 0.001, with tv and huber 0.01;
+        0 for never.
     noise
         Standard deviation of the line integrals. sirt, cgls and os-sart stop when the residual is as small; for tv and
         huber it sets the scale of the penalty. None to estimate it for each slice, with what voxels cannot show of
@@ -62,7 +63,7 @@ class Method:
 
     algorithm: str = "sirt"
     iterations: int | None = None
-    tolerance: float = 1e-3
+    tolerance: float | None = None
     noise: float | None = None
     nonnegative: bool = False
     strength: float = 1.0
@@ -106,6 +107,12 @@ class Method:
     @property
     def penalised(self) -> bool:
         return self.algorithm in ("tv", "huber")
+
+    @property
+    def settled(self) -> float:
+        """The tolerance that holds."""
+        usual = 0.01 if self.penalised else 1e-3
+        return usual if self.tolerance is None else self.tolerance
 
     @property
     def begins_filtered(self) -> bool:
@@ -168,7 +175,7 @@ class IterativeReconstructor:
     ) -> None:
         self.method = method or Method()
         self.projector = Projector(theta_deg, columns, axis=axis, circle=circle)
-        self.scale = scale
+        self.scale, self._theta_deg = scale, theta_deg
         self._filtered = (
             fbp.Reconstructor(theta_deg, columns, axis=axis, window=window, padding=padding, circle=circle, scale=scale)
             if self.method.begins_filtered
@@ -228,7 +235,7 @@ class IterativeReconstructor:
         noise[:count] = self._noise(known, roots) if self.method.noise is None else self.method.noise
         image = self._beginning(known, roots, start)
         problem = Problem(self.projector, self._lanes(known), None if roots is None else self._lanes(roots))
-        rule = Rule(self.method.rounds, self.method.tolerance, None if self.method.penalised else noise)
+        rule = Rule(self.method.rounds, self.method.settled, None if self.method.penalised else noise)
         watch = Watch(rule, count, on_iteration)
         del known, roots  # their memory is wanted
         self._work(problem, image, watch, noise)
@@ -317,7 +324,7 @@ class IterativeReconstructor:
         if start is None:
             if not self._filtered:
                 return self.projector.image()
-            start = self._filtered.slices(known if roots is None else _bridged(known, roots))
+            start = self._filtered.slices(known if roots is None else _bridged(known, roots, self._theta_deg))
         elif start.shape != (len(known), size, size) or not np.isfinite(start).all():
             raise KernelError(
                 f"The volume to start from has to be finite and {len(known)} x {size} x {size}; "
@@ -330,12 +337,16 @@ class IterativeReconstructor:
         return image
 
 
-def _bridged(known: Floats, roots: Floats) -> Floats:
-    """Missing values of a projection by straight lines between those beside them; a missing projection stays 0."""
+def _bridged(known: Floats, roots: Floats, theta_deg: Doubles) -> Floats:
+    """Missing values of a projection by straight lines between those beside them, of a whole one by the nearest."""
     whole = known.copy()
     columns = np.arange(known.shape[2])
-    for n, k in zip(*np.nonzero((roots == 0).any(2)), strict=True):
-        there = roots[n, k] > 0
-        if there.any():
-            whole[n, k, ~there] = np.interp(columns[~there], columns[there], known[n, k, there])
+    for n in range(len(known)):
+        seen = np.flatnonzero((roots[n] > 0).any(1))
+        for k in np.flatnonzero((roots[n] == 0).any(1)) if len(seen) else ():
+            nearest_seen = seen[np.abs(theta_deg[seen] - theta_deg[k]).argmin()]
+            there = roots[n, nearest_seen] > 0
+            whole[n, k] = np.where(
+                roots[n, k] > 0, known[n, k], np.interp(columns, columns[there], known[n, nearest_seen, there])
+            )
     return whole
