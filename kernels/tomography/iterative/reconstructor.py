@@ -67,7 +67,7 @@ class Method:
     noise: float | None = None
     nonnegative: bool = False
     strength: float = 1.0
-    threshold: float = 0.2
+    threshold: float = 0.1
     subsets: int | None = None
     relaxation: float = 1.0
     start: str | None = None
