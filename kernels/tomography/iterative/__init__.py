@@ -1,0 +1,1 @@
+"""Iterative reconstruction of parallel-beam scans on a matched pair of projectors."""
