@@ -11,10 +11,13 @@ from kernels.errors import KernelError
 from kernels.tomography.direct.gridrec import Gridrec
 from kernels.tomography.direct.halves import halves, is_half_acquisition
 from kernels.tomography.fbp import Reconstructor
+from kernels.tomography.iterative.reconstructor import ALGORITHMS as ITERATIVE
+from kernels.tomography.iterative.reconstructor import IterativeReconstructor
+from kernels.tomography.iterative.reconstructor import Method as IterativeMethod
 
 Floats = NDArray[np.float32]
 
-ALGORITHMS = ("gridrec", "fbp")
+ALGORITHMS = ("gridrec", "fbp", *ITERATIVE)
 
 
 class Method(Protocol):
@@ -32,7 +35,15 @@ class Method(Protocol):
 
 
 def method(
-    algorithm: str, theta_deg: NDArray[np.float64], columns: int, *, axis: float, circle: bool, **how: Any
+    algorithm: str,
+    theta_deg: NDArray[np.float64],
+    columns: int,
+    *,
+    axis: float,
+    circle: bool,
+    iterations: int | None = None,
+    nonnegative: bool = False,
+    **how: Any,
 ) -> Method:
     """That of this name, for one geometry; `how` are window, padding and scale, as `fbp.Reconstructor` has them.
 
@@ -41,17 +52,22 @@ def method(
     Raises
     ------
     KernelError
-        Exit 2 for an unknown name, or one that cannot reconstruct this geometry.
+        Exit 2 for an unknown name, what a method does not have, or a geometry that it cannot reconstruct.
     """
-    joined = halves(columns, axis) if is_half_acquisition(theta_deg, columns, axis) else None
-    if algorithm == "gridrec":
-        size, weights = joined or (None, None)
-        return Gridrec(theta_deg, columns, axis=axis, circle=circle, size=size, column_weights=weights, **how)
     if algorithm not in ALGORITHMS:
         raise KernelError(f"There is no algorithm {algorithm!r}; there are {', '.join(ALGORITHMS)}.")
-    if joined:
+    joined = halves(columns, axis) if is_half_acquisition(theta_deg, columns, axis) else None
+    if joined and algorithm != "gridrec":
         raise KernelError(
             f"The scan is a full turn with its axis at {axis:.1f} of {columns} columns; {algorithm} cannot join its "
             "two halves: take gridrec."
         )
-    return Reconstructor(theta_deg, columns, axis=axis, circle=circle, **how)
+    if algorithm in ITERATIVE:
+        wanted = IterativeMethod(algorithm, iterations=iterations, nonnegative=nonnegative)
+        return IterativeReconstructor(theta_deg, columns, axis=axis, circle=circle, method=wanted, **how)
+    if iterations is not None or nonnegative:
+        raise KernelError(f"{algorithm} is not iterative: leave iterations and nonNegative out.")
+    if algorithm == "fbp":
+        return Reconstructor(theta_deg, columns, axis=axis, circle=circle, **how)
+    size, weights = joined or (None, None)
+    return Gridrec(theta_deg, columns, axis=axis, circle=circle, size=size, column_weights=weights, **how)

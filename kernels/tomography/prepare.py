@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
 from kernels.io.dxchange import Scan
+from kernels.tomography.corrections.chain import STRIPES
 from kernels.tomography.logarithm import minus_log
 
 Floats = NDArray[np.float32]
@@ -47,11 +48,14 @@ class Recipe(NamedTuple):
     binning
         Rows and columns averaged together, as transmission, before the logarithm; what is left over at the end of a
         row or of the slab is left out.
+    stripes
+        Which way of `corrections.chain.STRIPES` takes them from the line integrals; empty: none.
     """
 
     floor: float = 1e-4
     air_columns: int = 0
     binning: int = 1
+    stripes: str = ""
 
 
 PLAIN = Recipe()
@@ -183,6 +187,8 @@ def prepare(scan: Scan, raw: Raw, recipe: Recipe = PLAIN) -> Prepared:
     if recipe.air_columns:
         values /= _air(values, recipe.air_columns, scan)
     floored = int(minus_log(values, np.float32(recipe.floor)))
+    if recipe.stripes:
+        values = STRIPES[recipe.stripes](values)
     return Prepared(values, field.bad, floored, int(lost))
 
 

@@ -36,6 +36,9 @@ def reconstruct(
     nexus: str | None,
     rotation_axis: float | None,
     algorithm: str,
+    iterations: int | None,
+    non_negative: bool,
+    stripes: str,
     filter: str,
     padding: str,
     circle: bool,
@@ -63,7 +66,7 @@ def reconstruct(
         the volume would hold values that are not finite; 73, 74 for outputs.
     """
     ranks = job.ranks
-    recipe = Recipe(transmission_floor, air_columns, binning)
+    recipe = Recipe(transmission_floor, air_columns, binning, "" if stripes == "none" else stripes)
     name = printable(Path(input).stem)
     voxel_um = pixel_size * binning if pixel_size else None
     with Scan(input, angles=angles) as scan:
@@ -83,6 +86,8 @@ def reconstruct(
             padding=padding,
             circle=circle,
             scale=binning,
+            iterations=iterations,
+            nonnegative=non_negative,
         )
         shape = (rows, chosen.size, chosen.size)
         plan = partial(
@@ -96,6 +101,7 @@ def reconstruct(
             itemsize=scan.dtype.itemsize,
             fixed=chosen.fixed_bytes,
             few=scan.by_frames,
+            copies=1 if stripes == "none" else 3,
         )
         limit = int(memory_gb * 1e9)
         chunk = plan(limit=limit).chunk  # the same for any number of ranks
@@ -110,7 +116,8 @@ def reconstruct(
         run = resume.fingerprint(
             version=_VERSION,
             input=input_facts(input),
-            chosen=(rotation_axis, algorithm, filter, padding, circle, binning, voxel_um, angles, compression),
+            chosen=(rotation_axis, algorithm, iterations, non_negative, filter, padding, circle, binning, angles),
+            written=(voxel_um, compression),
             recipe=recipe,
             layout=(shape, chunk, name),
         )

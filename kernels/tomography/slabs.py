@@ -31,6 +31,7 @@ def plan_slabs(
     limit: int,
     ranks: int = 1,
     few: bool = False,
+    copies: int = 1,
 ) -> Slabs:
     """The largest slabs that fit into `limit` bytes, in whole chunks where possible.
 
@@ -49,6 +50,8 @@ def plan_slabs(
     few
         As few slabs as possible, since each costs as much to read as the whole; else so many that reading and
         writing go on beside the work.
+    copies
+        Of the sinograms, while they are prepared.
 
     Raises
     ------
@@ -57,7 +60,13 @@ def plan_slabs(
     """
     stored = angles * columns * binning**2
     whole = stored * 4 if binning > 1 else 0
-    each = 2 * stored * itemsize + whole + frames * columns * binning**2 * 16 + angles * columns * 4 + 2 * size**2 * 4
+    each = (
+        2 * stored * itemsize
+        + whole
+        + frames * columns * binning**2 * 16
+        + copies * angles * columns * 4
+        + 2 * size**2 * 4
+    )
     group = min(GROUP, slices) * size**2 * 4
     fits = (limit // ranks - fixed - group) // each
     if fits < 1:

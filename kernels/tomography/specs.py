@@ -179,9 +179,26 @@ KERNELS: tuple[KernelSpec, ...] = (
                 "algorithm",
                 "string",
                 "gridrec: direct, by gridding, exact to 1e-4 and by far the fastest; fbp: filtered back projection "
-                "with linear interpolation.",
+                "with linear interpolation; for few or noisy angles the iterative sirt, cgls, os-sart, and tv or "
+                "huber, which prefer flat regions.",
                 default="gridrec",
-                choices=("gridrec", "fbp"),
+                choices=("gridrec", "fbp", "sirt", "cgls", "os-sart", "tv", "huber"),
+            ),
+            KernelArgument(
+                "iterations",
+                "integer",
+                "at most so many iterations; not given: as many as suit the algorithm, and no more than help.",
+                minimum=1,
+                maximum=10000,
+            ),
+            KernelArgument("nonNegative", "boolean", "hold values at 0 or above, where iterative.", default=False),
+            KernelArgument(
+                "stripes",
+                "string",
+                "stripes of the sinograms, which would be rings, to remove: constant (the fastest), slow (Fourier and "
+                "wavelets), partial, large, dead, or all three of these.",
+                default="none",
+                choices=("none", "constant", "slow", "partial", "large", "dead", "all"),
             ),
             KernelArgument(
                 "filter",

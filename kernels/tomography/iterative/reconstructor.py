@@ -174,6 +174,7 @@ class IterativeReconstructor:
         scale: float = 1.0,
     ) -> None:
         self.method = method or Method()
+        self.size, self.group = columns, LANES
         self.projector = Projector(theta_deg, columns, axis=axis, circle=circle)
         self.scale, self._theta_deg = scale, theta_deg
         self._filtered = (
@@ -189,19 +190,23 @@ class IterativeReconstructor:
         self._spectral = spectral_bound(self.projector) if self.method.penalised else 0.0
 
     @property
-    def bytes_per_group(self) -> int:
-        """Memory that one group of `LANES` slices needs while in work, with weights, without input and output."""
+    def fixed_bytes(self) -> int:
+        """Memory in work besides the sinograms and the slices, with weights."""
         projector, algorithm = self.projector, self.method.algorithm
         beginning = 4 * projector.sinogram_bytes + 2 * projector.image_bytes
         if self._filtered:
-            beginning += self._filtered.bytes_per_group
+            beginning += self._filtered.fixed_bytes
         sums = 4 * (projector.angles + projector.columns) * projector.columns
         held = _IMAGES[algorithm] * projector.image_bytes + _SINOGRAMS[algorithm] * projector.sinogram_bytes
         return max(beginning, held) + sums
 
-    def slices(self, sinograms: Floats) -> Floats:
+    def slices(self, sinograms: Floats, out: Floats | None = None) -> Floats:
         """Reconstruct up to `LANES` slices: (slices, angles, columns) line integrals to (slices, N, N)."""
-        return self.solve(sinograms).volume
+        made = self.solve(sinograms).volume
+        if out is None:
+            return made
+        out[:] = made
+        return out
 
     def solve(
         self,
