@@ -19,7 +19,7 @@ from kernels.tomography.locate import search
 from kernels.tomography.prepare import Recipe, prepare_rows
 from kernels.tomography.views import Middle, write_nexus, write_picture
 
-_AXIS_ROWS, _AXIS_WIDTH = 5, 0.2
+_AXIS_ROWS, _AXIS_WIDTH = 5, 0.3
 _CHUNK_LAYERS = 16
 
 
