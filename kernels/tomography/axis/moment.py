@@ -40,7 +40,7 @@ def centre_of_mass(sinograms: Floats, theta_deg: Doubles) -> Estimate | None:
     found, errors = (np.array(values) for values in zip(*fits, strict=True))
     position = weighted_median(found, 1 / np.maximum(errors, 1e-3) ** 2)
     # what varies in the mass, such as the level of the air, moves the centre as well
-    bias = float(np.median(varies[usable])) * 0.1 * columns / np.sqrt(angles)
+    bias = float(np.median(varies[usable])) * 0.1 * columns
     uncertainty = float(np.hypot(np.median(errors) + bias, np.median(np.abs(found - position)))) + 0.05
     quality = float(np.clip(1 - np.median(varies[usable]) / _MASS_SPREAD, 0, 1) / (1 + (uncertainty / 2) ** 2))
     reason = f"centres of mass follow a sine within {np.median(errors) * np.sqrt(angles):.2g} pixels"
