@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy.ndimage
 
 from kernels.errors import Exit, KernelError
 from kernels.tomography.axis.estimate import Axis, Doubles, Estimate, Floats
@@ -25,6 +26,8 @@ _WIDEST_OF_FULL_TURN = 0.48  # half width of the search, as a fraction of the co
 _AGREE = 1.0  # pixels within which ways agree, however certain they are
 _TRUST = 0.8  # how much a way of quality 1 is believed by itself
 _EDGE = 0.1
+_STRIPE = 7  # columns
+_LEAST_SEEN = 0.2  # of the width
 
 
 def find_axis(sinograms: Floats, theta_deg: Doubles, *, width: float = 0.3) -> Axis:
@@ -42,7 +45,7 @@ def find_axis(sinograms: Floats, theta_deg: Doubles, *, width: float = 0.3) -> A
     Raises
     ------
     KernelError
-        Exit 65 when the angles cover less than 90 degrees or no way applies.
+        Exit 65 when the angles cover less than 90 degrees or no way has a result.
     """
     angles = turn(theta_deg)
     if angles.covered < _LEAST_TURN_DEG:
@@ -50,29 +53,40 @@ def find_axis(sinograms: Floats, theta_deg: Doubles, *, width: float = 0.3) -> A
             f"The angles cover only {angles.covered:.4g} of 180 degrees, too few to find the axis; give rotationAxis.",
             Exit.BAD_INPUT,
         )
-    middle, reach = 0.5 * (sinograms.shape[2] - 1), width * sinograms.shape[2]
-    found, spread = _searched(sinograms, theta_deg, angles, middle, reach)
+    columns = sinograms.shape[2]
+    middle, reach = 0.5 * (columns - 1), width * columns
+    sinograms = _without_stripes(sinograms)
+    inside = _is_inside(sinograms)
+    found, spread = _searched(sinograms, theta_deg, angles, middle, reach, inside=inside)
     if sharpness_applies(angles):
-        judge = Sharpness(sinograms, theta_deg, angles, inside=_is_inside(sinograms))
-        starts = _apart([estimate.position for estimate in found] or [middle], judge.step)
+        starts = [estimate.position for estimate in found] or [middle]
+        seen = max(_LEAST_SEEN * columns, 0.95 * min(min(start, columns - 1 - start) for start in starts))
+        judge = Sharpness(sinograms, theta_deg, angles, inside=inside, seen=seen)
+        starts = _apart(starts, judge.step)
         if trials := [trial for start in starts if (trial := judge.sharpest(start))]:
             found.append(min(trials, key=lambda trial: float(trial.curve.min())))
     if not found:
-        raise KernelError("No way to find the rotation axis applies to this scan; give rotationAxis.", Exit.BAD_INPUT)
+        raise KernelError(
+            f"Nothing in the rows looked at shows where the rotation axis is ({angles.covered:.0f} degrees of a half "
+            f"turn, an object {'within' if inside else 'wider than'} the view); give rotationAxis.",
+            Exit.BAD_INPUT,
+        )
     return choose(found, spread)
 
 
 def _searched(
-    sinograms: Floats, theta_deg: Doubles, angles: Turn, middle: float, reach: float
+    sinograms: Floats, theta_deg: Doubles, angles: Turn, middle: float, reach: float, *, inside: bool
 ) -> tuple[list[Estimate], float]:
     """What the ways say that search by themselves, and the spread of the wedge's rows."""
     columns = sinograms.shape[2]
     far = _WIDEST_OF_FULL_TURN * columns if angles.full else reach
     spread = 0.0
     found: list[Estimate | None] = []
-    if angles.whole and (of_rows := least_wedge(np.ascontiguousarray(sinograms[:, angles.half]), reach)):
-        found.append(of_rows[0])
-        spread = of_rows[1]
+    if angles.whole:
+        half = np.ascontiguousarray(sinograms[:, angles.half])
+        if of_rows := least_wedge(half, reach, inside=inside):
+            found.append(of_rows[0])
+            spread = of_rows[1]
     found.append(register(sinograms, theta_deg, angles, middle - far, middle + far))
     found.append(centre_of_mass(sinograms, theta_deg))
     return [e for e in found if e and abs(e.position - middle) <= far], spread
@@ -121,6 +135,16 @@ def _is_inside(sinograms: Floats) -> bool:
     rim = max(2, sinograms.shape[2] // 50)
     edges = np.concatenate((sinograms[:, :, :rim], sinograms[:, :, -rim:]), axis=2).mean(2)
     return bool(np.percentile(edges, 95) < _EDGE * np.percentile(sinograms, 99))
+
+
+def _without_stripes(sinograms: Floats) -> Floats:
+    """Less what is jagged in the mean over the angles, which is symmetric about the axis for no way to find it.
+
+    Edges stay: what is centred on the axis has them in the mean as well.
+    """
+    mean = sinograms.mean(1, dtype=np.float64)
+    jagged = mean - scipy.ndimage.median_filter(mean, (1, _STRIPE), mode="mirror")
+    return np.asarray(sinograms - jagged[:, None].astype(np.float32))
 
 
 def _apart(starts: list[float], step: float) -> list[float]:

@@ -23,7 +23,7 @@ from kernels.tomography.axis.estimate import Doubles, Estimate, Floats, inner_ha
 from kernels.tomography.axis.turn import Turn, opposite_pairs
 
 _PAIRS, _INDEPENDENT_PAIRS = 60, 4
-_FLOOR = 0.05  # pixels
+_FLOOR, _NARROW = 0.05, 4.0  # pixels; pixels times columns of overlap: a narrow one ends within a structure
 _LEAST_COLUMNS = 8
 _SMOOTH = 2.0  # pixels
 _BROADEST = 40  # parts of the width: what is broader is not looked at
@@ -78,7 +78,8 @@ def register(sinograms: Floats, theta_deg: Doubles, turn: Turn, first: float, la
     expected = 0.5 * math.sqrt((1 - min(peak, 0.9999) ** 2) / (independent * bend))
     each = _own_peaks(moments, best)
     scatter = inner_half(each) / math.sqrt(len(each)) if len(each) > 2 else 0.0
-    uncertainty = math.hypot(_FLOOR if len(pairs) > 1 else 2 * _FLOOR, max(expected, scatter))
+    floor = _FLOOR if len(pairs) > 1 else 2 * _FLOOR
+    uncertainty = math.hypot(floor, max(expected, scatter), _NARROW / overlap[best])
     above_noise = math.atanh(min(peak, 0.9999)) * math.sqrt(independent)
     alone = uniqueness(score, best, max(4, columns // 32))
     quality = float(np.clip(2.5 * alone, 0, 1) * np.clip((above_noise - 4) / 6, 0, 1))

@@ -19,11 +19,11 @@ from kernels.tomography.axis.estimate import Doubles, Estimate, Floats, binned, 
 from kernels.tomography.axis.turn import Pair, Turn, opposite_pairs
 from kernels.tomography.fbp import LANES, Reconstructor
 
-_COLUMNS, _COLUMNS_OF_FULL_TURN = 192, 128
+_COLUMNS, _COLUMNS_OF_FULL_TURN = 160, 128
 _ANGLES_PER_COLUMN, _LEAST_ANGLES_PER_COLUMN = 1.2, 0.4
 _LEAST_ANGLES = 40
 _REACH, _FARTHEST = 4, 12  # binned columns to each side at first, and at most
-_BINS = 256
+_BINS, _ENTROPY_QUALITY = 256, 0.6
 
 
 class Sharpness:
@@ -39,9 +39,11 @@ class Sharpness:
         How they lie; a half turn of it is used, or all where the object is wider than the view.
     inside
         Whether the object is within the view.
+    seen
+        Of a wider object: the distance from the axis up to which all projections see it, pixels.
     """
 
-    def __init__(self, sinograms: Floats, theta_deg: Doubles, turn: Turn, *, inside: bool) -> None:
+    def __init__(self, sinograms: Floats, theta_deg: Doubles, turn: Turn, *, inside: bool, seen: float) -> None:
         both = turn.full and not inside
         chosen = turn.order if both else turn.half
         wanted = min(_COLUMNS_OF_FULL_TURN if both else _COLUMNS, int(len(turn.half) / _LEAST_ANGLES_PER_COLUMN))
@@ -53,6 +55,7 @@ class Sharpness:
         self.theta_deg = theta_deg[chosen][: kept * by].reshape(kept, by).mean(1)
         self.inside = inside
         self.pairs = opposite_pairs(self.theta_deg, kept) if both else []
+        self.radius = math.inf if inside or both else seen / self.binning
         self._range: tuple[float, float] | None = None
         self._scores: dict[float, float] = {}
 
@@ -60,6 +63,11 @@ class Sharpness:
     def step(self) -> float:
         """Detector pixels between the axes that are tried."""
         return float(self.binning)
+
+    @property
+    def uncertainty(self) -> float:
+        """Of the sharpest axis, pixels; more for the entropy, which streaks from outside the view disturb."""
+        return (0.25 if self.inside else 0.5) * self.step
 
     def score(self, axis: float) -> float:
         """The score of one axis, lower is sharper."""
@@ -90,16 +98,16 @@ class Sharpness:
             position += (vertex(scores, best) - best) * float(axes[best + 1] - axes[best])
         rises = np.diff(scores)
         uphill = (rises[:best] > 0).sum() + (rises[best:] < 0).sum()  # a clear minimum has no other dips around
-        quality = float(np.clip(1 - 3 * uphill / len(rises), 0, 1))
+        quality = float(np.clip(1 - 3 * uphill / len(rises), 0, 1)) * (1.0 if self.inside else _ENTROPY_QUALITY)
         word = "negative values are fewest" if self.inside else "the entropy of the slices is lowest"
         reason = f"{word} there among {len(axes)} trial reconstructions"
-        return Estimate("sharpness", position, 0.25 * self.step, quality, reason, axes, scores)
+        return Estimate("sharpness", position, self.uncertainty, quality, reason, axes, scores)
 
     def _score(self, axis: float) -> float:
         slices = self._slices(axis)
         middle = 0.5 * (slices.shape[1] - 1)
         from_axis = np.hypot(*(np.mgrid[: slices.shape[1], : slices.shape[1]] - middle))
-        values = slices[:, from_axis < 0.96 * middle].astype(np.float64)
+        values = slices[:, from_axis < min(0.96 * middle, self.radius)].astype(np.float64)
         if self.inside:
             return float(np.minimum(values, 0).sum() / -max(abs(values.sum()), 1e-12))
         if self._range is None:

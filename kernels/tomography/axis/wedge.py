@@ -34,13 +34,14 @@ Complexes = NDArray[np.complex64]
 
 _FEW_ANGLES, _FEW_PER_COLUMN = 24, 0.15  # below either, the wedge is too coarsely sampled to be trusted
 _COARSE_COLUMNS, _COARSE_ANGLES_PER_COLUMN = 256, 1.6
-_FLOOR = 0.1  # pixels: what the rows have in common, such as stripes and what leaves the view
+_FLOOR, _FLOOR_OF_WIDE = 0.1, 0.2  # pixels: what rows have in common, such as stripes; what leaves the view
+_TAPER = 0.05  # of the width
 _FINE_REACH, _FINE_STEPS, _FINE_ANGLES_PER_COLUMN = 2.0, (1.0, 0.5, 0.25, 0.125), 0.35
 _OBJECT_RADIUS = 0.25  # of the width: Vo's ratio 0.5, the wedge's opening
 _DROP = 20  # angular frequencies around 0 that stripes fill
 
 
-def least_wedge(sinograms: Floats, reach: float) -> tuple[Estimate, float] | None:
+def least_wedge(sinograms: Floats, reach: float, *, inside: bool) -> tuple[Estimate, float] | None:
     """The axis with the least energy in the wedge, and the spread of the single rows' results.
 
     Parameters
@@ -49,6 +50,8 @@ def least_wedge(sinograms: Floats, reach: float) -> tuple[Estimate, float] | Non
         Line integrals over a half turn, equally spaced, by rising angle.
     reach
         Half width of the search around the detector's middle, pixels.
+    inside
+        Whether the object is within the view.
 
     Returns
     -------
@@ -70,7 +73,7 @@ def least_wedge(sinograms: Floats, reach: float) -> tuple[Estimate, float] | Non
     alone = uniqueness(total, best, max(3, len(total) // 30))
     own = candidates[curves.argmin(1)]
     agreeing = float(depths[np.abs(own - position) <= 2 * step].sum() / max(depths.sum(), 1e-12))
-    uncertainty = math.hypot(_FLOOR, spread / math.sqrt(len(found)))
+    uncertainty = math.hypot(_FLOOR if inside else _FLOOR_OF_WIDE, spread / math.sqrt(len(found)))
     quality = float(np.clip(1.5 * alone, 0, 1)) * agreeing
     fall = 1 - float(total[best] / np.median(total))
     reason = f"the energy in the wedge falls by {100 * fall:.0f} % in one dip, in {100 * agreeing:.0f} % of the rows"
@@ -152,7 +155,7 @@ def _fine(sinogram: Floats, near: float, reach: float) -> tuple[float, float]:
 
     def energy(offset: float) -> float:
         to_end = 0.5 * width - reach - np.abs(from_middle - offset)
-        taper = np.sin(0.5 * np.pi * np.clip(to_end / max(1.0, 0.08 * width), 0, 1)) ** 2
+        taper = np.sin(0.5 * np.pi * np.clip(to_end / max(1.0, _TAPER * width), 0, 1)) ** 2
         spectrum = scipy.fft.fft(angular * taper.astype(np.float32), axis=1, workers=threads(), overwrite_x=True)
         phase = np.exp(-2j * np.pi * frequency * (width - 1 + 2 * offset)).astype(np.complex64)
         return float(_joined_energy(spectrum, sign, phase, weights))
