@@ -13,7 +13,7 @@ Doubles = NDArray[np.float64]
 HIGH, LOW = 0.8, 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
     """What one way says.
 
@@ -43,7 +43,7 @@ class Estimate:
     curve: Doubles = field(default_factory=lambda: np.zeros(0))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Axis:
     """Where the axis is, and why one may believe it.
 

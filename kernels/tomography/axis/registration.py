@@ -83,8 +83,8 @@ def register(sinograms: Floats, theta_deg: Doubles, turn: Turn, first: float, la
     above_noise = math.atanh(min(peak, 0.9999)) * math.sqrt(independent)
     alone = uniqueness(score, best, max(4, columns // 32))
     quality = float(np.clip(2.5 * alone, 0, 1) * np.clip((above_noise - 4) / 6, 0, 1))
-    which = f"{len(pairs)} pairs" if len(pairs) > 1 else "one pair"
-    reason = f"{which} of opposite projections correlate by {peak:.2f} over {overlap[best]:.0f} columns"
+    which = f"{len(pairs)} pairs of opposite projections correlate" if len(pairs) > 1 else "one pair correlates"
+    reason = f"{which} by {peak:.2f} over {overlap[best]:.0f} columns"
     return Estimate("pairs", position, uncertainty, quality, reason, 0.5 * sums + trim, 1 - curve)
 
 

@@ -33,7 +33,7 @@ from kernels.tomography.axis.estimate import (
 Complexes = NDArray[np.complex64]
 
 _FEW_ANGLES, _FEW_PER_COLUMN = 24, 0.15  # below either, the wedge is too coarsely sampled to be trusted
-_COARSE_COLUMNS, _COARSE_ANGLES_PER_COLUMN = 256, 1.6
+_COARSE_COLUMNS, _COARSE_ANGLES_PER_COLUMN = 256, 1.2
 _FLOOR, _FLOOR_OF_WIDE = 0.1, 0.2  # pixels: what rows have in common, such as stripes; what leaves the view
 _TAPER = 0.05  # of the width
 _FINE_REACH, _FINE_STEPS, _FINE_ANGLES_PER_COLUMN = 2.0, (1.0, 0.5, 0.25, 0.125), 0.35
