@@ -117,12 +117,15 @@ def _coarse(sinograms: Floats, reach: float) -> tuple[Doubles, Doubles]:
     weights = _half_weights(angles, width)
     sign = ((-1.0) ** np.arange(angles + 1)).astype(np.float32)[:, None]
     curves = np.empty((rows, len(shifts)))
+    moved = np.empty(
+        (angles + 1, width), np.complex64
+    )  # once: fresh memory for each shift would cost more than its FFT
     for row in range(rows):
         plain = scipy.fft.rfft(small[row], 2 * angles, axis=0, workers=threads())
         mirrored = scipy.fft.rfft(np.ascontiguousarray(small[row, :, ::-1]), 2 * angles, axis=0) * sign
         filling = scipy.fft.rfft(np.ascontiguousarray(small[row, ::-1]), 2 * angles, axis=0) * sign
         for n, shift in enumerate(shifts):
-            moved = np.roll(mirrored, shift, 1)
+            moved[:, max(shift, 0) : width + min(shift, 0)] = mirrored[:, max(-shift, 0) : width - max(shift, 0)]
             if shift > 0:
                 moved[:, :shift] = filling[:, :shift]
             elif shift < 0:
@@ -144,6 +147,8 @@ def _fine(sinogram: Floats, near: float, reach: float) -> tuple[float, float]:
     angles, columns = sinogram.shape
     doubled = round(2 * near)
     half = min(doubled, 2 * (columns - 1) - doubled)  # first and last column are (doubled -+ half) / 2
+    while scipy.fft.next_fast_len(half + 1) != half + 1:  # a prime width would take ten times as long
+        half -= 2
     cut = sinogram[:, (doubled - half) // 2 : (doubled + half) // 2 + 1]
     width = cut.shape[1]
     angular = scipy.fft.rfft(cut, 2 * angles, axis=0, workers=threads())
