@@ -31,8 +31,9 @@
         },
         "searchWidth": {
             "type": "number",
-            "default": "0.2",
-            "description": "How far from the detector's middle to search for the axis, as a fraction of its width.",
+            "default": "0.3",
+            "description": "How far from the detector's middle to search for the axis, as a fraction of its width. In "
+            "a full turn all of the detector is searched.",
         },
         "filter": {
             "type": "string",
@@ -121,8 +122,9 @@
             "timeout": 120,
         },
         "02-axis": {
-            "description": "Find the rotation axis, unless rotationAxis says where it is. axis.nxs holds the search "
-            "curve: one sharp dip is a good sign.",
+            "description": "Find the rotation axis by several ways, unless rotationAxis says where it is. axis.nxs "
+            "holds what each says, with its search curve; below a confidence of 0.5 look there before believing the "
+            "volume.",
             "runIf": '"$rotationAxis" == ""',
             "after": ["01-inspect"],
             "kernel": "tomography.axis",
@@ -138,6 +140,7 @@
             "outputVariableRegexList": [
                 r"(?m)^metric rotation_axis (?P<rotationAxis>\S+)$",
                 r"(?m)^metric axis_spread (?P<axisSpread>\S+)$",
+                r"(?m)^metric axis_confidence (?P<axisConfidence>\S+)$",
             ],
             "expect": {"$outputDir/axis.nxs": {"opens": "hdf5", "dataset": "/entry/axis_metric/value", "finite": 1.0}},
             "resources": {"coresPerRank": 2, "walltime": 600},

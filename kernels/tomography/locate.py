@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +14,11 @@ from kernels.tomography.axis import Axis, find_axis
 from kernels.tomography.prepare import Recipe, prepare_rows
 
 _BAND = 2  # detector rows averaged into one: less noise, same axis
+_CURVES = {
+    "wedge": "energy in the wedge",
+    "sharpness": "score of trial reconstructions",
+    "pairs": "1 - correlation of opposite projections",
+}
 _LEAST_CONTRAST = 1e-3  # standard deviation of a row's line integrals, below which there is nothing to see
 
 
@@ -27,9 +33,11 @@ def locate(
     transmission_floor: float,
     air_columns: int,
 ) -> None:
-    """Find the axis and report `rotation_axis`, `axis_spread`, `axis_mirror` (pixels) and `axis_method`.
+    """Find the axis and report it.
 
-    With `output`, the search curve is written as NeXus.
+    Metrics: `rotation_axis`, `axis_spread`, `axis_mirror` (pixels; the last where opposite projections were compared),
+    `axis_method`, `axis_confidence` (0 to 1), `axis_reason`, and `axis_warning` when the confidence is low. With
+    `output`, what each way said and its search curve are written as NeXus.
 
     Raises
     ------
@@ -40,13 +48,25 @@ def locate(
         recipe = Recipe(transmission_floor, air_columns)
         found = search(job, scan, recipe, rows=rows, width=search_width, end=0.95)
     if output:
-        curve = len(found.candidates) > 0
         part = job.stage(output, check=nexus.check_nexus, description="rotation axis search")
         with nexus.new_file(part) as file:
             entry = nexus.add_entry(file, f"rotation axis {found.position:.3f}", "axis_metric")
-            x, y = (found.candidates, found.metric) if curve else (np.array([found.position]), np.zeros(1))
-            nexus.add_curve(entry, "axis_metric", x, y, "axis", "energy in the wedge: lowest at the axis")
-            nexus.add_process(entry, "tomography.axis", "1.0", {"input": input, **job.metrics})
+            _write_curves(entry, found)
+            nexus.add_process(entry, "tomography.axis", "1.1", {"input": input, **job.metrics})
+
+
+def _write_curves(entry: h5py.Group, found: Axis) -> None:
+    """The curve shown first, `axis_metric`, and for each way a group with its curve, where it has one, and result."""
+    curves = [way for method in _CURVES if (way := found.by(method))]
+    for name, way in (*(("axis_metric", way) for way in curves[:1]), *((way.method, way) for way in curves)):
+        nexus.add_curve(entry, name, way.candidates, way.curve, "axis", f"{_CURVES[way.method]}: lowest at the axis")
+    if not curves:
+        nexus.add_curve(entry, "axis_metric", np.array([found.position]), np.zeros(1), "axis", "no curve was searched")
+    for way in found.evidence:
+        group = entry.require_group(way.method)
+        group.attrs.setdefault("NX_class", "NXcollection")
+        group.attrs.update({"result": way.position, "uncertainty": way.uncertainty, "quality": way.quality})
+        group.attrs["reason"] = way.reason
 
 
 def search(job: Job, scan: Scan, recipe: Recipe, *, rows: int, width: float, end: float) -> Axis:
@@ -65,9 +85,14 @@ def search(job: Job, scan: Scan, recipe: Recipe, *, rows: int, width: float, end
         found = find_axis(seen, scan.theta_deg, width=width)
     job.metric("rotation_axis", round(found.position, 4))
     job.metric("axis_spread", round(found.spread, 4))
-    job.metric("axis_mirror", round(found.mirror, 4))
+    if mirror := found.by("pairs"):
+        job.metric("axis_mirror", round(mirror.position, 4))
     job.metric("axis_method", found.method)
-    job.progress(end, "axis", f"{found.position:.2f} by {found.method}")
+    job.metric("axis_confidence", found.confidence)
+    job.metric("axis_reason", found.reason)
+    if found.warning:
+        job.metric("axis_warning", found.warning)
+    job.progress(end, "axis", f"{found.position:.2f} by {found.method}, confidence {found.level}")
     return found
 
 

@@ -24,7 +24,7 @@ from kernels.tomography.stations import Stations
 from kernels.tomography.views import write_nexus, write_picture
 
 _VERSION = "2.0"  # of the arithmetic: another one does not go on with a volume that this has begun
-_AXIS_ROWS, _AXIS_WIDTH = 5, 0.2
+_AXIS_ROWS, _AXIS_WIDTH = 5, 0.3
 
 
 def reconstruct(

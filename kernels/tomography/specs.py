@@ -130,15 +130,16 @@ KERNELS: tuple[KernelSpec, ...] = (
         _VERSION,
         (
             _INPUT,
-            KernelArgument("output", "path", "a NeXus file with the search curve; optional.", role="output"),
+            KernelArgument("output", "path", "a NeXus file with the search curves; optional.", role="output"),
             KernelArgument(
                 "rows", "integer", "how many detector rows to search in.", default=5, minimum=1, maximum=100
             ),
             KernelArgument(
                 "searchWidth",
                 "number",
-                "half width of the search around the detector's middle, as a fraction of the detector's width.",
-                default=0.2,
+                "half width of the search around the detector's middle, as a fraction of the detector's width. "
+                "Opposite projections of a full turn are compared over all of the detector.",
+                default=0.3,
                 minimum=0.001,
                 maximum=0.45,
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,17 @@ def test_axis_within_a_third_of_a_pixel(tmp_path: Path, how: dict[str, Any]) -> 
     found = run("tomography.axis", input=scan, output=tmp_path / "axis.nxs").metrics
     assert found["rotation_axis"] == pytest.approx(true, abs=0.3)
     assert found["axis_mirror"] == pytest.approx(true, abs=1.0)
+    assert found["axis_confidence"] >= 0.8
+    assert "axis_warning" not in found
     with h5py.File(tmp_path / "axis.nxs") as file:
         plot = file["entry/axis_metric"]
         assert plot.attrs["signal"] == "value"
-        if found["axis_method"] == "wedge":
-            assert plot["axis"][plot["value"][()].argmin()] == pytest.approx(true, abs=2.0)
+        assert plot["axis"][plot["value"][()].argmin()] == pytest.approx(true, abs=2.0)
+        for way in ("pairs", "sharpness", "moment", "wedge"):
+            if way in file["entry"]:
+                group = file[f"entry/{way}"]
+                assert group.attrs["result"] == pytest.approx(true, abs=1.0)
+                assert group.attrs["reason"]
 
 
 def test_a_full_turn_gives_the_same_axis(tmp_path: Path) -> None:
@@ -74,6 +81,23 @@ def test_a_scan_of_nothing_has_no_axis(tmp_path: Path) -> None:
     assert caught.value.exit_code == 65
 
 
+def test_low_confidence_goes_into_the_record_of_the_product(tmp_path: Path) -> None:
+    """Noise without an object: a position that nobody should believe, and a sentence that says so in the manifest."""
+    scan, output = tmp_path / "scan.h5", tmp_path / "axis.nxs"
+    run("tomography.simulate", output=scan, columns=96, rows=3, angles=120, photons=500, deadPixels=0, axisOffset=20.2)
+    with h5py.File(scan, "r+") as file:
+        shape = file["exchange/data"].shape
+        light = 0.5 * file["exchange/data_white"][...].mean(0)
+        file["exchange/data"][...] = np.random.default_rng(5).poisson(light, shape)
+    found = run("tomography.axis", input=scan, output=output).metrics
+    assert found["axis_confidence"] < 0.5
+    manifest = json.loads(Path(f"{output}.manifest.json").read_text())
+    assert manifest["metrics"]["axis_warning"] == found["axis_warning"]
+    assert "is not certain" in found["axis_warning"]
+    with h5py.File(output) as file:
+        assert file["entry/process/parameters/axis_warning"].asstr()[()] == found["axis_warning"]
+
+
 def test_rows_do_not_have_to_agree_about_noise() -> None:
     """One row of pure noise among good ones does not move the axis."""
     random = np.random.default_rng(3)
@@ -91,8 +115,9 @@ def test_the_real_tooth(data: Path, tmp_path: Path) -> None:
     """181 angles, strongly absorbing, axis far off: known to be about 295 to 296."""
     tooth = data / "tomography" / "tooth.h5"
     found = run("tomography.axis", input=tooth).metrics
-    assert 294.5 < float(found["rotation_axis"]) < 296.5
+    assert 295.0 < float(found["rotation_axis"]) < 296.5
     assert 294.5 < float(found["axis_mirror"]) < 297.0
+    assert found["axis_confidence"] >= 0.8
 
     from kernels.io.omezarr import open_level
 
