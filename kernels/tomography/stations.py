@@ -3,6 +3,7 @@ that, only looked at."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
@@ -54,6 +55,7 @@ class Stations:
         self.done = {n: of for n, of in noted if n in mine and n + of["layers"] <= mine.stop}
         self.counts: dict[int, dict[str, int]] = {}
         self.middle = Middle(shape)
+        self._free: deque[Floats] = deque()
 
     def parts(self, layers: int) -> Iterator[range]:
         """The slabs: those that are done, as they were noted; between them, new ones of up to `layers`."""
@@ -84,7 +86,7 @@ class Stations:
             "bad_pixels": prepared.bad_pixels,
             "floored_values": prepared.floored,
         }
-        slab = np.empty((len(here), *self._shape[1:]), np.float32)
+        slab = self._room(len(here))
         with self._job.phase("reconstruct"):
             for first in range(0, len(slab), self._method.group):
                 group = slice(first, first + self._method.group)
@@ -100,6 +102,13 @@ class Stations:
                 self._writer.write(here.start, slab)
                 self._journal.note(here.start, **self.counts[here.start])
         self.middle.take(here.start, slab)
+        self._free.append(slab)
+
+    def _room(self, layers: int) -> Floats:
+        """A slab that is written by now, or a new one: fresh memory costs as much as half of the work on it."""
+        slab = self._free.popleft() if self._free else None
+        fits = slab is not None and len(slab) == layers
+        return slab if slab is not None and fits else np.empty((layers, *self._shape[1:]), np.float32)
 
     def _tell(self, ended: int) -> None:
         """Of this rank's share, as if all were as far."""
