@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,12 +28,14 @@ def checksum(path: Path) -> tuple[str, int]:
     """
     if not path.is_dir():
         return f"sha256:{_digest(path)}", path.stat().st_size
-    total, lines = 0, []
-    for folder, _, files in os.walk(path):
-        for name in files:
-            file = Path(folder, name)
-            total += file.stat().st_size
-            lines.append(os.fsencode(file.relative_to(path)) + b"\0" + _digest(file).encode() + b"\n")
+    files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(_digest, files))
+    total = sum(file.stat().st_size for file in files)
+    lines = [
+        os.fsencode(file.relative_to(path)) + b"\0" + digest.encode() + b"\n"
+        for file, digest in zip(files, digests, strict=True)
+    ]
     return f"sha256-tree:{hashlib.sha256(b''.join(sorted(lines))).hexdigest()}", total
 
 

@@ -15,9 +15,11 @@ widest axis has at most `_SMALLEST` voxels. Each axis that shrinks by 2 moves it
 
 from __future__ import annotations
 
+import itertools
 import math
-import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,12 @@ from zarr.storage import LocalStore
 
 from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
+from kernels.io import direct
 from kernels.ranks import Ranks
 
 _CHUNK_PLANE = 256
 _SMALLEST = 64
-_SYNCS_AT_ONCE = 8
+_AT_ONCE = 4  # chunks on their way to the disk
 _LZ4 = BloscCodec(cname="lz4", clevel=5, shuffle=BloscShuffle.shuffle)
 
 Floats = NDArray[np.float32]
@@ -85,7 +88,7 @@ class VolumeWriter:
         while chunk_layers % 2 ** len(self._levels) == 0 and max(self._levels[-1].shape) > _SMALLEST:
             self._levels.append(self._create(len(self._levels), _halved_shape(self._levels[-1].shape)))
         self._with_slabs = len(self._levels)
-        self._written: list[Path] = []
+        self._pool, self._rooms = ThreadPoolExecutor(_AT_ONCE, "chunk"), _Rooms()
         self.finite = 0
         self.minimum, self.maximum = math.inf, -math.inf
 
@@ -102,9 +105,6 @@ class VolumeWriter:
             if level:
                 slab = _mean_of_two(slab)
             self._put(level, start >> level, slab)
-        with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
-            list(pool.map(_sync, self._written))
-        self._written.clear()
 
     def count(self, start: int, slab: Floats) -> None:
         """Count in what `write` has written, now or in an earlier run."""
@@ -136,6 +136,7 @@ class VolumeWriter:
         while max(self._levels[-1].shape) > _SMALLEST:
             self._levels.append(self._halved(self._levels[-1]))
         self._ranks.meet()
+        self._pool.shutdown()
         if self._ranks.first:
             self._group.attrs["ome"] = self._metadata(window)
 
@@ -163,19 +164,25 @@ class VolumeWriter:
         if self._compressed:
             array[start : start + len(block)] = block
             return
-        whole = np.zeros(array.chunks, np.dtype("<f4"))
-        for z in range(0, len(block), array.chunks[0]):
-            for y in range(0, block.shape[1], array.chunks[1]):
-                folder = self._path / f"{level}/c/{(start + z) // array.chunks[0]}/{y // array.chunks[1]}"
-                folder.mkdir(parents=True, exist_ok=True)
-                for x in range(0, block.shape[2], array.chunks[2]):
-                    part = block[tuple(slice(a, a + n) for a, n in zip((z, y, x), array.chunks, strict=True))]
-                    if part.shape != array.chunks:
-                        whole[:] = 0
-                    whole[tuple(slice(n) for n in part.shape)] = part
-                    file = folder / str(x // array.chunks[2])
-                    file.write_bytes(whole.data.cast("B"))
-                    self._written.append(file)
+        layers, rows, columns = array.chunks
+        corners = itertools.product(
+            range(0, len(block), layers), range(0, block.shape[1], rows), range(0, block.shape[2], columns)
+        )
+        list(self._pool.map(partial(self._put_chunk, level, start, block), corners))
+
+    def _put_chunk(self, level: int, start: int, block: Floats, corner: tuple[int, int, int]) -> None:
+        chunks = self._levels[level].chunks
+        part = block[tuple(slice(a, a + n) for a, n in zip(corner, chunks, strict=True))]
+        if level not in self._rooms.of:
+            self._rooms.of[level] = direct.room(chunks)
+        whole = self._rooms.of[level]
+        if part.shape != chunks:
+            whole[:] = 0
+        whole[tuple(slice(n) for n in part.shape)] = part
+        z, y, x = ((a + before) // n for a, before, n in zip(corner, (start, 0, 0), chunks, strict=True))
+        folder = self._path / f"{level}/c/{z}/{y}"
+        folder.mkdir(parents=True, exist_ok=True)
+        direct.write(folder / str(x), whole)
 
     def _halved(self, fine: zarr.Array[Any]) -> zarr.Array[Any]:
         level = len(self._levels)
@@ -229,12 +236,11 @@ class VolumeWriter:
         }
 
 
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
+class _Rooms(threading.local):
+    """For each thread, a chunk of each level, to be filled and written."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, Floats] = {}
 
 
 def _halved_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
