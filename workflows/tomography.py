@@ -12,7 +12,7 @@
     "owner": "beamway",
     "version": "1.0",
     "description": "Parallel-beam tomography. Takes a DXchange scan (HDF5: /exchange/data, data_white, data_dark, "
-    "theta in degrees), checks it, finds the rotation axis, reconstructs by filtered back projection and writes into "
+    "theta in degrees), checks it, finds the rotation axis, reconstructs the volume and writes into "
     "outputDir: volume.zarr (OME-Zarr with a pyramid; opens in napari, neuroglancer and Fiji), slices.png (three "
     "slices through the middle), slices.nxs and axis.nxs (NeXus; open in silx and h5web), and beside each output "
     "a manifest with its checksum and provenance. With truthPath, the volume is also compared with the truth.",
@@ -35,11 +35,25 @@
             "description": "How far from the detector's middle to search for the axis, as a fraction of its width. In "
             "a full turn all of the detector is searched.",
         },
+        "algorithm": {
+            "type": "string",
+            "choices": ["gridrec", "fbp", "sirt", "cgls", "os-sart", "tv", "huber"],
+            "default": "gridrec",
+            "description": "gridrec is exact and by far the fastest. For few or noisy angles tv and huber are best, and "
+            "take some hundred times as long; sirt, cgls and os-sart stand between.",
+        },
+        "stripes": {
+            "type": "string",
+            "choices": ["none", "constant", "slow", "partial", "large", "dead", "all"],
+            "default": "none",
+            "description": "Remove what would be rings: constant takes hardly any time; all takes longer, and deals with "
+            "partial, large and dead stripes.",
+        },
         "filter": {
             "type": "string",
-            "choices": ["ramp", "shepp-logan", "cosine", "hann"],
+            "choices": ["ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen"],
             "default": "ramp",
-            "description": "Filter of the back projection. ramp is the exact inverse; the others, in this order, damp "
+            "description": "Filter of gridrec and fbp. ramp is the exact inverse; the others, in this order, damp "
             "noise and detail more and more.",
         },
         "padding": {
@@ -148,8 +162,8 @@
             "timeout": 900,
         },
         "03-reconstruct": {
-            "description": "Filtered back projection, slab by slab within memoryGB. Refuses to write a volume with "
-            "values that are not finite.",
+            "description": "Slab by slab within memoryGB; one that was killed goes on where it was. Refuses to write a "
+            "volume with values that are not finite.",
             "after": ["02-axis"],
             "kernel": "tomography.reconstruct",
             "arguments": {
@@ -158,6 +172,8 @@
                 "picture": "$outputDir/slices.png",
                 "nexus": "$outputDir/slices.nxs",
                 "rotationAxis": "$rotationAxis",
+                "algorithm": "$algorithm",
+                "stripes": "$stripes",
                 "filter": "$filter",
                 "padding": "$padding",
                 "binning": "$binning",

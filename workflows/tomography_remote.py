@@ -51,7 +51,7 @@
         },
         "rotationAxis": {"default": "", "description": "As in tomography. Empty: it is searched."},
         "filter": {
-            "choices": ["ramp", "shepp-logan", "cosine", "hann"],
+            "choices": ["ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen"],
             "default": "ramp",
             "description": "As in tomography.",
         },
