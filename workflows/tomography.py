@@ -39,15 +39,15 @@
             "type": "string",
             "choices": ["gridrec", "fbp", "sirt", "cgls", "os-sart", "tv", "huber"],
             "default": "gridrec",
-            "description": "gridrec is exact and by far the fastest. For few or noisy angles tv and huber are best, and "
-            "take some hundred times as long; sirt, cgls and os-sart stand between.",
+            "description": "gridrec is exact and by far the fastest. For few or noisy angles tv and huber are best, "
+            "and take some hundred times as long; sirt, cgls and os-sart stand between.",
         },
         "stripes": {
             "type": "string",
             "choices": ["none", "constant", "slow", "partial", "large", "dead", "all"],
             "default": "none",
-            "description": "Remove what would be rings: constant takes hardly any time; all takes longer, and deals with "
-            "partial, large and dead stripes.",
+            "description": "Remove what would be rings: constant takes hardly any time; all takes longer, and deals "
+            "with partial, large and dead stripes.",
         },
         "filter": {
             "type": "string",
