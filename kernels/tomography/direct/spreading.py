@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import scipy.special
 from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
+
+_NODES = 64
 
 
 class Spreading:
@@ -32,11 +33,16 @@ class Spreading:
     def __init__(self, taps: int, oversampling: float, degree: int) -> None:
         self.taps = taps
         self._beta = math.pi * math.sqrt((taps / oversampling * (oversampling - 0.5)) ** 2 - 0.8)
-        nodes = np.cos(np.pi * (np.arange(64) + 0.5) / 64)
-        places = 0.5 * (nodes + 1)[:, None] - 0.5 * taps + np.arange(taps)
-        columns = [np.polynomial.Chebyshev.fit(nodes, self._exact(places[:, tap]), degree) for tap in range(taps)]
-        powers = [column.convert(kind=np.polynomial.Polynomial).coef for column in columns]
-        self._coefficients = np.stack([np.pad(each, (0, degree + 1 - len(each))) for each in powers])
+        # Sums of our own, each in one order: a linear algebra library rounds otherwise on another number of threads.
+        angles = np.pi * (np.arange(_NODES) + 0.5) / _NODES
+        waves = np.cos(np.arange(degree + 1)[:, None] * angles)
+        rows = []
+        for tap in range(taps):
+            values = self._exact(0.5 * (np.cos(angles) + 1) - 0.5 * taps + tap)
+            series = 2 / _NODES * (waves * values).sum(1)
+            series[0] *= 0.5
+            rows.append(np.polynomial.chebyshev.cheb2poly(series))
+        self._coefficients = np.stack(rows)
 
     def _exact(self, x: Doubles) -> Doubles:
         inside = np.maximum(1 - (2 * x / self.taps) ** 2, 0)
@@ -50,11 +56,14 @@ class Spreading:
         return table.ravel()
 
     def transform(self, frequencies: Doubles) -> Doubles:
-        """The Fourier transform of the polynomials, at frequencies in cycles per cell."""
-        nodes, weights = scipy.special.roots_legendre(24)
-        total = np.zeros_like(frequencies)
+        """The Fourier transform of the polynomials, at frequencies in cycles per cell; by Fejer's first rule."""
+        angles = np.pi * (np.arange(_NODES) + 0.5) / _NODES
+        orders = np.arange(1, _NODES // 2 + 1)
+        waves = np.cos(2 * orders * angles[:, None]) / (4 * orders**2 - 1)
+        weights = 2 / _NODES * (1 - 2 * waves.sum(1))
+        nodes, total = np.cos(angles), np.zeros_like(frequencies)
         for tap in range(self.taps):
             x = 0.5 * (nodes + 1) - 0.5 * self.taps + tap
-            values = np.polynomial.polynomial.polyval(nodes, self._coefficients[tap])
-            total += np.cos(2 * np.pi * np.outer(frequencies, x)) @ (0.5 * weights * values)
+            values = 0.5 * weights * np.polynomial.polynomial.polyval(nodes, self._coefficients[tap])
+            total += (np.cos(2 * np.pi * np.outer(frequencies, x)) * values).sum(1)
         return total
