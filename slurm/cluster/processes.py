@@ -14,6 +14,7 @@ from pathlib import Path
 from orchestrator.errors import Unavailable
 
 MARK = "BEAMWAY_SLURM_CLUSTER"
+_BECOMES_S = 1.0  # while a process becomes another program, it has for a moment no environment
 DAEMONS_ARE_IN = "/usr/sbin:/usr/local/sbin:/opt/slurm/sbin:/opt/slurm/bin"  # not on everybody's PATH
 
 # Writes its own pid and becomes the daemon. With `setsid --fork` it has no terminal and no parent of ours.
@@ -51,8 +52,13 @@ def alive(pid_file: Path, mark: str) -> int:
     """The pid of the daemon, when it lives and is ours: pids are used again; else 0."""
     with contextlib.suppress(OSError, ValueError):
         pid = int(pid_file.read_text())
-        if not _zombie(pid) and environment_of(pid).get(MARK) == mark:
-            return pid
+        deadline = time.monotonic() + _BECOMES_S
+        while not _zombie(pid):
+            if environment := environment_of(pid):
+                return pid if environment.get(MARK) == mark else 0
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.005)
     return 0
 
 
