@@ -149,6 +149,64 @@ KERNELS: tuple[KernelSpec, ...] = (
         ),
     ),
     KernelSpec(
+        "tomography.correct",
+        "make a scan of clean transmissions: lost frames, zingers, flat fields, beam, lens and phase",
+        "kernels.tomography.correct:correct",
+        _VERSION,
+        (
+            _INPUT,
+            KernelArgument(
+                "output",
+                "path",
+                "the scan to write, a DXchange HDF5 file of float32 transmissions, with flats of 1 and darks of 0.",
+                required=True,
+                role="output",
+            ),
+            KernelArgument(
+                "zingers",
+                "number",
+                "take bright spikes out that stand above their surroundings by so many times the noise; 8 is usual. "
+                "Not given: none.",
+                minimum=1,
+            ),
+            KernelArgument(
+                "flatFields",
+                "string",
+                "mean of all; drifting from the first half of them, taken before the scan, to the second, after it; "
+                "dynamic: a mixture of their principal components for each frame.",
+                default="mean",
+                choices=("mean", "drifting", "dynamic"),
+            ),
+            KernelArgument(
+                "beam",
+                "string",
+                "make the beam steady by the airColumns at both sides, by the mass that all angles see (objects inside "
+                "the view), or by its steps (jumps of the ring current).",
+                default="none",
+                choices=("none", "air", "mass", "steps"),
+            ),
+            _AIR,
+            KernelArgument(
+                "lens",
+                "string",
+                "ROW,COLUMN,K0,K1,…: centre of the lens' distortion, pixels, and the coefficients of its radius. Not "
+                "given: no distortion.",
+            ),
+            KernelArgument("energy", "number", "photon energy, keV, for the phase.", minimum=1e-3),
+            KernelArgument("distance", "number", "from sample to detector, mm, for the phase.", minimum=1e-6),
+            KernelArgument("pixelSize", "number", "micrometres per pixel at the sample, for the phase.", minimum=1e-6),
+            KernelArgument(
+                "deltaBeta",
+                "number",
+                "delta / beta of the sample: retrieve its phase (Paganin). Not given: no phase.",
+                minimum=0,
+            ),
+            _ANGLES,
+            _MEMORY,
+        ),
+        parallel=True,
+    ),
+    KernelSpec(
         "tomography.reconstruct",
         "reconstruct the volume, slab by slab",
         "kernels.tomography.reconstruct:reconstruct",
