@@ -113,8 +113,10 @@ class Scan:
     def read_frames(self, numbers: NDArray[np.intp]) -> NDArray[Any]:
         """Counts of these projections, rising numbers: (frames, rows, columns), in the type of the file."""
         first, beyond = int(numbers[0]), int(numbers[-1]) + 1
-        whole = self._asked(self._data, np.s_[first:beyond])
-        return whole if len(numbers) == beyond - first else whole[numbers - first]
+        steps = np.unique(np.diff(numbers))
+        if len(steps) <= 1:
+            return self._asked(self._data, np.s_[first : beyond : int(steps[0]) if len(steps) else 1])
+        return self._asked(self._data, np.s_[first:beyond])[numbers - first]
 
     def read_flats(self, start: int, stop: int) -> NDArray[Any]:
         """Flat fields of detector rows start to stop: (flats, stop - start, columns)."""
