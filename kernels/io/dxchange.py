@@ -110,6 +110,14 @@ class Scan:
         """Counts of detector rows start to stop: (angles, stop - start, columns), in the type of the file."""
         return self._read(self._data, start, stop)
 
+    def read_frames(self, numbers: NDArray[np.intp]) -> NDArray[Any]:
+        """Counts of these projections, rising numbers: (frames, rows, columns), in the type of the file."""
+        first, beyond = int(numbers[0]), int(numbers[-1]) + 1
+        steps = np.unique(np.diff(numbers))
+        if len(steps) <= 1:
+            return self._asked(self._data, np.s_[first : beyond : int(steps[0]) if len(steps) else 1])
+        return self._asked(self._data, np.s_[first:beyond])[numbers - first]
+
     def read_flats(self, start: int, stop: int) -> NDArray[Any]:
         """Flat fields of detector rows start to stop: (flats, stop - start, columns)."""
         return self._read(self._white, start, stop)
@@ -119,8 +127,11 @@ class Scan:
         return self._read(self._dark, start, stop)
 
     def _read(self, dataset: h5py.Dataset, start: int, stop: int) -> NDArray[Any]:
+        return self._asked(dataset, np.s_[:, start:stop])
+
+    def _asked(self, dataset: h5py.Dataset, which: Any) -> NDArray[Any]:
         try:
-            return np.asarray(dataset[:, start:stop, :])
+            return np.asarray(dataset[which])
         except OSError as error:
             failure = io_error(error, f"Cannot read the scan {self._name}", Exit.BAD_INPUT)
             if failure.exit_code == Exit.BAD_INPUT:

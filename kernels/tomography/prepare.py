@@ -248,6 +248,27 @@ def _transmission(
     return lost
 
 
+def mend(frames: Floats, field: Field) -> None:
+    """Put between its good neighbours in the row what is at a bad pixel, or not finite, of transmissions (frames, rows,
+    columns), in their place."""
+    _mend_frames(frames, field.left, field.right)
+
+
+@compiled(parallel=True)
+def _mend_frames(frames: Floats, left: NDArray[np.int32], right: NDArray[np.int32]) -> None:
+    here = np.arange(frames.shape[2], dtype=np.int32)
+    for row in prange(frames.shape[1]):
+        bad = np.nonzero(left[row] != here)[0]
+        for k in range(frames.shape[0]):
+            line, strange = frames[k, row], 0
+            for c in range(len(line)):
+                strange += not abs(line[c]) <= _MOST
+            if strange:
+                _mend_lost(line, left[row])
+            for column in bad:
+                _mend_bad(line, column, left[row, column], right[row, column])
+
+
 @compiled()
 def _mend_lost(line: Floats, left: NDArray[np.int32]) -> int:
     """Values that are not finite get that of the column before; how many of good pixels there were."""

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -215,3 +217,17 @@ def test_memory_is_that_of_a_node(scan: Path, tmp_path: Path) -> None:
     said = mpirun(4, "tomography.reconstruct", *words)
     assert said.returncode == 2
     assert "memoryGB 0.015 is too little for 4 ranks" in said.stderr
+
+
+def test_a_corrected_scan_is_the_same_for_any_number_of_ranks(scan: Path, tmp_path: Path) -> None:
+    made = []
+    for count in (1, 3):
+        output = tmp_path / f"{count}.h5"
+        words = ["--input", str(scan), "--output", str(output), "--zingers", "8", "--beam", "steps"]
+        done = mpirun(count, "tomography.correct", *words)
+        assert done.returncode == 0, done.stderr
+        with h5py.File(output) as file:
+            data = file["exchange/data"][...]
+        made.append((data, sorted(line for line in done.stdout.splitlines() if line.startswith("metric"))))
+    np.testing.assert_array_equal(made[0][0], made[1][0])
+    assert made[0][1] == made[1][1]
