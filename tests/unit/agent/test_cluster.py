@@ -295,7 +295,7 @@ def test_pilot_jobs_of_an_earlier_agent_are_ended_and_no_others(world: World) ->
     ]
     world.open()
     until(lambda: world.scheduler.jobs(numbers)[numbers[0]].state is JobState.CANCELLED)
-    assert world.scheduler.jobs(numbers)[numbers[1]].state is JobState.RUNNING
+    until(lambda: world.scheduler.jobs(numbers)[numbers[1]].state is JobState.RUNNING)
 
 
 def test_silence_is_told_to_what_waits(world: World) -> None:

@@ -313,7 +313,7 @@ def test_memory_is_foretold(algorithm: str) -> None:
         peak = tracemalloc.get_traced_memory()[1] - volume.nbytes
     finally:
         tracemalloc.stop()
-    assert 0.4 * reconstructor.bytes_per_group < peak < 1.05 * reconstructor.bytes_per_group
+    assert 0.4 * reconstructor.fixed_bytes < peak < 1.05 * reconstructor.fixed_bytes
 
 
 @pytest.mark.parametrize(
