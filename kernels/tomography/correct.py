@@ -39,7 +39,7 @@ from kernels.tomography.corrections.intensity import (
 from kernels.tomography.corrections.outliers import remove_zingers
 from kernels.tomography.corrections.phase import blur_px, paganin
 from kernels.tomography.logarithm import minus_log
-from kernels.tomography.prepare import Field, mend, read_field
+from kernels.tomography.prepare import Field, mend, read_field, transmission, whole_field
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -100,8 +100,8 @@ def correct(
     with Scan(input, angles=angles) as scan:
         shape = (scan.rows, scan.columns)
         optics = _lens(lens, shape)
-        at_once = _frames_at_once(shape, scan, memory_gb, ranks.local_size)
-        field = read_field(scan, 0, scan.rows)
+        at_once = _frames_at_once(shape, 0 if flat_fields == "mean" else scan.flats, memory_gb, ranks.local_size)
+        field = whole_field(scan)
         survey = _survey(scan, beam, air_columns)
         lost = scan.angles - len(survey.kept)
         job.metric("frames", len(survey.kept))
@@ -129,7 +129,6 @@ def correct(
                     light, found = remove_zingers(frames - field.dark, threshold=zingers)
                     frames, replaced = light + field.dark, replaced + found
                 frames = divide(frames, survey.kept[here.start : here.stop])
-                mend(frames, field)
                 if survey.beam is not None:
                     frames = steady(frames, survey.beam[here.start : here.stop])
                 if optics is not None:
@@ -184,9 +183,10 @@ def _lens(words: str | None, shape: tuple[int, int]) -> Lens | None:
     return Lens(row, column, tuple(coefficients))
 
 
-def _frames_at_once(shape: tuple[int, int], scan: Scan, memory_gb: float, ranks: int) -> int:
+def _frames_at_once(shape: tuple[int, int], flats: int, memory_gb: float, ranks: int) -> int:
+    """Beside the field and, where they are needed one by one, the flats in work."""
     frame = 4 * shape[0] * shape[1]
-    fields = 4 * (scan.flats + scan.darks + 4) * frame // 4
+    fields = (4 + 3 * flats) * frame
     fits = int(memory_gb * 1e9 / ranks - fields) // (_HEADROOM * frame)
     if fits < 1:
         need = ranks * (fields + _HEADROOM * frame) / 1e9
@@ -203,29 +203,25 @@ def _survey(scan: Scan, beam: str, air_columns: int) -> Survey:
     seen = []
     for row in rows:
         field = read_field(scan, int(row), int(row) + 1)
-        light = scan.read_rows(int(row), int(row) + 1).astype(np.float32) - field.dark
-        frames = light / field.response
-        mend(frames, field)
-        seen.append(frames)
-    transmission = np.concatenate(seen, axis=1)
-    kept = np.flatnonzero(~dropped_frames(frame_levels(transmission)))
-    transmission = transmission[kept]
+        seen.append(transmission(scan.read_rows(int(row), int(row) + 1), field))
+    frames = np.concatenate(seen, axis=1)
+    kept = np.flatnonzero(~dropped_frames(frame_levels(frames)))
+    frames = frames[kept]
     if beam == "none":
         return Survey(kept, None)
     if beam == "air":
-        return Survey(kept, intensity_from_air(transmission, air_columns, air_columns))
+        return Survey(kept, intensity_from_air(frames, air_columns, air_columns))
     if beam == "mass":
-        lines = transmission.copy()
+        lines = frames.copy()
         minus_log(lines, _FLOOR)
         return Survey(kept, intensity_from_mass(lines))
-    return Survey(kept, intensity_steps(frame_levels(transmission)))
+    return Survey(kept, intensity_steps(frame_levels(frames)))
 
 
 def _division(scan: Scan, field: Field, flat_fields: str) -> Any:
     """What makes transmissions of counts (frames, rows, columns) and the numbers of their frames."""
     if flat_fields == "mean":
-        scale = np.float32(1) / field.response
-        return lambda counts, numbers: (counts - field.dark) * scale
+        return lambda counts, numbers: transmission(counts, field)
     flats = scan.read_flats(0, scan.rows).astype(np.float32)
     if flat_fields == "drifting":
         half = len(flats) // 2
@@ -236,9 +232,16 @@ def _division(scan: Scan, field: Field, flat_fields: str) -> Any:
             )
         before, after = flats[:half].mean(0), flats[half:].mean(0)
         progress = np.arange(scan.angles) / max(1, scan.angles - 1)
-        return lambda counts, numbers: drift.drifting_transmission(counts, field.dark, before, after, progress[numbers])
+        return lambda counts, numbers: _mended(
+            drift.drifting_transmission(counts, field.dark, before, after, progress[numbers]), field
+        )
     ways = drift.eigen_flats(flats, field.dark)
-    return lambda counts, numbers: drift.dynamic_transmission(counts, field.dark, ways)[0]
+    return lambda counts, numbers: _mended(drift.dynamic_transmission(counts, field.dark, ways)[0], field)
+
+
+def _mended(frames: Floats, field: Field) -> Floats:
+    mend(frames, field)
+    return frames
 
 
 def _lay_out(part: Path, shape: tuple[int, int, int], theta_deg: Doubles, title: str) -> int:

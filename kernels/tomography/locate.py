@@ -19,6 +19,7 @@ _CURVES = {
     "sharpness": "score of trial reconstructions",
     "pairs": "1 - correlation of opposite projections",
 }
+_WIDTH = 0.3  # of the search, to both sides of the middle, as a fraction of the columns
 _LEAST_CONTRAST = 1e-3  # standard deviation of a row's line integrals, below which there is nothing to see
 
 
@@ -67,6 +68,22 @@ def _write_curves(entry: h5py.Group, found: Axis) -> None:
         group.attrs.setdefault("NX_class", "NXcollection")
         group.attrs.update({"result": way.position, "uncertainty": way.uncertainty, "quality": way.quality})
         group.attrs["reason"] = way.reason
+
+
+def axis_of(job: Job, scan: Scan, given: float | None, recipe: Recipe, *, rows: int, end: float) -> float:
+    """The axis that is given, or else is found in `rows` rows; reported.
+
+    Raises
+    ------
+    KernelError
+        Exit 2 when the axis given is off the detector, else as `search`.
+    """
+    if given is None:
+        return search(job, scan, recipe, rows=rows, width=_WIDTH, end=end).position
+    if not 0 <= given <= scan.columns - 1:
+        raise KernelError(f"rotationAxis {given:g} is off the detector of {scan.columns} columns.")
+    job.metric("rotation_axis", given)
+    return given
 
 
 def search(job: Job, scan: Scan, recipe: Recipe, *, rows: int, width: float, end: float) -> Axis:

@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
 from kernels.io.dxchange import Scan
-from kernels.tomography.corrections.chain import STRIPES
+from kernels.tomography.corrections.stripes import STRIPES
 from kernels.tomography.logarithm import minus_log
 
 Floats = NDArray[np.float32]
 
 _NEIGHBOURHOOD = 51
+_BAND = 64  # rows
 _LEAST_RESPONSE, _MOST_RESPONSE = 0.2, 5.0
 _MOST = np.float32(np.finfo(np.float32).max)
 _LEAST_GOOD = 0.5  # fraction of pixels; fewer means that the flats are not flats
@@ -49,7 +50,7 @@ class Recipe(NamedTuple):
         Rows and columns averaged together, as transmission, before the logarithm; what is left over at the end of a
         row or of the slab is left out.
     stripes
-        Which way of `corrections.chain.STRIPES` takes them from the line integrals; empty: none.
+        Which way of `corrections.stripes.STRIPES` takes them from the line integrals; empty: none.
     """
 
     floor: float = 1e-4
@@ -246,6 +247,20 @@ def _transmission(
             for column in bad:
                 _mend_bad(line, column, left[row, column], right[row, column])
     return lost
+
+
+def whole_field(scan: Scan) -> Field:
+    """Flats and darks of all rows, worked out some rows at a time: that takes several copies of the flats."""
+    bands = [read_field(scan, row, min(row + _BAND, scan.rows)) for row in range(0, scan.rows, _BAND)]
+    names = ("dark", "response", "left", "right")
+    return Field(*(np.concatenate([getattr(band, name) for band in bands]) for name in names))
+
+
+def transmission(counts: NDArray[Any], field: Field) -> Floats:
+    """Of projections (frames, rows, columns), bad pixels mended."""
+    frames = np.asarray((counts - field.dark) / field.response, np.float32)
+    mend(frames, field)
+    return frames
 
 
 def mend(frames: Floats, field: Field) -> None:

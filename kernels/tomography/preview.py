@@ -21,14 +21,14 @@ from kernels.io import picture as pictures
 from kernels.io.dxchange import Scan
 from kernels.job import Job
 from kernels.tomography.direct.gridrec import Gridrec
-from kernels.tomography.locate import search
+from kernels.tomography.locate import axis_of
 from kernels.tomography.logarithm import minus_log
-from kernels.tomography.prepare import Recipe, mend, read_field
+from kernels.tomography.prepare import Recipe, transmission, whole_field
 from kernels.tomography.views import Middle, write_nexus, write_picture
 
 Floats = NDArray[np.float32]
 
-_AXIS_ROWS, _AXIS_WIDTH = 2, 0.3
+_AXIS_ROWS = 2
 _FRAMES_AT_ONCE = 16
 _ANGLES_PER_COLUMN = 1.5  # about as many as a slice needs
 _BINS = 256
@@ -63,19 +63,12 @@ def preview(
         binning = max(1, math.ceil(scan.columns / width))
         if scan.rows < binning:
             binning = scan.rows
-        if rotation_axis is None:
-            recipe = Recipe(transmission_floor)
-            rotation_axis = search(job, scan, recipe, rows=_AXIS_ROWS, width=_AXIS_WIDTH, end=0.3).position
-        elif not 0 <= rotation_axis <= scan.columns - 1:
-            raise KernelError(
-                f"tomography.preview: rotationAxis {rotation_axis:g} is off the detector of {scan.columns} columns."
-            )
+        rotation_axis = axis_of(job, scan, rotation_axis, Recipe(transmission_floor), rows=_AXIS_ROWS, end=0.3)
         columns = scan.columns // binning
         step = max(1, int(scan.angles / max(1.0, _ANGLES_PER_COLUMN * columns)))
         numbers = np.arange(0, scan.angles, step)
         lines = _line_integrals(job, scan, numbers, binning, transmission_floor)
         theta = scan.theta_deg[numbers]
-    job.metric("rotation_axis", round(rotation_axis, 4))
     job.metric("binning", binning)
     job.metric("frames", len(numbers))
     axis = (rotation_axis + 0.5) / binning - 0.5
@@ -95,15 +88,12 @@ def preview(
 
 def _line_integrals(job: Job, scan: Scan, numbers: NDArray[np.intp], binning: int, floor: float) -> Floats:
     """Of these projections, averaged over binning x binning pixels: (rows, angles, columns)."""
-    field = read_field(scan, 0, scan.rows)
-    scale = np.float32(1) / field.response
+    field = whole_field(scan)
     rows, columns = scan.rows // binning, scan.columns // binning
     lines = np.empty((rows, len(numbers), columns), np.float32)
 
     def work(here: range, counts: NDArray[Any]) -> None:
-        frames = (counts - field.dark) * scale
-        mend(frames, field)
-        frames = frames[:, : rows * binning, : columns * binning]
+        frames = transmission(counts, field)[:, : rows * binning, : columns * binning]
         small = frames.reshape(len(here), rows, binning, columns, binning).mean((2, 4), dtype=np.float32)
         lines[:, here.start : here.stop] = small.swapaxes(0, 1)
         job.progress(0.3 + 0.4 * here.stop / len(numbers), "read", f"{here.stop}/{len(numbers)} frames")

@@ -16,7 +16,7 @@ from kernels.io.omezarr import VolumeWriter, check_volume
 from kernels.io.picture import window
 from kernels.job import Job
 from kernels.manifest import input_facts
-from kernels.tomography.locate import search
+from kernels.tomography.locate import axis_of
 from kernels.tomography.methods import method
 from kernels.tomography.prepare import Recipe
 from kernels.tomography.slabs import plan_slabs
@@ -24,7 +24,7 @@ from kernels.tomography.stations import Stations
 from kernels.tomography.views import write_nexus, write_picture
 
 _VERSION = "2.0"  # of the arithmetic: another one does not go on with a volume that this has begun
-_AXIS_ROWS, _AXIS_WIDTH = 5, 0.3
+_AXIS_ROWS = 5
 
 
 def reconstruct(
@@ -76,7 +76,9 @@ def reconstruct(
                 f"tomography.reconstruct: binning {binning} is too much for {scan.rows} x {scan.columns}."
             )
         begun = 0.1 if rotation_axis is None else 0.0
-        rotation_axis = ranks.told(_axis(job, scan, rotation_axis, recipe, end=begun) if ranks.first else 0.0)
+        rotation_axis = ranks.told(
+            axis_of(job, scan, rotation_axis, recipe, rows=_AXIS_ROWS, end=begun) if ranks.first else 0.0
+        )
         chosen = method(
             algorithm,
             scan.theta_deg,
@@ -171,14 +173,3 @@ def reconstruct(
             "threads": threads(),
         }
         write_nexus(job, nexus, middle, title=name, voxel_um=voxel_um, parameters=said)
-
-
-def _axis(job: Job, scan: Scan, given: float | None, recipe: Recipe, *, end: float) -> float:
-    if given is None:
-        return search(job, scan, recipe, rows=_AXIS_ROWS, width=_AXIS_WIDTH, end=end).position
-    if not 0 <= given <= scan.columns - 1:
-        raise KernelError(
-            f"tomography.reconstruct: rotationAxis {given:g} is off the detector of {scan.columns} columns."
-        )
-    job.metric("rotation_axis", given)
-    return given

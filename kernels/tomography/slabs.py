@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kernels.errors import KernelError
+from kernels.tomography.direct.cells import LANES
 
-GROUP = 16  # slices that the fastest method takes together, and layers of a chunk
-_SLAB_LAYERS = 4 * GROUP
+_SLAB_LAYERS = 4 * LANES
 
 
 class Slabs(NamedTuple):
@@ -67,7 +67,7 @@ def plan_slabs(
         + copies * angles * columns * 4
         + 2 * size**2 * 4
     )
-    group = min(GROUP, slices) * size**2 * 4
+    group = min(LANES, slices) * size**2 * 4
     fits = (limit // ranks - fixed - group) // each
     if fits < 1:
         need = (fixed + group + each) / 1e9
@@ -75,7 +75,7 @@ def plan_slabs(
             f"tomography.reconstruct: one slice of {size} x {size} from {angles} angles needs {need:.2f} GB; "
             f"memoryGB is {limit / 1e9:g}{f' for {ranks} ranks' if ranks > 1 else ''}. Raise memoryGB or binning."
         )
-    chunk = int(min(GROUP, fits, slices))
+    chunk = int(min(LANES, fits, slices))
     layers = int(min(fits, slices if few else _SLAB_LAYERS, slices))
     layers = layers if layers == slices else layers // chunk * chunk
     return Slabs(layers, chunk, int(fixed + group + layers * each))

@@ -6,6 +6,7 @@ from kernels.spec import KernelArgument, KernelSpec
 
 _VERSION = "1.0"
 
+_FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen")
 _INPUT = KernelArgument(
     "input",
     "path",
@@ -238,7 +239,7 @@ KERNELS: tuple[KernelSpec, ...] = (
                 "string",
                 "as of tomography.reconstruct.",
                 default="hann",
-                choices=("ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen"),
+                choices=_FILTERS,
             ),
             KernelArgument(
                 "padding",
@@ -310,7 +311,7 @@ KERNELS: tuple[KernelSpec, ...] = (
                 "string",
                 "ramp is the exact inverse; the others, in this order, damp high frequencies more and more.",
                 default="ramp",
-                choices=("ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen"),
+                choices=_FILTERS,
             ),
             KernelArgument(
                 "padding",

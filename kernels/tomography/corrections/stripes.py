@@ -19,7 +19,9 @@ all of the last three             `remove_all_stripes`                their sum
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 import scipy.fft
@@ -390,3 +392,15 @@ def _roughness(sinogram: Floats) -> NDArray[np.float64]:
                     running[c] += sinogram[k + half + 1, first + c] - sinogram[k - half, first + c]
         result[first:beyond] = total
     return result
+
+
+STRIPES: Mapping[str, Callable[..., Floats]] = MappingProxyType(
+    {
+        "constant": remove_constant_stripes,
+        "slow": remove_slow_stripes,
+        "partial": remove_partial_stripes,
+        "large": remove_large_stripes,
+        "dead": remove_dead_stripes,
+        "all": remove_all_stripes,
+    }
+)

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from scans import run
 
+from kernels import registry
 from kernels.errors import KernelError
+from kernels.tomography.corrections.stripes import STRIPES
+from kernels.tomography.fbp import FILTERS
 from kernels.tomography.methods import ALGORITHMS
 
 
@@ -62,3 +65,11 @@ def test_what_a_method_does_not_have(striped: Path, tmp_path: Path, how: dict[st
         error(striped, tmp_path, **how)
     assert caught.value.exit_code == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_the_schema_names_what_there_is() -> None:
+    """It is told without importing anything heavy, so the names stand there again."""
+    choices = {name: argument.choices for name, argument in registry.get("tomography.reconstruct").arguments.items()}
+    assert choices["algorithm"] == ALGORITHMS
+    assert choices["filter"] == FILTERS
+    assert choices["stripes"] == ("none", *STRIPES)
