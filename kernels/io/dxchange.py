@@ -106,9 +106,12 @@ class Scan:
             return ""
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
 
-    def read_rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Counts of detector rows start to stop: (angles, stop - start, columns), in the type of the file."""
-        return self._read(self._data, start, stop)
+    def read_rows(self, start: int, stop: int, frames: range | None = None) -> NDArray[Any]:
+        """Counts of detector rows start to stop, of neighbouring frames or of all: (angles, stop - start, columns), in
+        the type of the file."""
+        if frames is None:
+            return self._read(self._data, start, stop)
+        return self._asked(self._data, np.s_[frames.start : frames.stop, start:stop])
 
     def read_frames(self, numbers: NDArray[np.intp]) -> NDArray[Any]:
         """Counts of these projections, rising numbers: (frames, rows, columns), in the type of the file."""

@@ -96,6 +96,29 @@ def angle_weights(theta_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.deg2rad(share[inverse.ravel()]))
 
 
+def filtered(
+    lines: Floats, response: NDArray[np.float32], padded: int, *, edge: bool = False, workers: int | None = None
+) -> Floats:
+    """Lines (…, columns) filtered with `response`, padded to `padded` with zeros, or with their ends where `edge`."""
+    columns = lines.shape[-1]
+    spectrum = scipy.fft.rfft(_continued(lines, padded) if edge else lines, padded, axis=-1, workers=workers)
+    spectrum *= response
+    result = scipy.fft.irfft(spectrum, padded, axis=-1, workers=workers, overwrite_x=True)
+    return np.asarray(result[..., :columns], np.float32)
+
+
+def _continued(lines: Floats, padded: int) -> Floats:
+    """Lines of the padded length that go on with the mean of the outermost 4 columns and taper to 0."""
+    columns = lines.shape[-1]
+    extra, width = padded - columns, min(4, columns)
+    right, left = lines[..., -width:].mean(-1, keepdims=True), lines[..., :width].mean(-1, keepdims=True)
+    taper = (0.5 + 0.5 * np.cos(np.pi * (np.arange(extra) + 1) / (extra + 1))).astype(np.float32)
+    whole = np.empty((*lines.shape[:-1], padded), np.float32)
+    whole[..., :columns] = lines
+    whole[..., columns:] = right * taper + left * taper[::-1]
+    return whole
+
+
 class Reconstructor:
     """Filtered back projection for one geometry.
 
@@ -166,23 +189,8 @@ class Reconstructor:
         return volume
 
     def _filtered(self, sinogram: Floats) -> Floats:
-        if self.edge:
-            sinogram = self._continued(sinogram)
-        spectrum = scipy.fft.rfft(sinogram, self.padded, axis=1, workers=threads())
-        spectrum *= self.response
-        result = scipy.fft.irfft(spectrum, self.padded, axis=1, workers=threads(), overwrite_x=True)
-        return np.asarray(result[:, : self.columns] * self.weights[:, None], np.float32)
-
-    def _continued(self, sinogram: Floats) -> Floats:
-        """Rows of the padded length that go on with the mean of the outermost 4 columns and taper to 0."""
-        columns, extra = self.columns, self.padded - self.columns
-        width = min(4, columns)
-        right, left = sinogram[:, -width:].mean(1), sinogram[:, :width].mean(1)
-        taper = (0.5 + 0.5 * np.cos(np.pi * (np.arange(extra) + 1) / (extra + 1))).astype(np.float32)
-        whole = np.empty((sinogram.shape[0], self.padded), np.float32)
-        whole[:, :columns] = sinogram
-        whole[:, columns:] = right[:, None] * taper + left[:, None] * taper[::-1]
-        return whole
+        lines = filtered(sinogram, self.response, self.padded, edge=self.edge, workers=threads())
+        return lines * self.weights[:, None]
 
 
 @compiled(parallel=True, fastmath=True)

@@ -26,7 +26,9 @@ _SUBSAMPLES = 4
 Doubles = NDArray[np.float64]
 
 
-def sample_object(columns: int, rows: int, *, margin: float, absorption: float, seed: int) -> Doubles:
+def sample_object(
+    columns: int, rows: int, *, margin: float, absorption: float, seed: int, tall: float | None = None
+) -> Doubles:
     """A rod-like body with a shell, pores and grains, as rows of (density, x, y, z, a, b, c, phi).
 
     Parameters
@@ -39,13 +41,15 @@ def sample_object(columns: int, rows: int, *, margin: float, absorption: float, 
         Line integral through the body's middle, from which the density (per pixel) follows.
     seed
         Of the pores and grains.
+    tall
+        Half the height of the body. Not given: it goes on above and below the view.
 
     Returns
     -------
     ndarray, shape (parts, 8), float64
     """
     random = np.random.default_rng([seed, 0])
-    size, tall = 0.9 * margin, max(rows, 0.75 * columns)
+    size, tall = 0.9 * margin, max(rows, 0.75 * columns) if tall is None else tall
     density = absorption / (1.7 * size)
     parts = [
         (1.3 * density, 0.0, 0.0, 0.0, 0.95 * size, 0.80 * size, tall, 0.3),
@@ -56,7 +60,7 @@ def sample_object(columns: int, rows: int, *, margin: float, absorption: float, 
     for _ in range(36):
         distance, turn = 0.62 * size * math.sqrt(random.random()), 2 * math.pi * random.random()
         radius = size * random.uniform(0.015, 0.075)
-        height = random.uniform(-0.5, 0.5) * rows
+        height = random.uniform(-0.5, 0.5) * min(rows, tall)
         shape = radius * random.uniform(0.7, 1.4, 3)
         sign = random.choice([-0.55, 0.9])
         parts.append((sign * density, distance * math.cos(turn), distance * math.sin(turn), height, *shape, turn))

@@ -86,6 +86,11 @@ class Field:
         here = np.arange(self.left.shape[1], dtype=np.int32)
         return int((self.left != here).sum())
 
+    def rows(self, start: int, stop: int) -> Field:
+        """That of rows start to stop alone."""
+        here = slice(start, stop)
+        return Field(self.dark[here], self.response[here], self.left[here], self.right[here])
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -148,12 +153,12 @@ def read_raw(scan: Scan, start: int, stop: int) -> Raw:
     KernelError
         Exit 65 for flats that are not flats or data that cannot be read.
     """
-    counts = scan.read_rows(start, stop)
-    if counts.dtype.byteorder not in "=|":
-        counts = counts.astype(counts.dtype.newbyteorder("="))
-    if counts.dtype == np.float16:
-        counts = counts.astype(np.float32)
-    return Raw(start, stop, read_field(scan, start, stop), counts)
+    return Raw(start, stop, read_field(scan, start, stop), _plain(scan.read_rows(start, stop)))
+
+
+def read_frames(scan: Scan, start: int, stop: int, frames: range, field: Field) -> Raw:
+    """Detector rows start to stop of neighbouring frames alone; `field` is that of all rows."""
+    return Raw(start, stop, field.rows(start, stop), _plain(scan.read_rows(start, stop, frames)))
 
 
 def prepare_rows(scan: Scan, start: int, stop: int, recipe: Recipe = PLAIN) -> Prepared:
@@ -175,7 +180,7 @@ def prepare(scan: Scan, raw: Raw, recipe: Recipe = PLAIN) -> Prepared:
         Exit 65 for counts of which more than 1 % are not finite, and air columns that are dark.
     """
     field = raw.field
-    values = np.empty((raw.stop - raw.start, scan.angles, scan.columns), np.float32)
+    values = np.empty((raw.stop - raw.start, len(raw.counts), scan.columns), np.float32)
     lost = _transmission(raw.counts, field.dark, field.response, field.left, field.right, values)
     if lost > 0.01 * values.size:
         raise KernelError(
@@ -191,6 +196,13 @@ def prepare(scan: Scan, raw: Raw, recipe: Recipe = PLAIN) -> Prepared:
     if recipe.stripes:
         values = STRIPES[recipe.stripes](values)
     return Prepared(values, field.bad, floored, int(lost))
+
+
+def _plain(counts: NDArray[Any]) -> NDArray[Any]:
+    """In a type that compiled code takes."""
+    if counts.dtype.byteorder not in "=|":
+        counts = counts.astype(counts.dtype.newbyteorder("="))
+    return counts.astype(np.float32) if counts.dtype == np.float16 else counts
 
 
 def _robust_mean(frames: NDArray[Any]) -> Floats:

@@ -5,23 +5,18 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from kernels import resume
 from kernels.compiled import threads
 from kernels.conveyor import convey
 from kernels.errors import KernelError, printable
 from kernels.io.dxchange import Scan
-from kernels.io.omezarr import VolumeWriter, check_volume
-from kernels.io.picture import window
 from kernels.job import Job
 from kernels.manifest import input_facts
 from kernels.tomography.locate import axis_of
 from kernels.tomography.methods import method
 from kernels.tomography.prepare import Recipe
 from kernels.tomography.slabs import plan_slabs
-from kernels.tomography.stations import Stations
-from kernels.tomography.views import write_nexus, write_picture
+from kernels.tomography.stations import Sinograms
+from kernels.tomography.volume import Volume
 
 _VERSION = "2.0"  # of the arithmetic: another one does not go on with a volume that this has begun
 _AXIS_ROWS = 5
@@ -115,61 +110,36 @@ def reconstruct(
             )
         mine = ranks.share(rows, chunk)
         layers = slabs.layers if slabs.layers >= len(mine) else slabs.layers // chunk * chunk
-        run = resume.fingerprint(
-            version=_VERSION,
-            input=input_facts(input),
-            chosen=(rotation_axis, algorithm, iterations, non_negative, filter, padding, circle, binning, angles),
-            written=(voxel_um, compression),
-            recipe=recipe,
-            layout=(shape, chunk, name),
-        )
-        part = job.stage_together(output, directory=True, check=partial(check_volume, shape=shape), run=run)
-        writer = VolumeWriter(
-            part,
+        volume = Volume(
+            job,
+            output,
             shape,
-            chunk_layers=chunk,
+            chunk=chunk,
             name=name,
-            pixel_size_um=voxel_um,
+            voxel_um=voxel_um,
             compression=compression,
-            ranks=ranks,
+            facts={
+                "version": _VERSION,
+                "input": input_facts(input),
+                "chosen": (
+                    rotation_axis,
+                    algorithm,
+                    iterations,
+                    non_negative,
+                    filter,
+                    padding,
+                    circle,
+                    binning,
+                    angles,
+                ),
+                "recipe": recipe,
+            },
         )
-        journal = resume.Journal(part, run) if ranks.first else None
-        ranks.meet()
-        journal = journal or resume.Journal(part, run)
-        stations = Stations(job, scan, recipe, chosen, writer, journal, mine, shape=shape, begun=begun)
+        writer, journal = volume.writer, volume.journal
+        stations = Sinograms(job, scan, recipe, writer, journal, mine, method=chosen, shape=shape, begun=begun)
         convey(stations.parts(layers), read=stations.read, work=stations.work, write=stations.write)
-    if of_ranks := ranks.gathered(sum(noted["layers"] for noted in stations.done.values())):
-        job.metric("resumed_slices", sum(of_ranks))
     for name_of_count in ("bad_pixels", "floored_values"):
         if of_ranks := ranks.gathered(sum(noted[name_of_count] for noted in stations.counts.values())):
             job.metric(name_of_count, sum(of_ranks))
-    writer.gather()
-    middle = stations.middle
-    middle.gather(ranks, mine)
-    for metric, value in zip(("slices", "size"), shape, strict=False):
-        job.metric(metric, value)
-    job.metric("minimum", writer.minimum)
-    job.metric("maximum", writer.maximum)
-    shown = window(middle.slices) if ranks.first else (0.0, 1.0)
-    with job.phase("pyramid"):
-        writer.finish(shown)
-        ranks.meet()
-        if ranks.first:
-            journal.forget()
-    if not ranks.first:
-        return
-    finite = writer.finite / float(np.prod(shape))
-    job.describe(part, description="reconstructed volume", shape=shape, dtype=dtype, finiteFraction=finite)
-    job.progress(0.95, "pyramid", "written")
-    if picture:
-        write_picture(job, picture, middle, shown)
-    if nexus:
-        said = {
-            **job.metrics,
-            "algorithm": algorithm,
-            "filter": filter,
-            "padding": padding,
-            "input": input,
-            "threads": threads(),
-        }
-        write_nexus(job, nexus, middle, title=name, voxel_um=voxel_um, parameters=said)
+    said = {"algorithm": algorithm, "filter": filter, "padding": padding, "input": input, "threads": threads()}
+    volume.finish(stations, mine, picture=picture, nexus=nexus, kernel="tomography.reconstruct", said=said)

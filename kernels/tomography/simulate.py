@@ -16,8 +16,11 @@ from kernels.errors import KernelError
 from kernels.io.nexus import new_file
 from kernels.job import Job
 from kernels.tomography import phantom
+from kernels.tomography.oblique import rays
+from kernels.tomography.oblique.geometry import Geometry, distance_of
 
 _SLAB = 8
+_TALL = 0.35  # half the height of an object that is to be seen whole, in detector heights
 _DARK_LEVEL, _READ_NOISE, _FULL = 100.0, 2.0, 65535
 
 
@@ -28,7 +31,13 @@ def simulate(
     columns: int,
     rows: int,
     angles: int,
+    turn: float,
     axis_offset: float,
+    source_distance: float | None,
+    detector_distance: float | None,
+    pixel_size: float | None,
+    tilt: float,
+    rotation: str,
     photons: float,
     absorption: float,
     noise: bool,
@@ -48,17 +57,28 @@ def simulate(
     The truth holds /truth/volume (rows, columns, columns) float32, density per pixel, centred on the axis;
     /truth/objects (parts, 8), and the attribute `rotation_axis` of /truth.
 
+    With a cone beam or a tilted axis the object is no taller than what is in view, and L the mean of exact line
+    integrals over the pixel; density and truth are per pixel as it is seen at the axis.
+
     Raises
     ------
     KernelError
-        Exit 2 when the axis leaves less than a quarter of the detector's width at a side; 73 and 74 for outputs.
+        Exit 2 when the axis leaves less than a quarter of the detector's width at a side, and for a geometry that
+        cannot be; 73 and 74 for outputs.
     """
     axis = 0.5 * (columns - 1) + axis_offset
     margin = min(axis, columns - 1 - axis) + 0.5
     if margin < 0.25 * columns:
         raise KernelError(f"tomography.simulate: axisOffset {axis_offset:g} is too far out for {columns} columns.")
-    theta = np.arange(angles, dtype=np.float64) * (180.0 / angles)
-    parts = phantom.sample_object(columns, rows, margin=margin, absorption=absorption, seed=seed)
+    theta = np.arange(angles, dtype=np.float64) * (turn / angles)
+    distance, _ = distance_of(source_distance, detector_distance, pixel_size)
+    geometry = Geometry(axis, 0.5 * (rows - 1), distance, tilt, clockwise=rotation == "clockwise")
+    oblique = geometry.cone or not geometry.upright
+    if oblique:
+        geometry.rows_seen(0, 0, margin)
+        margin *= 0.9  # the near side of the object is magnified
+    tall = _TALL * rows if oblique else None
+    parts = phantom.sample_object(columns, rows, margin=margin, absorption=absorption, seed=seed, tall=tall)
     drift = 1.0 + beam_drift * np.sin(2.3 * np.linspace(0, math.pi, angles) + 0.5)
 
     scan = job.stage(output, description="simulated scan (DXchange)", shape=(angles, rows, columns), dtype="uint16")
@@ -89,7 +109,10 @@ def simulate(
         for start in range(0, rows, _SLAB):
             stop = min(start + _SLAB, rows)
             with job.phase("project"):
-                lines = phantom.project_rows(parts, theta, columns, rows, axis, start, stop)
+                if oblique:
+                    lines = rays.project(parts, geometry, theta, columns, start, stop)
+                else:
+                    lines = phantom.project_rows(parts, theta, columns, rows, axis, start, stop)
             with job.phase("truth"):
                 volume[start:stop] = phantom.truth_rows(parts, columns, rows, start, stop)
             with job.phase("expose"):

@@ -43,6 +43,36 @@ _MEMORY = KernelArgument(
     default=2.0,
     minimum=0.01,
 )
+_DISTANCES = (
+    KernelArgument(
+        "sourceDistance",
+        "number",
+        "cone beam: from the source to the axis, mm. Not given: the beam is parallel.",
+        minimum=1e-6,
+    ),
+    KernelArgument("detectorDistance", "number", "cone beam: from the source to the detector, mm.", minimum=1e-6),
+    KernelArgument(
+        "pixelSize",
+        "number",
+        "micrometres of a pixel on the detector; needed for cone beams, else for the scale of the volume.",
+        minimum=1e-6,
+    ),
+)
+_TILT = KernelArgument(
+    "tilt",
+    "number",
+    "degrees by which the axis leans from upright to the beam, in the plane of both: 30 where axis and beam make an "
+    "angle of 60. Positive when its end at low rows leans to the source.",
+    default=0.0,
+)
+_ROTATION = KernelArgument(
+    "rotation",
+    "string",
+    "how the object turns with growing angles, seen from the axis' end at low rows, in projections as the source sees "
+    "them. Matters for cone beams and tilted axes; if in doubt try both, one is blurred.",
+    default="counterclockwise",
+    choices=("counterclockwise", "clockwise"),
+)
 _TRUTH = "the true volume as `tomography.simulate` writes it (HDF5, /truth/volume)."
 
 KERNELS: tuple[KernelSpec, ...] = (
@@ -62,10 +92,14 @@ KERNELS: tuple[KernelSpec, ...] = (
             ),
             KernelArgument("columns", "integer", "detector width, pixels.", default=512, minimum=16, maximum=16384),
             KernelArgument("rows", "integer", "detector height, pixels.", default=64, minimum=1, maximum=16384),
+            KernelArgument("angles", "integer", "projections over the turn.", default=721, minimum=4, maximum=100000),
             KernelArgument(
-                "angles", "integer", "projections over 180 degrees.", default=721, minimum=4, maximum=100000
+                "turn", "number", "degrees from the first projection to one after the last.", default=180.0, minimum=20
             ),
             KernelArgument("axisOffset", "number", "axis minus the detector's middle, pixels.", default=6.4),
+            *_DISTANCES,
+            _TILT,
+            _ROTATION,
             KernelArgument(
                 "photons",
                 "number",
@@ -342,6 +376,99 @@ KERNELS: tuple[KernelSpec, ...] = (
                 "number",
                 "micrometres per detector pixel, for the scale of the volume.",
                 minimum=1e-6,
+            ),
+            _ANGLES,
+            _FLOOR,
+            _AIR,
+            _MEMORY,
+        ),
+        parallel=True,
+    ),
+    KernelSpec(
+        "tomography.backproject",
+        "reconstruct a scan with a cone beam, or with a tilted axis (laminography), slab by slab",
+        "kernels.tomography.backproject:backproject",
+        _VERSION,
+        (
+            _INPUT,
+            KernelArgument(
+                "output",
+                "path",
+                "the volume to write, an OME-Zarr (NGFF 0.5) with a pyramid; array `0` is float32 (z, y, x), "
+                "attenuation per detector pixel as it is seen at the axis.",
+                required=True,
+                role="output",
+            ),
+            KernelArgument("picture", "path", "a PNG with three slices through the middle; optional.", role="output"),
+            KernelArgument(
+                "nexus",
+                "path",
+                "a NeXus file with the same slices and the parameters, for silx and h5web; optional.",
+                role="output",
+            ),
+            KernelArgument(
+                "rotationAxis",
+                "number",
+                "column at which the axis is seen, in detector pixels from the middle of pixel 0. Needed for cone "
+                "beams and tilted axes; for others it is searched.",
+            ),
+            *_DISTANCES,
+            KernelArgument(
+                "middleColumn",
+                "number",
+                "cone beam: column of the ray that is perpendicular to the detector. Not given: that of the axis.",
+            ),
+            KernelArgument(
+                "middleRow",
+                "number",
+                "row of the rays that are perpendicular to the axis (cone beam), or of the point of the axis about "
+                "which the volume lies. Not given: the detector's middle.",
+            ),
+            _TILT,
+            _ROTATION,
+            KernelArgument(
+                "height",
+                "integer",
+                "slices of the volume. Not given: as many as the detector has rows. Flat specimens need few.",
+                minimum=1,
+                maximum=100000,
+            ),
+            KernelArgument(
+                "heightOffset",
+                "number",
+                "slices by which the middle of the volume lies off the plane that the middle row sees, positive "
+                "towards high rows.",
+                default=0.0,
+            ),
+            KernelArgument(
+                "filter",
+                "string",
+                "ramp is the exact inverse; the others, in this order, damp high frequencies more and more.",
+                default="ramp",
+                choices=_FILTERS,
+            ),
+            KernelArgument(
+                "padding",
+                "string",
+                "how a projection goes on outside the detector: zero for objects inside the view, edge for objects "
+                "that are wider than the view, as most in laminography.",
+                default="zero",
+                choices=("zero", "edge"),
+            ),
+            KernelArgument("circle", "boolean", "set what lies outside the inscribed circle to 0.", default=True),
+            KernelArgument(
+                "compression",
+                "string",
+                "of the volume's chunks: none is the fastest; lz4 saves a tenth or two.",
+                default="none",
+                choices=("none", "lz4"),
+            ),
+            KernelArgument(
+                "binning",
+                "integer",
+                "average this many rows and columns first.",
+                default=1,
+                choices=(1, 2, 4, 8),
             ),
             _ANGLES,
             _FLOOR,

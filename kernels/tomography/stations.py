@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ _END = 0.9  # of the progress, when all slabs are done
 
 
 class Stations:
-    """The stations that the slabs of `mine` pass, and what is counted on the way.
+    """The stations that the slabs of `mine` pass, but how they are read and worked on, and what is counted on the way.
 
     Attributes
     ----------
@@ -40,7 +41,6 @@ class Stations:
         job: Job,
         scan: Scan,
         recipe: Recipe,
-        method: Method,
         writer: VolumeWriter,
         journal: Journal,
         mine: range,
@@ -48,7 +48,7 @@ class Stations:
         shape: tuple[int, int, int],
         begun: float,
     ) -> None:
-        self._job, self._scan, self._recipe, self._method = job, scan, recipe, method
+        self._job, self._scan, self._recipe = job, scan, recipe
         self._writer, self._journal, self._mine = writer, journal, mine
         self._shape, self._begun = shape, begun
         noted = journal.done().items()
@@ -67,6 +67,36 @@ class Stations:
                 stop = min(self._mine.stop, start + layers, *(other for other in self.done if other > start))
             yield range(start, stop)
             start = stop
+
+    def write(self, here: range, slab: Floats) -> None:
+        with self._job.phase("write"):
+            if here.start in self.done:
+                self._writer.count(here.start, slab)
+            else:
+                self._writer.write(here.start, slab)
+                self._journal.note(here.start, **self.counts[here.start])
+        self.middle.take(here.start, slab)
+        self._free.append(slab)
+
+    def _room(self, layers: int) -> Floats:
+        """A slab that is written by now, or a new one: fresh memory costs as much as half of the work on it."""
+        slab = self._free.popleft() if self._free else None
+        fits = slab is not None and len(slab) == layers
+        return slab if slab is not None and fits else np.empty((layers, *self._shape[1:]), np.float32)
+
+    def _tell(self, ended: int) -> None:
+        """Of this rank's share, as if all were as far."""
+        slices = self._shape[0]
+        done = (ended - self._mine.start) * slices // len(self._mine)
+        self._job.progress(self._begun + (_END - self._begun) * done / slices, "reconstruct", f"{done}/{slices} slices")
+
+
+class Sinograms(Stations):
+    """Those of slices that their own detector rows make."""
+
+    def __init__(self, *stations: Any, method: Method, **how: Any) -> None:
+        super().__init__(*stations, **how)
+        self._method = method
 
     def read(self, here: range) -> Raw | Floats:
         with self._job.phase("read"):
@@ -93,25 +123,3 @@ class Stations:
                 self._method.slices(prepared.sinograms[group], slab[group])
                 self._tell(min(here.start + group.stop, here.stop))
         return slab
-
-    def write(self, here: range, slab: Floats) -> None:
-        with self._job.phase("write"):
-            if here.start in self.done:
-                self._writer.count(here.start, slab)
-            else:
-                self._writer.write(here.start, slab)
-                self._journal.note(here.start, **self.counts[here.start])
-        self.middle.take(here.start, slab)
-        self._free.append(slab)
-
-    def _room(self, layers: int) -> Floats:
-        """A slab that is written by now, or a new one: fresh memory costs as much as half of the work on it."""
-        slab = self._free.popleft() if self._free else None
-        fits = slab is not None and len(slab) == layers
-        return slab if slab is not None and fits else np.empty((layers, *self._shape[1:]), np.float32)
-
-    def _tell(self, ended: int) -> None:
-        """Of this rank's share, as if all were as far."""
-        slices = self._shape[0]
-        done = (ended - self._mine.start) * slices // len(self._mine)
-        self._job.progress(self._begun + (_END - self._begun) * done / slices, "reconstruct", f"{done}/{slices} slices")

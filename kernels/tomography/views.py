@@ -56,7 +56,14 @@ def write_picture(job: Job, path: str, middle: Middle, window: tuple[float, floa
 
 
 def write_nexus(
-    job: Job, path: str, middle: Middle, *, title: str, voxel_um: float | None, parameters: Mapping[str, object]
+    job: Job,
+    path: str,
+    middle: Middle,
+    *,
+    title: str,
+    voxel_um: float | None,
+    parameters: Mapping[str, object],
+    kernel: str = "tomography.reconstruct",
 ) -> None:
     """The slices as NeXus, axes in micrometres where the voxel size is known, and how they were made."""
     part = job.stage(path, check=nexus.check_nexus, description="three slices and parameters (NeXus)")
@@ -65,4 +72,4 @@ def write_nexus(
         entry = nexus.add_entry(file, title, "horizontal")
         for values, (name, axes) in zip(middle.slices, _TITLES, strict=True):
             nexus.add_image(entry, name, values, axes, f"{name} slice through the middle", step, unit)
-        nexus.add_process(entry, "tomography.reconstruct", "1.0", parameters)
+        nexus.add_process(entry, kernel, "1.0", parameters)

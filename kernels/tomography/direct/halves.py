@@ -32,13 +32,17 @@ def is_half_acquisition(theta_deg: NDArray[np.float64], columns: int, axis: floa
 
 
 def halves(columns: int, axis: float) -> Halves:
-    """How to join the two views of a full turn.
+    """How to join the two views of a full turn of a parallel beam."""
+    return join(np.arange(columns, dtype=np.float64) - axis)
+
+
+def join(from_axis: NDArray[np.float64]) -> Halves:
+    """How to join the two views of a full turn whose columns see rays at these distances from the axis, pixels.
 
     A ray at distance r on the wide side gets the weight 1 + sin(pi r / 2 d) within the part seen twice, |r| <= d, and 2
     beyond; with the one on the other side that is 2 in all, half of it for each half turn.
     """
-    from_axis = np.arange(columns) - axis
-    if axis > 0.5 * (columns - 1):
+    if from_axis[0] + from_axis[-1] < 0:
         from_axis = -from_axis
     both = max(0.5, -float(from_axis.min()) + 0.5)  # to the outer edge of the last pixel
     weights = 1 + np.sin(0.5 * np.pi * np.clip(from_axis / both, -1, 1))

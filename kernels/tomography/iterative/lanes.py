@@ -130,6 +130,33 @@ def at_least(typing: Any, lanes: Any, floor: Any) -> Any:
 
 
 @_intrinsic
+def ramp(typing: Any, first: Any, step: Any) -> Any:
+    """`first`, `first + step`, `first + 2 step`, …"""
+
+    def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        numbers = ir.Constant(_VECTOR, [float(n) for n in range(LANES)])
+        rise = builder.fmul(numbers, _splat(builder, args[1]), flags=_FAST)
+        return builder.fadd(_splat(builder, args[0]), rise, flags=_FAST)
+
+    return _LANES(types.float32, types.float32), make
+
+
+@_intrinsic
+def hat(typing: Any, lanes: Any) -> Any:
+    """What a sample at 0 weighs in a linear interpolation at the lanes: 1 at 0, nothing from a distance of 1 on."""
+
+    def make(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        one, zero = (ir.Constant(_VECTOR, [value] * LANES) for value in (1.0, 0.0))
+        name = f"llvm.fabs.v{LANES}f32"
+        kind = ir.FunctionType(_VECTOR, [_VECTOR])
+        size = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
+        weight = builder.fsub(one, builder.call(size, args), flags=_FAST)
+        return builder.select(builder.fcmp_ordered(">", weight, zero, flags=_FAST), weight, zero)
+
+    return _LANES(_LANES), make
+
+
+@_intrinsic
 def one_plus_fraction(typing: Any, position: Any) -> Any:
     """1 and the fraction of a position in fixed point, float32: its bits become the mantissa, with no conversion."""
 

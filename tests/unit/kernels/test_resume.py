@@ -124,7 +124,7 @@ def test_slabs_lie_between_those_that_are_done(tmp_path: Path) -> None:
         for each in done:
             journal.note(each.start, layers=len(each))
         nothing: Any = None
-        stations = Stations(*[nothing] * 5, journal, mine, shape=(60, 8, 8), begun=0.0)
+        stations = Stations(*[nothing] * 4, journal, mine, shape=(60, 8, 8), begun=0.0)
         journal.forget()
         return list(stations.parts(layers))
 
