@@ -110,7 +110,7 @@ def backproject(
             geometry,
             extent,
             rows=rows,
-            columns=columns,
+            columns=projector.columns,
             angles=scan.angles,
             padded=projector.padded,
             binning=binning,

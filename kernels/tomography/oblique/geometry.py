@@ -20,7 +20,7 @@ What makes both fast: a column of voxels along the axis is seen along one detect
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -127,6 +127,11 @@ class Geometry:
             -1.0 if self.clockwise else 1.0,
         )
 
+    def moved(self, columns: int) -> Geometry:
+        """The same on a detector that begins so many columns before."""
+        perpendicular = None if self.perpendicular is None else self.perpendicular + columns
+        return replace(self, axis=self.axis + columns, perpendicular=perpendicular)
+
     def binned(self, binning: int) -> Geometry:
         """The same with voxels and pixels `binning` times as wide."""
 
@@ -134,13 +139,12 @@ class Geometry:
             return (position + 0.5) / binning - 0.5
 
         perpendicular = None if self.perpendicular is None else at(self.perpendicular)
-        return Geometry(
-            at(self.axis),
-            at(self.middle_row),
-            self.distance / binning,
-            self.tilt_deg,
-            perpendicular,
-            self.clockwise,
+        return replace(
+            self,
+            axis=at(self.axis),
+            middle_row=at(self.middle_row),
+            distance=self.distance / binning,
+            perpendicular=perpendicular,
         )
 
     def angles_across(self, columns: int) -> Doubles:

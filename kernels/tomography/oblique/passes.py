@@ -14,7 +14,7 @@ from kernels.tomography.fbp import filter_response, filtered, padded_length
 from kernels.tomography.oblique.columns import Window, back_project, by_columns
 from kernels.tomography.oblique.geometry import Geometry
 from kernels.tomography.oblique.plan import BLOCK, Extent, window_of
-from kernels.tomography.oblique.weights import frame_weights, view_weights
+from kernels.tomography.oblique.weights import frame_weights, joined, view_weights
 from kernels.tomography.prepare import Field, Raw, prepare, read_frames
 from kernels.tomography.stations import Stations
 
@@ -54,24 +54,32 @@ class BackProjector:
         padding: str = "zero",
         scale: float = 1.0,
     ) -> None:
-        self.geometry, self.extent, self.rows, self.columns = geometry, extent, rows, columns
+        wide = joined(geometry, theta_deg, columns)
+        # The short side of joined views goes on, as wide as the long one: what is filtered reaches out there.
+        more = wide.size - columns if wide else 0
+        self._added = (more, 0) if geometry.axis < 0.5 * (columns - 1) else (0, more)
+        self.geometry, self.extent = geometry.moved(self._added[0]), extent
+        self.rows, self.columns = rows, columns + more
         theta = np.deg2rad(theta_deg)
         self.cosines, self.sines = np.cos(theta), np.sin(theta)
-        self.edge, self.padded = padding == "edge", padded_length(columns)
+        self.edge, self.padded = padding == "edge", padded_length(self.columns)
         self.response = filter_response(self.padded, window).astype(np.float32)
         self.window(range(extent.slices))
-        self.weights = view_weights(geometry, theta_deg, columns) / np.float32(scale)
+        weights = view_weights(geometry, theta_deg, columns) / np.float32(scale)
+        self.weights = np.pad(weights, ((0, 0), self._added))
 
     def window(self, slab: range) -> Window:
         """The detector rows that these slices need."""
         return window_of(self.geometry, self.extent, slab, self.rows)
 
-    def filter(self, lines: Floats, first_row: int, frames: range) -> None:
-        """Weigh and filter line integrals (rows, frames, columns) from row `first_row` on, in their place.
+    def filter(self, lines: Floats, first_row: int, frames: range) -> Floats:
+        """Weigh and filter line integrals (rows, frames, columns) from row `first_row` on, in their place if they fit.
 
         `frames` begin at a multiple of `BLOCK`: so many of a row are transformed together, by one thread, and their
         bits do not depend on how many threads and blocks there are.
         """
+        if any(self._added):
+            lines = np.pad(lines, ((0, 0), (0, 0), self._added))
         pixels = frame_weights(self.geometry, self.columns, np.arange(first_row, first_row + len(lines), dtype=float))
         views = self.weights[frames.start : frames.stop]
 
@@ -83,6 +91,7 @@ class BackProjector:
 
         with ThreadPoolExecutor(threads()) as pool:
             list(pool.map(work, range(len(lines))))
+        return lines
 
     def add(self, lines: Floats, window: Window, frames: range, begun: int, slab: Floats) -> None:
         """Add to `slab` (layers, size, size), which begins at layer `begun`, what its voxels see in filtered lines
@@ -100,7 +109,7 @@ class BackProjector:
         )
 
     def volume(self, lines: Floats) -> Floats:
-        """All of it at once, from line integrals (rows, angles, columns), which are left filtered.
+        """All of it at once, from line integrals (rows, angles, columns).
 
         Returns
         -------
@@ -109,8 +118,7 @@ class BackProjector:
         everything, frames = range(self.extent.slices), range(len(self.cosines))
         made = np.zeros((self.extent.slices, self.extent.size, self.extent.size), np.float32)
         window = self.window(everything)
-        part = lines[window.start : window.stop]
-        self.filter(part, window.start, frames)
+        part = self.filter(lines[window.start : window.stop].copy(), window.start, frames)
         self.add(part, window, frames, 0, made)
         return made
 
@@ -145,9 +153,9 @@ class Passes(Stations):
             counts["floored_values"] += prepared.floored
             counts["values"] += prepared.sinograms.size
             with self._job.phase("filter"):
-                self._projector.filter(prepared.sinograms, window.start, frames)
+                lines = self._projector.filter(prepared.sinograms, window.start, frames)
             with self._job.phase("reconstruct"):
-                self._projector.add(prepared.sinograms, window, frames, here.start, slab)
+                self._projector.add(lines, window, frames, here.start, slab)
             self._tell(here.start + len(here) * frames.stop // self._scan.angles)
 
         angles = self._scan.angles
