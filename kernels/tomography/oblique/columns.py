@@ -4,7 +4,7 @@ Numbers of a detector column lie side by side in memory, and so do the sums of a
 `LANES` voxels at a time meet a stretch of the detector column in even steps. Rather than to gather two rows for each
 voxel, all rows of the stretch pass, one shift at a time, each with the weight that linear interpolation gives it (a hat
 about the voxel's row, 0 nearly everywhere): loads are of neighbours, and nothing depends on the vector instructions
-that a processor has. Steps near 1 take two or three shifts.
+that a processor has. A step of 1 takes two shifts, one within a seventh of it three.
 
 Each sum has one order, that of the angles, also when they come block by block; a group of lanes begins at the same
 voxels whatever the slab. So the volume is the same bit by bit for any number of threads, slabs and blocks.
@@ -33,12 +33,11 @@ from kernels.tomography.iterative.lanes import (
     scaled,
     store,
     times,
-    zeros,
 )
 from kernels.tomography.oblique.geometry import Mapping, look
 
 _TILE = 8  # columns of voxels: with their sums and the detector columns they meet, they fit into the nearest cache
-_TALL = 64  # voxels of a column at a time
+_TALL = 128  # voxels of a column at a time: what is worked out once for each costs as much as thirty of them
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -58,8 +57,8 @@ class Window(NamedTuple):
 
 
 def margin_of(most_step: float) -> int:
-    """Rows beyond the window that the lanes of a group which only touches it may meet."""
-    return 2 + math.ceil(LANES * max(1.0, most_step))
+    """Rows beyond the window that the lanes of a group which only touches it may meet, at up to this step."""
+    return 4 + math.ceil(LANES * max(1.0, most_step))
 
 
 def by_columns(frames: Floats, window: Window) -> Floats:
@@ -151,21 +150,26 @@ def _add_column(
     least = math.floor(min(0.0, stretch))
     shifts = math.ceil(1.0 + max(0.0, stretch)) - least + 1
     nearest, ones = np.float32(1.0 + least), ramp(np.float32(1.0), np.float32(0.0))
+    lowest = -2 - math.ceil((LANES - 1) * step)  # the last lane just reaches the first row
     stride = int(LANES * step * ONE)
     at = math.floor((row + first * step) * ONE) + groups[0] * stride
     o = place
     for _ in range(groups[0], groups[1]):
         whole = at >> FRACTION
-        if -window.margin < whole < window.rows:
+        if lowest <= whole < window.rows:
             where = ramp(one_plus_fraction(at) - nearest, slope)
-            one, other = zeros(), zeros()
             here = origin + whole + least
-            for _shift in range(shifts):
-                share = hat(where)
-                one = plus(one, times(share, load(flat, here)))
-                other = plus(other, times(share, load(flat, here + length)))
+            share = hat(where)
+            one, other = times(share, load(flat, here)), times(share, load(flat, here + length))
+            where = minus(where, ones)
+            share = hat(where)
+            one = plus(one, times(share, load(flat, here + 1)))
+            other = plus(other, times(share, load(flat, here + length + 1)))
+            for shift in range(2, shifts):
                 where = minus(where, ones)
-                here += 1
+                share = hat(where)
+                one = plus(one, times(share, load(flat, here + shift)))
+                other = plus(other, times(share, load(flat, here + length + shift)))
             seen = plus(one, scaled(beside, minus(other, one)))
             store(sums, o, plus(load(sums, o), scaled(weight, seen)))
         at += stride
