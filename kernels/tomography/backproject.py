@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from kernels.compiled import threads
@@ -12,6 +13,7 @@ from kernels.io.dxchange import Scan
 from kernels.job import Job
 from kernels.manifest import input_facts
 from kernels.tomography.locate import axis_of
+from kernels.tomography.oblique.axis import search
 from kernels.tomography.oblique.geometry import Geometry, distance_of
 from kernels.tomography.oblique.passes import BackProjector, Passes
 from kernels.tomography.oblique.plan import Extent, plan_passes
@@ -75,23 +77,20 @@ def backproject(
             raise KernelError(
                 f"tomography.backproject: binning {binning} is too much for {scan.rows} x {scan.columns}."
             )
-        if rotation_axis is None and (math.isfinite(distance) or tilt):
-            raise KernelError(
-                "tomography.backproject: rotationAxis is needed, since it is searched for only where the beam is "
-                "parallel and upright to the axis."
-            )
-        begun = 0.1 if rotation_axis is None else 0.0
-        rotation_axis = ranks.told(
-            axis_of(job, scan, rotation_axis, recipe, rows=_AXIS_ROWS, end=begun) if ranks.first else 0.0
-        )
         geometry = Geometry(
-            rotation_axis,
+            0.5 * (scan.columns - 1),
             0.5 * (scan.rows - 1) if middle_row is None else middle_row,
             distance,
             tilt,
             middle_column,
             rotation == "clockwise",
-        ).binned(binning)
+        )
+        begun = 0.1 if rotation_axis is None else 0.0
+        if ranks.first and rotation_axis is None and (geometry.cone or not geometry.upright):
+            rotation_axis = search(job, scan, geometry, recipe, end=begun)
+        elif ranks.first:
+            rotation_axis = axis_of(job, scan, rotation_axis, recipe, rows=_AXIS_ROWS, end=begun)
+        geometry = replace(geometry, axis=ranks.told(rotation_axis or 0.0)).binned(binning)
         wide = joined(geometry, scan.theta_deg, columns)
         slices, size = height or rows, wide.size if wide else columns
         reach = 0.5 * size if circle else math.sqrt(0.5) * size

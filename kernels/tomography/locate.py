@@ -95,11 +95,27 @@ def search(job: Job, scan: Scan, recipe: Recipe, *, rows: int, width: float, end
             prepared = prepare_rows(scan, row, row + band, recipe._replace(binning=1))
             chosen.append(prepared.sinograms.mean(0))
             job.progress(end * 0.5 * (n + 1) / rows, "axis", f"row {row}")
-        sinograms = np.stack(chosen)
-        seen = sinograms[sinograms.std((1, 2)) > _LEAST_CONTRAST]
-        if not len(seen):
-            raise KernelError(f"The scan {scan.path!r} shows no object: every row is flat.", Exit.BAD_INPUT)
-        found = find_axis(seen, scan.theta_deg, width=width)
+        found = find_axis(visible(scan, np.stack(chosen)), scan.theta_deg, width=width)
+    report(job, found, end)
+    return found
+
+
+def visible(scan: Scan, sinograms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Those of the sinograms (rows, angles, columns) that show something.
+
+    Raises
+    ------
+    KernelError
+        Exit 65 when none does.
+    """
+    seen = np.asarray(sinograms[sinograms.std((1, 2)) > _LEAST_CONTRAST], np.float32)
+    if not len(seen):
+        raise KernelError(f"The scan {scan.path!r} shows no object: every row is flat.", Exit.BAD_INPUT)
+    return seen
+
+
+def report(job: Job, found: Axis, end: float) -> None:
+    """Metrics and progress of an axis that was found."""
     job.metric("rotation_axis", round(found.position, 4))
     job.metric("axis_spread", round(found.spread, 4))
     if mirror := found.by("pairs"):
@@ -110,7 +126,6 @@ def search(job: Job, scan: Scan, recipe: Recipe, *, rows: int, width: float, end
     if found.warning:
         job.metric("axis_warning", found.warning)
     job.progress(end, "axis", f"{found.position:.2f} by {found.method}, confidence {found.level}")
-    return found
 
 
 def _spread(rows: int, count: int) -> NDArray[np.intp]:

@@ -409,8 +409,8 @@ KERNELS: tuple[KernelSpec, ...] = (
             KernelArgument(
                 "rotationAxis",
                 "number",
-                "column at which the axis is seen, in detector pixels from the middle of pixel 0. Needed for cone "
-                "beams and tilted axes; for others it is searched.",
+                "column at which the axis is seen, in detector pixels from the middle of pixel 0. Not given: it is "
+                "searched; look at axis_confidence then.",
             ),
             *_DISTANCES,
             KernelArgument(

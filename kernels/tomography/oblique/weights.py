@@ -51,7 +51,7 @@ def view_weights(geometry: Geometry, theta_deg: Doubles, columns: int) -> Floats
     KernelError
         Exit 65 when a cone beam went less than a half turn and its fan.
     """
-    turned, shares, covered = _turned(theta_deg)
+    turned, shares, covered = angles_turned(theta_deg)
     if not geometry.upright:
         return _alike(shares * min(1.0, 180.0 / covered), columns)
     if sides := joined(geometry, theta_deg, columns):
@@ -87,7 +87,7 @@ def _alike(weights: Doubles, columns: int) -> Floats:
     return np.repeat(weights.astype(np.float32)[:, None], columns, axis=1)
 
 
-def _turned(theta_deg: Doubles) -> tuple[Doubles, Doubles, float]:
+def angles_turned(theta_deg: Doubles) -> tuple[Doubles, Doubles, float]:
     """How far each projection is from the first, degrees, its share of what is covered, radians, and how much that is.
 
     The scan begins after the widest gap, whatever the order of its angles; equal angles share.
