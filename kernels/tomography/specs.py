@@ -43,6 +43,35 @@ _MEMORY = KernelArgument(
     default=2.0,
     minimum=0.01,
 )
+_PICTURE = KernelArgument("picture", "path", "a PNG with three slices through the middle; optional.", role="output")
+_NEXUS = KernelArgument(
+    "nexus",
+    "path",
+    "a NeXus file with the same slices and the parameters, for silx and h5web; optional.",
+    role="output",
+)
+_FILTER = KernelArgument(
+    "filter",
+    "string",
+    "ramp is the exact inverse; the others, in this order, damp high frequencies more and more.",
+    default="ramp",
+    choices=_FILTERS,
+)
+_CIRCLE = KernelArgument("circle", "boolean", "set what lies outside the inscribed circle to 0.", default=True)
+_COMPRESSION = KernelArgument(
+    "compression",
+    "string",
+    "of the volume's chunks: none is the fastest; lz4 saves a tenth or two.",
+    default="none",
+    choices=("none", "lz4"),
+)
+_BINNING = KernelArgument(
+    "binning",
+    "integer",
+    "average this many rows and columns first.",
+    default=1,
+    choices=(1, 2, 4, 8),
+)
 _DISTANCES = (
     KernelArgument(
         "sourceDistance",
@@ -302,13 +331,8 @@ KERNELS: tuple[KernelSpec, ...] = (
                 required=True,
                 role="output",
             ),
-            KernelArgument("picture", "path", "a PNG with three slices through the middle; optional.", role="output"),
-            KernelArgument(
-                "nexus",
-                "path",
-                "a NeXus file with the same slices and the parameters, for silx and h5web; optional.",
-                role="output",
-            ),
+            _PICTURE,
+            _NEXUS,
             KernelArgument(
                 "rotationAxis",
                 "number",
@@ -340,13 +364,7 @@ KERNELS: tuple[KernelSpec, ...] = (
                 default="none",
                 choices=("none", "constant", "slow", "partial", "large", "dead", "all"),
             ),
-            KernelArgument(
-                "filter",
-                "string",
-                "ramp is the exact inverse; the others, in this order, damp high frequencies more and more.",
-                default="ramp",
-                choices=_FILTERS,
-            ),
+            _FILTER,
             KernelArgument(
                 "padding",
                 "string",
@@ -355,22 +373,10 @@ KERNELS: tuple[KernelSpec, ...] = (
                 default="zero",
                 choices=("zero", "edge"),
             ),
-            KernelArgument("circle", "boolean", "set what lies outside the inscribed circle to 0.", default=True),
+            _CIRCLE,
             KernelArgument("dtype", "string", "number type of the volume.", default="float32", choices=("float32",)),
-            KernelArgument(
-                "compression",
-                "string",
-                "of the volume's chunks: none is the fastest; lz4 saves a tenth or two.",
-                default="none",
-                choices=("none", "lz4"),
-            ),
-            KernelArgument(
-                "binning",
-                "integer",
-                "average this many rows and columns first.",
-                default=1,
-                choices=(1, 2, 4, 8),
-            ),
+            _COMPRESSION,
+            _BINNING,
             KernelArgument(
                 "pixelSize",
                 "number",
@@ -399,13 +405,8 @@ KERNELS: tuple[KernelSpec, ...] = (
                 required=True,
                 role="output",
             ),
-            KernelArgument("picture", "path", "a PNG with three slices through the middle; optional.", role="output"),
-            KernelArgument(
-                "nexus",
-                "path",
-                "a NeXus file with the same slices and the parameters, for silx and h5web; optional.",
-                role="output",
-            ),
+            _PICTURE,
+            _NEXUS,
             KernelArgument(
                 "rotationAxis",
                 "number",
@@ -440,13 +441,7 @@ KERNELS: tuple[KernelSpec, ...] = (
                 "towards high rows.",
                 default=0.0,
             ),
-            KernelArgument(
-                "filter",
-                "string",
-                "ramp is the exact inverse; the others, in this order, damp high frequencies more and more.",
-                default="ramp",
-                choices=_FILTERS,
-            ),
+            _FILTER,
             KernelArgument(
                 "padding",
                 "string",
@@ -455,21 +450,9 @@ KERNELS: tuple[KernelSpec, ...] = (
                 default="zero",
                 choices=("zero", "edge"),
             ),
-            KernelArgument("circle", "boolean", "set what lies outside the inscribed circle to 0.", default=True),
-            KernelArgument(
-                "compression",
-                "string",
-                "of the volume's chunks: none is the fastest; lz4 saves a tenth or two.",
-                default="none",
-                choices=("none", "lz4"),
-            ),
-            KernelArgument(
-                "binning",
-                "integer",
-                "average this many rows and columns first.",
-                default=1,
-                choices=(1, 2, 4, 8),
-            ),
+            _CIRCLE,
+            _COMPRESSION,
+            _BINNING,
             _ANGLES,
             _FLOOR,
             _AIR,
