@@ -24,6 +24,10 @@ from kernels.tomography.corrections.outliers import remove_zingers
 from kernels.tomography.corrections.phase import paganin
 from kernels.tomography.direct.gridrec import Gridrec
 from kernels.tomography.iterative.reconstructor import IterativeReconstructor, Method
+from kernels.tomography.oblique.geometry import Geometry
+from kernels.tomography.oblique.passes import BackProjector
+from kernels.tomography.oblique.plan import Extent
+from kernels.tomography.oblique.rays import project
 from kernels.tomography.phantom import project_rows, sample_object, truth_rows
 
 Floats = NDArray[np.float32]
@@ -123,8 +127,22 @@ def phase() -> Panels:
     return [(name, slice_of(np.ascontiguousarray(each))) for name, each in zip(names, pictures, strict=True)]
 
 
+def tilt() -> Panels:
+    """Laminography, the axis 30 degrees off upright: the right tilt, and that of an axis that leans the other way."""
+    rows, theta = 192, np.arange(240) * 1.5
+    middle = 0.5 * (rows - 1)
+    parts = sample_object(SIZE, rows, margin=0.45 * SIZE, absorption=1.5, seed=4, tall=0.35 * rows)
+    seen = noisy(project(parts, Geometry(MIDDLE, middle, tilt_deg=30.0), theta, SIZE, 0, rows), 20000)
+
+    def leaning(deg: float) -> Floats:
+        geometry, extent = Geometry(MIDDLE, middle, tilt_deg=deg), Extent(8, SIZE, -3.5, 0.5 * SIZE)
+        return BackProjector(geometry, extent, theta, rows=rows, columns=SIZE).volume(seen)[4]
+
+    return [(f"tilt {deg:g}", leaning(deg)) for deg in (30.0, -30.0)]
+
+
 PICTURES: dict[str, Callable[[], Panels]] = {
-    each.__name__: each for each in (axis, rings, zingers, padding, windows, few, phase)
+    each.__name__: each for each in (axis, rings, zingers, padding, windows, few, phase, tilt)
 }
 
 

@@ -220,8 +220,9 @@ def test_too_few_angles_for_a_cone_are_refused() -> None:
         view_weights(Geometry(AXIS, MIDDLE_ROW, distance=DISTANCE), np.arange(ANGLES) * 180 / ANGLES, COLUMNS)
 
 
-def test_a_full_turn_with_the_axis_at_the_side_shows_a_wider_object() -> None:
-    geometry = Geometry(12.0, MIDDLE_ROW, distance=DISTANCE)
+@pytest.mark.parametrize(("axis", "distance"), [(12.0, DISTANCE), (51.0, DISTANCE), (12.0, math.inf)])
+def test_a_full_turn_with_the_axis_at_the_side_shows_a_wider_object(axis: float, distance: float) -> None:
+    geometry = Geometry(axis, MIDDLE_ROW, distance=distance)
     wide = np.array([(1.0, 0.0, 0.0, 0.0, 40.0, 36.0, 19.0, 0.2), (0.5, -24.0, 8.0, 0.0, 6.0, 6.0, 6.0, 0.0)])
     sides = joined(geometry, TURN, COLUMNS)
     assert sides is not None
