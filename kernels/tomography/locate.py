@@ -20,6 +20,7 @@ _CURVES = {
     "pairs": "1 - correlation of opposite projections",
 }
 _WIDTH = 0.3  # of the search, to both sides of the middle, as a fraction of the columns
+_DECIMALS = 4  # of a position, pixels
 _LEAST_CONTRAST = 1e-3  # standard deviation of a row's line integrals, below which there is nothing to see
 
 
@@ -79,7 +80,8 @@ def axis_of(job: Job, scan: Scan, given: float | None, recipe: Recipe, *, rows: 
         Exit 2 when the axis given is off the detector, else as `search`.
     """
     if given is None:
-        return search(job, scan, recipe, rows=rows, width=_WIDTH, end=end).position
+        found = search(job, scan, recipe, rows=rows, width=_WIDTH, end=end)
+        return round(found.position, _DECIMALS)  # as it is told: whoever gives that back gets the same volume
     if not 0 <= given <= scan.columns - 1:
         raise KernelError(f"rotationAxis {given:g} is off the detector of {scan.columns} columns.")
     job.metric("rotation_axis", given)
@@ -100,10 +102,10 @@ def search(job: Job, scan: Scan, recipe: Recipe, *, rows: int, width: float, end
         if not len(seen):
             raise KernelError(f"The scan {scan.path!r} shows no object: every row is flat.", Exit.BAD_INPUT)
         found = find_axis(seen, scan.theta_deg, width=width)
-    job.metric("rotation_axis", round(found.position, 4))
-    job.metric("axis_spread", round(found.spread, 4))
+    job.metric("rotation_axis", round(found.position, _DECIMALS))
+    job.metric("axis_spread", round(found.spread, _DECIMALS))
     if mirror := found.by("pairs"):
-        job.metric("axis_mirror", round(mirror.position, 4))
+        job.metric("axis_mirror", round(mirror.position, _DECIMALS))
     job.metric("axis_method", found.method)
     job.metric("axis_confidence", found.confidence)
     job.metric("axis_reason", found.reason)
