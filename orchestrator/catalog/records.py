@@ -40,7 +40,7 @@ def copy(replica: Replica) -> Record:
 
 
 def file_of(record: Mapping[str, Any]) -> tuple[CatalogFile, list[Replica]]:
-    own = {name: record[name] for name in CatalogFile.__struct_fields__}
+    own = {name: record[name] for name in CatalogFile.__struct_fields__ if name in record}
     times = {name: epoch(record[name]) for name in ("added_at", "superseded_at")}
     found = CatalogFile(**(own | times | {"kind": FileKind(record["kind"]), "maker": record["maker"] or ""}))
     return found, [_copy_of(found.id, each) for each in record.get("copies", ())]

@@ -27,11 +27,18 @@ Extract = Callable[[str], dict[str, Any]]
 class Shelf:
     """Puts arrivals there, each as one file with its copy where it lies; again without a change.
 
-    `extract`: what a file says of itself, or raises BeamwayError.
+    `extract`: what a file says of itself, or raises BeamwayError; `apart`: see `places.apart`.
     """
 
-    def __init__(self, database: Database, *, extract: Extract | None = None, fence: Lease | None = None) -> None:
-        self._database, self._fence = database, fence
+    def __init__(
+        self,
+        database: Database,
+        *,
+        extract: Extract | None = None,
+        fence: Lease | None = None,
+        apart: Callable[[str, str], str] = lambda place, address: "",
+    ) -> None:
+        self._database, self._fence, self._apart = database, fence, apart
         self._reader = Reader(limit_s=LIMIT_S)
         self._extract = extract or self._said
         self._watches: dict[str, tuple[float, str, str, dict[str, str]]] = {}
@@ -80,6 +87,7 @@ class Shelf:
             FileKind(kinds.get(arrival.rule, FileKind.RAW)),
             added_at=arrival.decided_at,
             metadata=said,
+            site=self._apart(place, path),
         )
         return file, place
 

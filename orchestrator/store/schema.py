@@ -308,8 +308,10 @@ catalog_files = Table(
     Column("id", Number, primary_key=True, autoincrement=True),
     Column("experiment", Text, nullable=False),
     Column("name", LargeBinary, nullable=False),  # its path where it was first seen, in bytes
-    Column("name_key", LargeBinary(16), nullable=False),  # digest of experiment, name and checksum
-    Column("path_key", LargeBinary(16), nullable=False),  # digest of experiment and name
+    Column(
+        "name_key", LargeBinary(16), nullable=False
+    ),  # digest of experiment, name, checksum, and site where it is apart
+    Column("path_key", LargeBinary(16), nullable=False),  # digest of experiment, name, and site where it is apart
     Column("kind", String(16), nullable=False),  # raw, product, calibration, other
     Column("size", BigInteger, nullable=False),
     Column("checksum", String(160), nullable=False),  # `algorithm:digest`
