@@ -123,7 +123,7 @@ def put(connection: Connection, files: Sequence[CatalogFile]) -> list[int]:
 
 def _as_known(connection: Connection, file: CatalogFile) -> CatalogFile:
     """As the catalog calls it: when one of this content has had a copy there, it is that one."""
-    if not file.site:
+    if not file.site or file.maker:  # what a run has made is no copy
         return file
     there = (_r.c.place == storable(file.site)) & (_r.c.address_key == address_key(file.name))
     same = (_f.c.checksum == file.checksum) & (_f.c.experiment == key(file.experiment))
