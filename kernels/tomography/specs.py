@@ -297,6 +297,14 @@ KERNELS: tuple[KernelSpec, ...] = (
                 minimum=1,
                 maximum=10000,
             ),
+            KernelArgument(
+                "device",
+                "string",
+                "what computes: gpu (gridrec only), cpu, or auto: a GPU that this process was given and can open, else "
+                "the CPU.",
+                default="auto",
+                choices=("auto", "cpu", "gpu"),
+            ),
             KernelArgument("nonNegative", "boolean", "hold values at 0 or above, where iterative.", default=False),
             KernelArgument(
                 "stripes",
