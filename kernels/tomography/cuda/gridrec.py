@@ -46,7 +46,7 @@ class CudaGridrec:
     def __init__(self, theta_deg: NDArray[np.float64], columns: int, **how: Any) -> None:
         self._cuda = cuda = open_device()
         # Where the grid is less than two tiles wide, a window could meet one tile from two sides.
-        self._tables = of = tables(theta_deg, columns, least_length=2 * TILE, **how)
+        self.tables = of = tables(theta_deg, columns, least_length=2 * TILE, **how)
         self.size, self.group = of.size, _GROUP
         each = 4 * (of.angles * of.columns + of.size**2)
         most = min(_GROUP // 2, max(1, _PINNED // (4 * each)))
@@ -163,12 +163,12 @@ class CudaGridrec:
 
     def _pair_bytes(self) -> int:
         """What a pair of slices takes at least, on the device."""
-        of = self._tables
+        of = self.tables
         lines, cells = 8 * of.angles * (of.padded + 1), 8 * max(of.angles * of.padded, of.length**2)
         return lines + cells + 2 * 2 * 4 * (of.angles * of.columns + of.size**2)
 
     def _too_small(self, need: int) -> KernelError:
-        of, cuda = self._tables, self._cuda
+        of, cuda = self.tables, self._cuda
         what = f"Slices of {of.size} x {of.size} from {of.angles} angles need about {need / 1e9:.2g} GB of the GPU"
         if need > _SAFE * cuda.memory:
             return KernelError(f"{what}, and {cuda.name} has {cuda.memory / 1e9:.2g} GB: take device cpu, or binning.")

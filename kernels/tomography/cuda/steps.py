@@ -23,7 +23,7 @@ _MOST = 2**31 - 1
 def options(taps: int) -> tuple[str, ...]:
     """What the source is compiled with."""
     constants = {"TAPS": taps, "DEGREE": DEGREE, "TILE": TILE, "PAIRS": _PAIRS}
-    return ("--std=c++14", *(f"-D{name}={value}" for name, value in constants.items()))
+    return tuple(f"-D{name}={value}" for name, value in constants.items())
 
 
 class Steps:

@@ -144,7 +144,7 @@ def test_chunks_are_as_large_as_the_free_memory_allows(monkeypatch: pytest.Monke
 
 def _pair(method: CudaGridrec) -> int:
     """Bytes on the device of two slices, with the plans, whose work areas are as large as their data here."""
-    of = method._tables
+    of = method.tables
     return method._pair_bytes() + 8 * (of.angles * of.padded + of.length**2)
 
 
