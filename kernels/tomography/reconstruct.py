@@ -187,6 +187,6 @@ def _device(job: Job, wanted: str, algorithm: str) -> str:
     choice = choose(wanted, algorithm)
     kind = ranks.told("gpu" if all(kind == "gpu" for kind in ranks.gathered(choice.kind)) else "cpu")
     job.metric("device", kind)
-    if choice.reason:
-        job.metric("device_reason", choice.reason)
+    if reason := choice.reason or ("another rank has no GPU that it can use" if choice.kind != kind else ""):
+        job.metric("device_reason", reason)
     return kind

@@ -7,11 +7,14 @@ that one chunk is copied in and another out while one is worked on. The results 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.compiled import threads
 from kernels.errors import Exit, KernelError
 from kernels.tomography.cuda.device import Cuda, open_device
 from kernels.tomography.cuda.sources import Counts, Sinograms, Source
@@ -24,6 +27,7 @@ Floats = NDArray[np.float32]
 Shorts = NDArray[np.uint16]
 
 _GROUP = 64
+_COPIERS = 8  # threads, which is as many as a node's memory keeps busy
 _SAFE = 0.9  # of the device's free memory may be used
 _PINNED = 2**29  # bytes of host memory that the buffers take at most, where a pair of slices takes less
 
@@ -48,6 +52,8 @@ class CudaGridrec:
         # Where the grid is less than two tiles wide, a window could meet one tile from two sides.
         self.tables = of = tables(theta_deg, columns, least_length=2 * TILE, **how)
         self.size, self.group = of.size, _GROUP
+        self._copiers = min(threads(), _COPIERS)
+        self._pool = ThreadPoolExecutor(self._copiers, thread_name_prefix="gpu-copy")
         each = 4 * (of.angles * of.columns + of.size**2)
         most = min(_GROUP // 2, max(1, _PINNED // (4 * each)))
         try:
@@ -121,8 +127,9 @@ class CudaGridrec:
         buffer, part = self._buffers.slots[n % 2], parts[n]
         up, work, down = self._streams
         count = part.stop - part.start
-        size = source.fill(part, buffer.host_in)
-        buffer.device_in.data.copy_from_host_async(buffer.host_in.ctypes.data, size, up)
+        given, staged = source.staged(part, buffer.host_in)
+        self._copy(given, staged)
+        buffer.device_in.data.copy_from_host_async(staged.ctypes.data, staged.nbytes, up)
         buffer.arrived.record(up)
         work.wait_event(buffer.arrived)
         with work:
@@ -137,7 +144,13 @@ class CudaGridrec:
         """Wait until chunk n is back, after which nothing uses its buffers, and put it where it belongs."""
         buffer, part = self._buffers.slots[n % 2], parts[n]
         buffer.back.synchronize()
-        out[part] = buffer.host_out[: part.stop - part.start]
+        self._copy(buffer.host_out[: part.stop - part.start], out[part])
+
+    def _copy(self, source: NDArray[Any], target: NDArray[Any]) -> None:
+        """By several threads: one alone moves less than the link to the device does."""
+        bounds = [len(source) * n // self._copiers for n in range(self._copiers + 1)]
+        parts = [slice(*ends) for ends in pairwise(bounds)]
+        list(self._pool.map(lambda part: np.copyto(target[part], source[part]), parts))
 
     def _reserve(self, most: int) -> _Buffers:
         """Buffers for as many pairs of slices as fit, `most` at most.

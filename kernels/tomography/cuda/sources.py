@@ -20,8 +20,8 @@ class Source(Protocol):
     count: int
     kernel: str
 
-    def fill(self, part: slice, room: Floats) -> int:
-        """Put these slices into `room` on the host; how many bytes that are."""
+    def staged(self, part: slice, room: Floats) -> tuple[NDArray[Any], NDArray[Any]]:
+        """These slices, and where they belong in `room`."""
 
     def arguments(self, part: slice, arrived: Any) -> tuple[Any, ...]:
         """Of the kernel, for these slices in the device's array `arrived`; those that are its own."""
@@ -35,10 +35,9 @@ class Sinograms:
     def __init__(self, values: Floats) -> None:
         self.count, self._values = len(values), values
 
-    def fill(self, part: slice, room: Floats) -> int:
+    def staged(self, part: slice, room: Floats) -> tuple[Floats, Floats]:
         given = self._values[part]
-        room[: len(given)] = given
-        return int(given.nbytes)
+        return given, room[: len(given)]
 
     def arguments(self, part: slice, arrived: Any) -> tuple[Any, ...]:
         return (arrived,)
@@ -57,10 +56,9 @@ class Counts:
         self._floored = as_array(np.zeros(1, np.uint32))
         cuda.cupy.cuda.Device().synchronize()  # other streams use them
 
-    def fill(self, part: slice, room: Floats) -> int:
+    def staged(self, part: slice, room: Floats) -> tuple[Shorts, Shorts]:
         given = self._counts[:, part]
-        room.reshape(-1).view(np.uint16)[: given.size].reshape(given.shape)[...] = given
-        return int(given.nbytes)
+        return given, room.reshape(-1).view(np.uint16)[: given.size].reshape(given.shape)
 
     def arguments(self, part: slice, arrived: Any) -> tuple[Any, ...]:
         counts = self._cuda.cupy.ndarray(arrived.shape, np.uint16, memptr=arrived.data)

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).with_name("gridrec.cu")
 
 _PAIRS = 4  # of slices that share a block of threads
 _THREADS = 256
-_MOST = 2**31 - 1
+_MOST = 2**31 - 1 - _THREADS  # the last block counts beyond the last number
 
 
 def options(taps: int) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ Doubles = NDArray[np.float64]
 Integers = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
-TILE = 32
+TILE = 16  # small, so that the fullest tile, in the middle, does not keep all others waiting
 
 
 class Samples(NamedTuple):

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -41,24 +41,17 @@ class CUDARuntimeError(RuntimeError):
 @cache
 def build(source: str, options: tuple[str, ...]) -> ctypes.CDLL:
     """The kernels of a CUDA source for this processor."""
-    folder = Path(mkdtemp(prefix="beamway-cuda-"))
-    weakref.finalize(build, _remove, folder)
-    code, library = folder / "kernels.cpp", folder / "kernels.so"
     exports = "\n".join(f"EXPORT({name})" for name in _KERNEL.findall(source))
-    code.write_text(f'#include "{SHIM}"\n#line 1 "source.cu"\n{source}\n{exports}\n')
     defines = [word for word in options if word.startswith("-D")]
-    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion-null", "-Werror"]
-    command = ["g++", *flags, *defines, "-shared", "-fPIC", "-o", str(library), str(code)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    if said.returncode:
-        raise AssertionError(said.stderr)
-    return ctypes.CDLL(str(library))
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
+    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
+    with TemporaryDirectory(prefix="beamway-cuda-") as folder:
+        code, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
+        code.write_text(f'#include "{SHIM}"\n#line 1 "source.cu"\n{source}\n{exports}\n')
+        command = ["g++", *flags, *defines, "-shared", "-fPIC", "-o", str(library), str(code)]
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+        if said.returncode:
+            raise AssertionError(said.stderr)
+        return ctypes.CDLL(str(library))
 
 
 class Memory:
@@ -175,8 +168,6 @@ class Device:
     ----------
     memory, used, peak
         Bytes.
-    refuse
-        So many allocations more fail when the next one is of `refuse_from` bytes or more.
     """
 
     def __init__(self, memory: int = 1 << 30, *, seed: int = 0, count: int = 1) -> None:

@@ -48,6 +48,6 @@ def test_a_broken_source_is_refused(right: str, wrong: str, said: str) -> None:
 
 def test_more_shared_memory_than_a_block_may_have_is_refused() -> None:
     text = steps.SOURCE.read_text(encoding="utf-8")
-    options = [word.replace("-DPAIRS=4", "-DPAIRS=8") for word in steps.options(5)]
+    options = [word.replace("-DPAIRS=4", "-DPAIRS=32") for word in steps.options(5)]
     with pytest.raises(nvrtc.CompileError):
         nvrtc.compiled(text, options, "sm_90")
