@@ -58,6 +58,11 @@ class Recipe(NamedTuple):
     binning: int = 1
     stripes: str = ""
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is done but transmission and logarithm."""
+        return not self.air_columns and self.binning == 1 and not self.stripes
+
 
 PLAIN = Recipe()
 

@@ -16,6 +16,7 @@ from kernels.io.omezarr import VolumeWriter, check_volume
 from kernels.io.picture import window
 from kernels.job import Job
 from kernels.manifest import input_facts
+from kernels.tomography.cuda.device import choose
 from kernels.tomography.locate import axis_of
 from kernels.tomography.methods import method
 from kernels.tomography.prepare import Recipe
@@ -36,6 +37,7 @@ def reconstruct(
     nexus: str | None,
     rotation_axis: float | None,
     algorithm: str,
+    device: str,
     iterations: int | None,
     non_negative: bool,
     stripes: str,
@@ -57,7 +59,8 @@ def reconstruct(
     slices it found). Several ranks take neighbouring slices each; the volume is the same, bit by bit, for any number of
     them. memoryGB is for all ranks of a node together.
 
-    Reports `rotation_axis`, `slices`, `size`, `bad_pixels`, `floored_fraction`, `minimum`, `maximum`.
+    Reports `rotation_axis`, `device` (what has computed, and `device_reason` where that was not a GPU it was given),
+    `slices`, `size`, `bad_pixels`, `floored_fraction`, `minimum`, `maximum`.
 
     Raises
     ------
@@ -79,6 +82,7 @@ def reconstruct(
         rotation_axis = ranks.told(
             axis_of(job, scan, rotation_axis, recipe, rows=_AXIS_ROWS, end=begun) if ranks.first else 0.0
         )
+        device = _device(job, device, algorithm)
         chosen = method(
             algorithm,
             scan.theta_deg,
@@ -90,6 +94,7 @@ def reconstruct(
             scale=binning,
             iterations=iterations,
             nonnegative=non_negative,
+            device=device,
         )
         shape = (rows, chosen.size, chosen.size)
         plan = partial(
@@ -119,6 +124,7 @@ def reconstruct(
             version=_VERSION,
             input=input_facts(input),
             chosen=(rotation_axis, algorithm, iterations, non_negative, filter, padding, circle, binning, angles),
+            device=device,
             written=(voxel_um, compression),
             recipe=recipe,
             layout=(shape, chunk, name),
@@ -173,3 +179,14 @@ def reconstruct(
             "threads": threads(),
         }
         write_nexus(job, nexus, middle, title=name, voxel_um=voxel_um, parameters=said)
+
+
+def _device(job: Job, wanted: str, algorithm: str) -> str:
+    """`gpu` where each rank has one that it can use, else `cpu`: all parts of a volume are made by the same."""
+    ranks = job.ranks
+    choice = choose(wanted, algorithm)
+    kind = ranks.told("gpu" if all(kind == "gpu" for kind in ranks.gathered(choice.kind)) else "cpu")
+    job.metric("device", kind)
+    if reason := choice.reason or ("another rank has no GPU that it can use" if choice.kind != kind else ""):
+        job.metric("device_reason", reason)
+    return kind

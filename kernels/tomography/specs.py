@@ -291,6 +291,14 @@ KERNELS: tuple[KernelSpec, ...] = (
                 choices=("gridrec", "fbp", "sirt", "cgls", "os-sart", "tv", "huber"),
             ),
             KernelArgument(
+                "device",
+                "string",
+                "what computes: gpu (gridrec only), cpu, or auto: a GPU that this process was given and can open, else "
+                "the CPU.",
+                default="auto",
+                choices=("auto", "cpu", "gpu"),
+            ),
+            KernelArgument(
                 "iterations",
                 "integer",
                 "at most so many iterations; not given: as many as suit the algorithm, and no more than help.",

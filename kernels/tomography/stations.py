@@ -13,7 +13,7 @@ from kernels.io.dxchange import Scan
 from kernels.io.omezarr import VolumeWriter
 from kernels.job import Job
 from kernels.resume import Journal
-from kernels.tomography.methods import Method
+from kernels.tomography.methods import Method, TakesCounts
 from kernels.tomography.prepare import Raw, Recipe, prepare, read_raw
 from kernels.tomography.views import Middle
 
@@ -79,20 +79,29 @@ class Stations:
         if not isinstance(raw, Raw):
             self.counts[here.start] = self.done[here.start]
             return raw
+        slab, method = self._room(len(here)), self._method
+        if isinstance(method, TakesCounts) and self._recipe.plain and raw.counts.dtype == np.uint16:
+            floored, bad_pixels = self._from_counts(method, here, raw, slab), raw.field.bad
+        else:
+            floored, bad_pixels = self._from_sinograms(here, raw, slab)
+        self.counts[here.start] = {"layers": len(here), "bad_pixels": bad_pixels, "floored_values": floored}
+        return slab
+
+    def _from_counts(self, method: TakesCounts, here: range, raw: Raw, slab: Floats) -> int:
+        with self._job.phase("reconstruct"):
+            floored = method.slices_of_counts(raw.counts, raw.field, self._recipe.floor, slab)
+        self._tell(here.stop)
+        return floored
+
+    def _from_sinograms(self, here: range, raw: Raw, slab: Floats) -> tuple[int, int]:
         with self._job.phase("prepare"):
             prepared = prepare(self._scan, raw, self._recipe)
-        self.counts[here.start] = {
-            "layers": len(here),
-            "bad_pixels": prepared.bad_pixels,
-            "floored_values": prepared.floored,
-        }
-        slab = self._room(len(here))
         with self._job.phase("reconstruct"):
             for first in range(0, len(slab), self._method.group):
                 group = slice(first, first + self._method.group)
                 self._method.slices(prepared.sinograms[group], slab[group])
                 self._tell(min(here.start + group.stop, here.stop))
-        return slab
+        return prepared.floored, prepared.bad_pixels
 
     def write(self, here: range, slab: Floats) -> None:
         with self._job.phase("write"):
