@@ -128,7 +128,7 @@ class Reconstructor:
         scale: float = 1.0,
     ) -> None:
         self.columns = self.size = columns
-        self.group = LANES
+        self.group, self.unsettled = LANES, 0
         self.axis, self.edge = axis, padding == "edge"
         theta = np.deg2rad(theta_deg)
         self.cosines, self.sines = np.cos(theta), np.sin(theta)

@@ -22,10 +22,11 @@ ALGORITHMS = ("gridrec", "fbp", *ITERATIVE)
 
 class Method(Protocol):
     """Reconstructs `group` slices of size x size at a time, in `fixed_bytes` of memory besides them and their
-    sinograms."""
+    sinograms; `unsettled` of all slices so far, where it is iterative, ended before they had settled."""
 
     size: int
     group: int
+    unsettled: int
 
     @property
     def fixed_bytes(self) -> int: ...

@@ -251,6 +251,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             KernelArgument("pixelSize", "number", "micrometres per detector pixel, for the scale.", minimum=1e-6),
             _ANGLES,
             _FLOOR,
+            _MEMORY,
         ),
     ),
     KernelSpec(

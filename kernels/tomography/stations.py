@@ -30,7 +30,7 @@ class Stations:
     done
         First slice of the slabs that an earlier run has written: what it noted of them.
     counts
-        First slice of all slabs: `layers`, `bad_pixels`, `floored_values`.
+        First slice of all slabs: `layers`, what `Changes` has, and `unsettled` slices.
     middle
         The slices through the middle of the volume.
     """
@@ -81,17 +81,18 @@ class Stations:
             return raw
         with self._job.phase("prepare"):
             prepared = prepare(self._scan, raw, self._recipe)
-        self.counts[here.start] = {
-            "layers": len(here),
-            "bad_pixels": prepared.bad_pixels,
-            "floored_values": prepared.floored,
-        }
+        unsettled = self._method.unsettled
         slab = self._room(len(here))
         with self._job.phase("reconstruct"):
             for first in range(0, len(slab), self._method.group):
                 group = slice(first, first + self._method.group)
                 self._method.slices(prepared.sinograms[group], slab[group])
                 self._tell(min(here.start + group.stop, here.stop))
+        self.counts[here.start] = {
+            "layers": len(here),
+            "unsettled": self._method.unsettled - unsettled,
+            **prepared.changes._asdict(),
+        }
         return slab
 
     def write(self, here: range, slab: Floats) -> None:

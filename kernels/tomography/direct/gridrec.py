@@ -67,7 +67,7 @@ class Gridrec:
         taps: int = _TAPS,
     ) -> None:
         self.angles, self.columns, self.size = len(theta_deg), columns, size or columns
-        self.group = LANES
+        self.group, self.unsettled = LANES, 0
         self._edge, self._taps = padding == "edge", taps
         theta = np.deg2rad(theta_deg)
         self._cosines, self._sines = np.cos(theta), np.sin(theta)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,8 +180,8 @@ def test_a_damaged_output_is_not_published(scan: Path, tmp_path: Path, monkeypat
 
     finish = omezarr.VolumeWriter.finish
 
-    def lose_a_chunk(writer: omezarr.VolumeWriter, window: tuple[float, float]) -> None:
-        finish(writer, window)
+    def lose_a_chunk(writer: omezarr.VolumeWriter, *given: Any) -> None:
+        finish(writer, *given)
         (tmp_path / "volume.zarr.part" / "0" / "c" / "0" / "0" / "0").unlink()
 
     monkeypatch.setattr(omezarr.VolumeWriter, "finish", lose_a_chunk)
