@@ -77,7 +77,7 @@ def failed_write(error: OSError, staged: Sequence[Staged], doing: str) -> Kernel
 
 def shown(size: int) -> str:
     """Bytes for people."""
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB" if size >= 1e6 else f"{size} bytes"
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.2g} MB"
 
 
 def claim(path: str | Path, *, directory: bool = False, run: str = "", needs: int = 0) -> Staged:

@@ -94,6 +94,33 @@ def test_what_the_system_says_becomes_a_class(number: int, code: int) -> None:
     assert hidden.exit_code in (code, 74)
 
 
+def test_an_output_that_has_no_room_is_not_begun(tmp_path: Path) -> None:
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    with pytest.raises(KernelError, match=r"out' needs .* GB, and .* are free there\. Free some space") as caught:
+        outputs.claim(tmp_path / "out", needs=2 * free)
+    assert caught.value.exit_code == 74
+    assert left_behind(tmp_path) == []
+    outputs.discard(outputs.claim(tmp_path / "out", needs=1))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_runs_full(scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The sentence names the output and what it needs: 6 slices of 96 x 96 and their pyramid, 0.25 MB."""
+
+    from kernels.io import direct
+
+    def full(path: Path, chunk: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(direct, "write", full)
+    out = tmp_path / "out"
+    sentence = rf"the output '{out}/v.zarr', which needs 0\.25 MB: {os.strerror(number)}\. Free some space"
+    with pytest.raises(KernelError, match=sentence) as caught:
+        run("tomography.reconstruct", input=scan, output=out / "v.zarr", picture=out / "a.png", rotationAxis=50)
+    assert caught.value.exit_code == 74
+    assert left_behind(out) == []
+
+
 def test_no_output_in_the_place_of_an_input_or_another(scan: Path, tmp_path: Path) -> None:
     before = scan.read_bytes()
     with pytest.raises(KernelError, match="are the same file"):
