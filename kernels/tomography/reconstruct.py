@@ -26,7 +26,7 @@ from kernels.tomography.slabs import plan_slabs
 from kernels.tomography.stations import Stations
 from kernels.tomography.views import write_nexus, write_picture
 
-_VERSION = "2.1"  # of the arithmetic: another one does not go on with a volume that this has begun
+_VERSION = "2.2"  # of the arithmetic: another one does not go on with a volume that this has begun
 _AXIS_ROWS = 5
 _PYRAMID = 1 + 1 / 8 + 1 / 64  # times the size of the volume, at least
 
