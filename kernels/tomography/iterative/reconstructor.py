@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from kernels.errors import Exit, KernelError, nearest, printable
 from kernels.tomography import fbp
-from kernels.tomography.fbp import LANES
 from kernels.tomography.iterative.noise import noise_level
 from kernels.tomography.iterative.problem import OnIteration, Problem, Reason, Rule, Watch
 from kernels.tomography.iterative.projector import Projector
 from kernels.tomography.iterative.solvers import Preconditioner, cgls, sart, spectral_bound
 from kernels.tomography.iterative.variation import fista
+from kernels.tomography.lanes import LANES
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
