@@ -47,7 +47,7 @@ from kernels.tomography.quality import warn_of_changes, warn_of_lost_frames
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-Division = Callable[[Floats, NDArray[np.intp]], tuple[Floats, int]]
+Division = Callable[[Floats, NDArray[np.intp]], Floats]
 
 _SURVEYED_ROWS = 16  # by which the course of the beam is told
 _FRAMES_AT_ONCE = 32
@@ -133,13 +133,13 @@ def correct(
 
         def work(here: range, counts: NDArray[Any]) -> Floats:
             nonlocal replaced, lost_values
-            frames = counts.astype(np.float32)
             with job.phase("correct"):
+                frames, not_finite = _finite(counts, field)
+                lost_values += not_finite
                 if zingers is not None:
                     light, found = remove_zingers(frames - field.dark, threshold=zingers)
                     frames, replaced = light + field.dark, replaced + found
-                frames, not_finite = divide(frames, survey.kept[here.start : here.stop])
-                lost_values += not_finite
+                frames = divide(frames, survey.kept[here.start : here.stop])
                 if survey.beam is not None:
                     frames = steady(frames, survey.beam[here.start : here.stop])
                 if optics is not None:
@@ -242,10 +242,9 @@ def _survey(scan: Scan, beam: str, air_columns: int) -> Survey:
 
 
 def _division(scan: Scan, field: Field, flat_fields: str) -> Division:
-    """What makes transmissions of counts (frames, rows, columns) and the numbers of their frames, and counts those that
-    are not finite."""
+    """What makes transmissions of counts (frames, rows, columns) and the numbers of their frames."""
     if flat_fields == "mean":
-        return lambda counts, numbers: transmission(counts, field)
+        return lambda counts, numbers: transmission(counts, field)[0]
     flats = scan.read_flats(0, scan.rows).astype(np.float32)
     if field.not_finite:
         flats = np.where(np.isfinite(flats), flats, field.dark + field.response)
@@ -265,8 +264,18 @@ def _division(scan: Scan, field: Field, flat_fields: str) -> Division:
     return lambda counts, numbers: _mended(drift.dynamic_transmission(counts, field.dark, ways)[0], field)
 
 
-def _mended(frames: Floats, field: Field) -> tuple[Floats, int]:
-    return frames, mend(frames, field)
+def _mended(frames: Floats, field: Field) -> Floats:
+    mend(frames, field)
+    return frames
+
+
+def _finite(counts: NDArray[Any], field: Field) -> tuple[Floats, int]:
+    """Counts as float32, those that are not finite mended, and how many there were: no correction can do with them."""
+    frames = counts.astype(np.float32)
+    if np.isfinite(frames).all():
+        return frames, 0
+    light, lost = transmission(frames, field)
+    return np.where(np.isfinite(frames), frames, light * field.response + field.dark), lost
 
 
 def _lay_out(part: Path, shape: tuple[int, int, int], theta_deg: Doubles, title: str) -> int:

@@ -208,6 +208,21 @@ def test_single_counts_that_are_not_finite(good: Path, tmp_path: Path, through: 
     assert [caution.code for caution in through(kernel, scan).warnings] == ["not_finite"]
 
 
+@pytest.mark.parametrize("how", [{"zingers": 8}, {"flatFields": "drifting"}, {"beam": "steps"}])
+def test_corrections_do_without_counts_that_are_not_finite(
+    good: Path, tmp_path: Path, through: Any, how: dict[str, Any]
+) -> None:
+    scan = changed(good, tmp_path, edit("data", np.s_[::15, 2:5, 20], np.nan))
+    made = []
+    for path in (good, scan):
+        with h5py.File(through("correct", path, **how).products[0].path) as file:
+            made.append(file["exchange/data"][...])
+    struck = np.zeros(made[0].shape, bool)
+    struck[::15, 2:5, 20] = True
+    assert np.abs(made[1] - made[0])[~struck].max() < 0.01
+    assert np.abs(made[1] - made[0])[struck].max() < 0.1
+
+
 def test_a_lost_frame_is_not_seen_in_the_slices(good: Path, tmp_path: Path, through: Any) -> None:
     scan = changed(good, tmp_path, edit("data", 20, np.nan))
     errors = []
