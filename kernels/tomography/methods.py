@@ -12,10 +12,10 @@ from kernels.tomography.cuda.gridrec import CudaGridrec
 from kernels.tomography.direct.gridrec import Gridrec
 from kernels.tomography.direct.halves import halves, is_half_acquisition
 from kernels.tomography.fbp import Reconstructor
+from kernels.tomography.field import Field
 from kernels.tomography.iterative.reconstructor import ALGORITHMS as ITERATIVE
 from kernels.tomography.iterative.reconstructor import IterativeReconstructor
 from kernels.tomography.iterative.reconstructor import Method as IterativeMethod
-from kernels.tomography.prepare import Field
 
 Floats = NDArray[np.float32]
 
@@ -24,10 +24,11 @@ ALGORITHMS = ("gridrec", "fbp", *ITERATIVE)
 
 class Method(Protocol):
     """Reconstructs `group` slices of size x size at a time, in `fixed_bytes` of memory besides them and their
-    sinograms."""
+    sinograms; `unsettled` of all slices so far, where it is iterative, ended before they had settled."""
 
     size: int
     group: int
+    unsettled: int
 
     @property
     def fixed_bytes(self) -> int: ...

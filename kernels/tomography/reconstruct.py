@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from kernels import resume
+from kernels.cautions import Code
 from kernels.compiled import threads
 from kernels.conveyor import convey
 from kernels.errors import KernelError, printable
@@ -19,13 +21,15 @@ from kernels.manifest import input_facts
 from kernels.tomography.cuda.device import choose
 from kernels.tomography.locate import axis_of
 from kernels.tomography.methods import method
-from kernels.tomography.prepare import Recipe
+from kernels.tomography.prepare import Changes, Recipe, added
+from kernels.tomography.quality import warn_of_changes
 from kernels.tomography.slabs import plan_slabs
 from kernels.tomography.stations import Stations
 from kernels.tomography.views import write_nexus, write_picture
 
-_VERSION = "2.0"  # of the arithmetic: another one does not go on with a volume that this has begun
+_VERSION = "2.2"  # of the arithmetic: another one does not go on with a volume that this has begun
 _AXIS_ROWS = 5
+_PYRAMID = 1 + 1 / 8 + 1 / 64  # times the size of the volume, at least
 
 
 def reconstruct(
@@ -60,7 +64,8 @@ def reconstruct(
     them. memoryGB is for all ranks of a node together.
 
     Reports `rotation_axis`, `device` (what has computed, and `device_reason` where that was not a GPU it was given),
-    `slices`, `size`, `bad_pixels`, `floored_fraction`, `minimum`, `maximum`.
+    `slices`, `size`, `bad_pixels`, `floored_values`, `minimum`, `maximum`, and warns of what the scan, the search for
+    the axis, or iterations that ended too early leave in doubt.
 
     Raises
     ------
@@ -72,7 +77,7 @@ def reconstruct(
     recipe = Recipe(transmission_floor, air_columns, binning, "" if stripes == "none" else stripes)
     name = printable(Path(input).stem)
     voxel_um = pixel_size * binning if pixel_size else None
-    with Scan(input, angles=angles) as scan:
+    with Scan(input, angles=angles, warn=job.warn) as scan:
         rows, columns = scan.rows // binning, scan.columns // binning
         if rows < 1 or columns < 8:
             raise KernelError(
@@ -129,7 +134,9 @@ def reconstruct(
             recipe=recipe,
             layout=(shape, chunk, name),
         )
-        part = job.stage_together(output, directory=True, check=partial(check_volume, shape=shape), run=run)
+        needs = int(_PYRAMID * 4 * math.prod(shape)) if compression == "none" else 0
+        check = partial(check_volume, shape=shape)
+        part = job.stage_together(output, directory=True, check=check, run=run, needs=needs)
         writer = VolumeWriter(
             part,
             shape,
@@ -146,9 +153,18 @@ def reconstruct(
         convey(stations.parts(layers), read=stations.read, work=stations.work, write=stations.write)
     if of_ranks := ranks.gathered(sum(noted["layers"] for noted in stations.done.values())):
         job.metric("resumed_slices", sum(of_ranks))
-    for name_of_count in ("bad_pixels", "floored_values"):
-        if of_ranks := ranks.gathered(sum(noted[name_of_count] for noted in stations.counts.values())):
-            job.metric(name_of_count, sum(of_ranks))
+    counted = [noted for of_rank in ranks.gathered(list(stations.counts.values())) for noted in of_rank]
+    if ranks.first:
+        changes = added(Changes(*(noted[name] for name in Changes._fields)) for noted in counted)
+        job.metric("bad_pixels", changes.bad_pixels)
+        job.metric("floored_values", changes.floored_values)
+        warn_of_changes(job, input, changes, floor=transmission_floor)
+        if unsettled := sum(noted["unsettled"] for noted in counted):
+            job.warn(
+                Code.ITERATIONS,
+                f"{unsettled} of {rows} slices had not settled when {algorithm} ended after as many iterations as it "
+                "may make. Give more `iterations`, or look whether the slices are good enough.",
+            )
     writer.gather()
     middle = stations.middle
     middle.gather(ranks, mine)
@@ -158,7 +174,7 @@ def reconstruct(
     job.metric("maximum", writer.maximum)
     shown = window(middle.slices) if ranks.first else (0.0, 1.0)
     with job.phase("pyramid"):
-        writer.finish(shown)
+        writer.finish(shown, job.warnings)
         ranks.meet()
         if ranks.first:
             journal.forget()

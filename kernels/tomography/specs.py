@@ -62,8 +62,14 @@ KERNELS: tuple[KernelSpec, ...] = (
             ),
             KernelArgument("columns", "integer", "detector width, pixels.", default=512, minimum=16, maximum=16384),
             KernelArgument("rows", "integer", "detector height, pixels.", default=64, minimum=1, maximum=16384),
+            KernelArgument("angles", "integer", "projections over the turn.", default=721, minimum=4, maximum=100000),
             KernelArgument(
-                "angles", "integer", "projections over 180 degrees.", default=721, minimum=4, maximum=100000
+                "turn",
+                "integer",
+                "degrees. Over a full turn the axis may be near an edge of the detector, which then sees half of an "
+                "object that is nearly twice as wide.",
+                default=180,
+                choices=(180, 360),
             ),
             KernelArgument("axisOffset", "number", "axis minus the detector's middle, pixels.", default=6.4),
             KernelArgument(
@@ -251,6 +257,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             KernelArgument("pixelSize", "number", "micrometres per detector pixel, for the scale.", minimum=1e-6),
             _ANGLES,
             _FLOOR,
+            _MEMORY,
         ),
     ),
     KernelSpec(

@@ -14,7 +14,7 @@ from kernels.io.omezarr import VolumeWriter
 from kernels.job import Job
 from kernels.resume import Journal
 from kernels.tomography.methods import Method, TakesCounts
-from kernels.tomography.prepare import Raw, Recipe, prepare, read_raw
+from kernels.tomography.prepare import Changes, Raw, Recipe, changed, prepare, read_raw
 from kernels.tomography.views import Middle
 
 Floats = NDArray[np.float32]
@@ -30,7 +30,7 @@ class Stations:
     done
         First slice of the slabs that an earlier run has written: what it noted of them.
     counts
-        First slice of all slabs: `layers`, `bad_pixels`, `floored_values`.
+        First slice of all slabs: `layers`, what `Changes` has, and `unsettled` slices.
     middle
         The slices through the middle of the volume.
     """
@@ -80,20 +80,25 @@ class Stations:
             self.counts[here.start] = self.done[here.start]
             return raw
         slab, method = self._room(len(here)), self._method
+        unsettled = method.unsettled
         if isinstance(method, TakesCounts) and self._recipe.plain and raw.counts.dtype == np.uint16:
-            floored, bad_pixels = self._from_counts(method, here, raw, slab), raw.field.bad
+            changes = self._from_counts(method, here, raw, slab)
         else:
-            floored, bad_pixels = self._from_sinograms(here, raw, slab)
-        self.counts[here.start] = {"layers": len(here), "bad_pixels": bad_pixels, "floored_values": floored}
+            changes = self._from_sinograms(here, raw, slab)
+        self.counts[here.start] = {
+            "layers": len(here),
+            "unsettled": method.unsettled - unsettled,
+            **changes._asdict(),
+        }
         return slab
 
-    def _from_counts(self, method: TakesCounts, here: range, raw: Raw, slab: Floats) -> int:
+    def _from_counts(self, method: TakesCounts, here: range, raw: Raw, slab: Floats) -> Changes:
         with self._job.phase("reconstruct"):
             floored = method.slices_of_counts(raw.counts, raw.field, self._recipe.floor, slab)
         self._tell(here.stop)
-        return floored
+        return changed(raw.field, raw.counts.size, floored)
 
-    def _from_sinograms(self, here: range, raw: Raw, slab: Floats) -> tuple[int, int]:
+    def _from_sinograms(self, here: range, raw: Raw, slab: Floats) -> Changes:
         with self._job.phase("prepare"):
             prepared = prepare(self._scan, raw, self._recipe)
         with self._job.phase("reconstruct"):
@@ -101,7 +106,7 @@ class Stations:
                 group = slice(first, first + self._method.group)
                 self._method.slices(prepared.sinograms[group], slab[group])
                 self._tell(min(here.start + group.stop, here.stop))
-        return prepared.floored, prepared.bad_pixels
+        return prepared.changes
 
     def write(self, here: range, slab: Floats) -> None:
         with self._job.phase("write"):

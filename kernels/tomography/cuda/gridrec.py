@@ -21,7 +21,7 @@ from kernels.tomography.cuda.sources import Counts, Sinograms, Source
 from kernels.tomography.cuda.steps import Room, Steps
 from kernels.tomography.cuda.tiles import TILE
 from kernels.tomography.direct.tables import Tables, tables
-from kernels.tomography.prepare import Field
+from kernels.tomography.field import Field
 
 Floats = NDArray[np.float32]
 Shorts = NDArray[np.uint16]
@@ -51,7 +51,7 @@ class CudaGridrec:
         self._cuda = cuda = open_device()
         # Where the grid is less than two tiles wide, a window could meet one tile from two sides.
         self.tables = of = tables(theta_deg, columns, least_length=2 * TILE, **how)
-        self.size, self.group = of.size, _GROUP
+        self.size, self.group, self.unsettled = of.size, _GROUP, 0
         self._copiers = min(threads(), _COPIERS)
         self._pool = ThreadPoolExecutor(self._copiers, thread_name_prefix="gpu-copy")
         each = 4 * (of.angles * of.columns + of.size**2)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.tomography.cuda.device import Cuda
-from kernels.tomography.prepare import Field
+from kernels.tomography.field import Field
 
 Floats = NDArray[np.float32]
 Shorts = NDArray[np.uint16]

@@ -76,7 +76,7 @@ class Gridrec:
             taps=taps,
         )
         self.angles, self.columns, self.size = made.angles, made.columns, made.size
-        self.group = LANES
+        self.group, self.unsettled = LANES, 0
         self._across, self._along = plan(made.padded), plan(made.length)
         self._radius = 0.5 * self.size if circle else math.inf
         self._row = (made.length + 1) * LANES  # never a power of two: a column's cells would share a few cache sets

@@ -13,7 +13,7 @@ from emulated import Device, build
 from kernels.tomography.cuda.steps import SOURCE, options
 from kernels.tomography.cuda.tiles import TILE, samples_by_tile
 from kernels.tomography.direct.spreading import DEGREE, Spreading
-from kernels.tomography.prepare import Field, transmission
+from kernels.tomography.field import Field, transmission
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
