@@ -92,11 +92,11 @@ def limits_ms(method: Any, ceiling: Ceilings) -> dict[str, float]:
 
 
 def field_of(rows: int, columns: int) -> Any:
-    from kernels.tomography.prepare import Field
+    from kernels.tomography.field import Field
 
     here = np.repeat(np.arange(columns, dtype=np.int32)[None], rows, 0)
     dark, response = (np.full((rows, columns), value, np.float32) for value in (_DARK, _FULL))
-    return Field(dark, response, here, here)
+    return Field(dark, response, here, here, 0, 0)
 
 
 def work_on_one_chunk(gpu: Any) -> None:

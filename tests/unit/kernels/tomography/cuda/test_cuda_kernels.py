@@ -13,7 +13,8 @@ from emulated import Device, build
 from kernels.tomography.cuda.steps import SOURCE, options
 from kernels.tomography.cuda.tiles import TILE, samples_by_tile
 from kernels.tomography.direct.spreading import DEGREE, Spreading
-from kernels.tomography.field import Field, transmission
+from kernels.tomography.field import Field
+from kernels.tomography.prepare import transmission
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
@@ -232,8 +233,8 @@ def test_counts_become_line_integrals_as_in_the_preparation(gpu: Gpu) -> None:
     left = np.maximum.accumulate(np.where(good, here, -1), axis=1).astype(np.int32)
     right = np.minimum.accumulate(np.where(good, here, columns)[:, ::-1], axis=1)[:, ::-1].astype(np.int32)
     right[right == columns] = -1
-    field = Field(dark[first:], response[first:], left[first:], right[first:])
-    values = transmission(counts, field).swapaxes(0, 1)
+    field = Field(dark[first:], response[first:], left[first:], right[first:], 0, 0)
+    values = transmission(counts, field)[0].swapaxes(0, 1)
     wanted = -np.log(np.maximum(values, floor))
     given = [np.int32(n) for n in (count, angles, columns, padded, 0)]
     *_, floored, _, _, _, _, _, _, cells = gpu.call(
