@@ -44,6 +44,7 @@ from tests.postgres import Postgres, missing  # noqa: E402
 BAR_SEARCH_MS, BAR_START_S = 100.0, 5.0
 DAYS, NEWEST = 730, 1_790_000_000.0
 EXPERIMENT_RUNS = 1500
+PERSONS = 300  # each of two experiments of ten has no people
 DETAILED = 100_000  # the newest runs that have stages and tasks
 COLD, WARM, PAGE = 5, 100, 50
 SAMPLES = ("bone", "shale", "Cathode", "leaf", "Foam", "amber", "wire", "fibre")
@@ -60,8 +61,10 @@ PLANS = {
 }
 WORKFLOWS = list(PLANS)
 COLUMNS = {
-    "runs": "id workflow experiment owner status stage error parent created_at started_at ended_at plan request doc",
+    "runs": "id workflow experiment owner status stage error parent created_at started_at ended_at plan request doc "
+    "username open",
     "run_files": "part word created_at run_id",
+    "experiment_people": "experiment person role",
 }
 
 
@@ -90,6 +93,17 @@ class Made:
     def experiment(self, i: int) -> str:
         return f"2026-{i // EXPERIMENT_RUNS % 3 + 1}/group-{i // EXPERIMENT_RUNS:05}" if i % 10 else ""
 
+    def person(self, i: int) -> str:
+        return f"person-{i // EXPERIMENT_RUNS % PERSONS}"
+
+    def closed(self, i: int) -> bool:
+        """Its experiment has people."""
+        return bool(self.experiment(i)) and i // EXPERIMENT_RUNS % 10 < 8
+
+    def people(self) -> list[tuple[str, str, str]]:
+        first = range(1, self.count, EXPERIMENT_RUNS)
+        return [(self.experiment(i), self.person(i), "member") for i in first if self.closed(i)]
+
     def workflow(self, i: int) -> str:
         return WORKFLOWS[int(40 * (_mixed(i + 7) / 2**64) ** 3)]  # few do most of the work
 
@@ -109,7 +123,7 @@ class Made:
         ended_at = 0.0 if status is RunStatus.RUNNING else at + 60.0
         stage, digest = ("03-publish" if ended_at else "02-process"), self._digests[workflow]
         named = (self.id(i), workflow, experiment, "beamline", status.value, stage, error, "")
-        return (*named, at, at + 0.1, ended_at, digest, request, doc)
+        return (*named, at, at + 0.1, ended_at, digest, request, doc, self.person(i), int(not self.closed(i)))
 
     def words(self, span: range) -> list[tuple[Any, ...]]:
         rows = (row for i in span for row in files.rows(self.id(i), self.at(i), (self.file(i),)))
@@ -156,6 +170,7 @@ def fill_sqlite(path: Path, made: Made) -> None:
     for span in batches(made.count):
         connection.executemany(put["runs"], map(made.row, span))
         connection.executemany(put["run_files"], made.words(span))
+    connection.executemany(put["experiment_people"], made.people())
     connection.execute("COMMIT")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.close()
@@ -164,7 +179,8 @@ def fill_sqlite(path: Path, made: Made) -> None:
 def fill_postgresql(cluster: Postgres, name: str, made: Made) -> None:
     with cluster.connect(name) as connection, connection.cursor() as cursor:
         for span in batches(made.count):
-            for table, rows in (("runs", map(made.row, span)), ("run_files", made.words(span))):
+            people = made.people() if span.start == 0 else []
+            for table, rows in zip(COLUMNS, (map(made.row, span), made.words(span), people), strict=True):
                 with cursor.copy(f"COPY {table} ({COLUMNS[table].replace(' ', ',')}) FROM STDIN") as copy:
                     for row in rows:
                         copy.write_row(row)
@@ -231,8 +247,23 @@ def searches(made: Made) -> dict[str, Callable[[random.Random], Wanted]]:
         i = any_run(draw)
         return Wanted(experiment=made.experiment(i), file=made.file(i).rpartition("/")[draw.choice((0, 2))])
 
+    def who(draw: random.Random) -> str:
+        return draw.choice(["stranger", made.person(any_run(draw))])
+
     return {
         "newest": lambda draw: Wanted(),
+        "seen": lambda draw: Wanted(seen_by=who(draw)),
+        "seen_page": lambda draw: Wanted(seen_by=who(draw), before=place(draw)),
+        "seen_status": lambda draw: Wanted(status(draw), seen_by=who(draw)),
+        "seen_workflow": lambda draw: Wanted(workflow=workflow(draw), seen_by=who(draw)),
+        "seen_workflow_status": lambda draw: Wanted(status(draw), workflow(draw), seen_by=who(draw)),
+        "seen_experiment": lambda draw: Wanted(experiment=experiment(draw), seen_by=who(draw)),
+        "seen_day": lambda draw: Wanted(seen_by=who(draw), **day(draw)),
+        "seen_file": lambda draw: Wanted(file=file(draw), seen_by=who(draw)),
+        "seen_folder": lambda draw: Wanted(file=folder(draw), seen_by=who(draw)),
+        "seen_word": lambda draw: Wanted(file=word(draw), seen_by=who(draw)),
+        "seen_word_status": lambda draw: Wanted(status(draw), file=word(draw), seen_by=who(draw)),
+        "seen_file_of_none": lambda draw: Wanted(file=f"nothing{any_run(draw)}", seen_by=who(draw)),
         "page": lambda draw: Wanted(before=place(draw)),
         "status": lambda draw: Wanted(status=status(draw)),
         "status_page": lambda draw: Wanted(status=status(draw), before=place(draw)),

@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from kernels.tomography.fbp import LANES
-from kernels.tomography.iterative.lanes import plus, ramp, store, times
+from kernels.tomography.lanes import LANES, plus, ramp, store, times
 from kernels.tomography.oblique.columns import back_project, by_columns
 from kernels.tomography.oblique.geometry import Geometry, Mapping
 from kernels.tomography.oblique.plan import Extent, window_of

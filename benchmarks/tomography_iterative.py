@@ -30,10 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kernels.compiled import compiled, use_at_most
 from kernels.tomography import fbp
-from kernels.tomography.fbp import LANES
-from kernels.tomography.iterative.lanes import load, plus, scaled, store, zeros
 from kernels.tomography.iterative.projector import Projector
 from kernels.tomography.iterative.reconstructor import ALGORITHMS, IterativeReconstructor, Method
+from kernels.tomography.lanes import LANES, load, plus, scaled, store, zeros
 from kernels.tomography.phantom import project_rows, sample_object, truth_rows
 
 Floats = NDArray[np.float32]

@@ -7,10 +7,15 @@ at all; a kernel then compiles anew in each process instead of not running.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+
+# Threads that wait for work sleep: by default they spin for a while, which takes up to three quarters of the processor
+# time from whatever runs beside. Read when the first compiled function loads its threads.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -2,19 +2,20 @@ r"""The kernel contract: one function, two ways to call it, the same result.
 
 A kernel is a function `kernel(job, *, input, output, …)` and a program `python -m kernels NAME --input … --output …`
 with the same arguments. It tells its progress, measures, and writes its outputs through `Job`. After it returns,
-`run` checks every output, brings it to disk, gives it its final name, and writes `<output>.manifest.json` last: where
-the manifest lies, the outputs are whole.
+`run` checks every output, brings it to disk, gives it its final name, and writes `<output>.manifest.json` last, beside
+the first output of its schema that was asked for: where the manifest lies, the outputs are whole.
 
 On stdout come lines of this grammar, from the program and from `run` alike, which regular expressions of a workflow
 can capture::
 
-    line     = progress | metric | product
+    line     = progress | metric | warning | product
     progress = "progress" SP fraction SP phase [SP text]     fraction 0.00 to 1.00
     metric   = "metric" SP name SP value                     name [a-z][a-z0-9_]*, value to the end of the line
+    warning  = "warning" SP code SP sentence                 code one of `kernels.cautions.Code`
     product  = "product" SP path                             control characters escaped
 
-Progress comes at most four times a second, besides the first and last line. Metric and product lines come at the
-end, also (without products) when an output failed its own check. Exit codes: see `kernels.errors`.
+Progress comes at most four times a second, besides the first and last line. Metric, warning and product lines
+come at the end, also (without products) when an output failed its own check. Exit codes: see `kernels.errors`.
 
 Several ranks (`kernels.ranks`) run a kernel that says it is `parallel`; rank 0 speaks, checks and publishes for all of
 them, and every rank gets the same result.
@@ -25,12 +26,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from kernels import devices, manifest, outputs, registry
+from kernels.cautions import Caution
 from kernels.errors import Exit, KernelError, PeerFailed, Terminated, printable
 from kernels.job import Job, Metric, ProgressCallback
 from kernels.ranks import Ranks
@@ -45,6 +47,7 @@ __all__ = [
     "product_line",
     "progress_line",
     "run",
+    "warning_line",
 ]
 
 
@@ -70,6 +73,7 @@ class KernelResult:
     metrics: dict[str, Metric] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     manifest: str = ""
+    warnings: tuple[Caution, ...] = ()
 
 
 def progress_line(fraction: float, phase: str, text: str = "") -> str:
@@ -79,6 +83,10 @@ def progress_line(fraction: float, phase: str, text: str = "") -> str:
 def metric_line(name: str, value: Metric) -> str:
     shown = f"{value:.7g}" if isinstance(value, float) else printable(value)
     return f"metric {name} {shown}"
+
+
+def warning_line(caution: Caution) -> str:
+    return f"warning {caution.code} {caution.sentence}"
 
 
 def product_line(product: Product) -> str:
@@ -142,8 +150,8 @@ def run(
         interrupted = _was_interrupted(raised)
         if isinstance(raised, KernelError):
             raised.metrics.update(job.metrics)
-            for metric, value in job.metrics.items():
-                tell(metric_line(metric, value))
+            for line in _measured(job.metrics, job.warnings):
+                tell(line)
         if raised is error:
             raise
         raise raised from error
@@ -152,11 +160,15 @@ def run(
             outputs.discard(staged, interrupted=interrupted)
         ranks.part()
     job.progress(1.0, "done")
-    for metric, value in result.metrics.items():
-        tell(metric_line(metric, value))
+    for line in _measured(result.metrics, result.warnings):
+        tell(line)
     for product in result.products:
         tell(product_line(product))
     return result
+
+
+def _measured(metrics: Mapping[str, Metric], warnings: Iterable[Caution]) -> list[str]:
+    return [*(metric_line(name, value) for name, value in metrics.items()), *map(warning_line, warnings)]
 
 
 def _was_interrupted(error: BaseException) -> bool:
@@ -183,7 +195,7 @@ def _work(spec: KernelSpec, bound: dict[str, Any], job: Job) -> KernelResult:
         assert result is not None
         return result
     except OSError as error:
-        raise outputs.io_error(error, f"{spec.name} could not read or write") from error
+        raise outputs.failed_write(error, job.staged, spec.name) from error
     except MemoryError as error:
         sentence = f"{spec.name} ran out of memory; give it more or a lower memoryGB."
         raise KernelError(sentence, Exit.TRANSIENT) from error
@@ -209,8 +221,8 @@ def _finish(spec: KernelSpec, bound: dict[str, Any], job: Job, started: datetime
                 staged.check(staged.part)
         sums = [manifest.checksum(staged.part) for staged in job.staged]
     record = None
-    if bound.get("output"):
-        record = outputs.claim(f"{bound['output']}.manifest.json")
+    if main := next((bound[a.name] for a in spec.schema if a.role == "output" and bound[a.name]), ""):
+        record = outputs.claim(f"{main}.manifest.json")
         record.final.unlink(missing_ok=True)
         job.staged.append(record)
     products = []
@@ -234,7 +246,12 @@ def _finish(spec: KernelSpec, bound: dict[str, Any], job: Job, started: datetime
         manifest.write(record.part, _record(spec, bound, job, started, products))
         outputs.publish(record)
     return KernelResult(
-        spec.name, tuple(products), dict(job.metrics), dict(job.timings), str(record.final) if record else ""
+        spec.name,
+        tuple(products),
+        dict(job.metrics),
+        dict(job.timings),
+        str(record.final) if record else "",
+        tuple(job.warnings),
     )
 
 
@@ -263,6 +280,7 @@ def _record(
             for p in products
         ],
         "metrics": job.metrics,
+        "warnings": [caution._asdict() for caution in job.warnings],
         "timings": {name: round(seconds, 4) for name, seconds in job.timings.items()},
         "provenance": {**manifest.provenance(), "ranks": job.ranks.size, "devices": list(devices.visible())},
     }

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kernels import outputs
+from kernels.cautions import Caution, Code
+from kernels.errors import printable
 from kernels.outputs import Staged
 from kernels.ranks import Ranks
 
@@ -27,6 +29,7 @@ class Job:
     def __init__(self, progress: ProgressCallback | None = None, ranks: Ranks | None = None) -> None:
         self.ranks = ranks or Ranks()
         self.metrics: dict[str, Metric] = {}
+        self.warnings: list[Caution] = []
         self.timings: dict[str, float] = {}
         self.staged: list[Staged] = []
         self.inputs: list[str] = []
@@ -48,6 +51,13 @@ class Job:
         """Report a measured figure under a word that captures can name."""
         self.metrics[name] = value
 
+    def warn(self, code: Code, sentence: str) -> None:
+        """Say what stays with the products as a warning; once, however often it is said. With several ranks: rank 0's
+        word counts."""
+        caution = Caution(code, printable(sentence))
+        if caution not in self.warnings:
+            self.warnings.append(caution)
+
     def count(self, name: str, more: int) -> None:
         """Add to a metric that counts."""
         self.metrics[name] = int(self.metrics.get(name, 0)) + more
@@ -68,24 +78,27 @@ class Job:
         directory: bool = False,
         check: Check | None = None,
         run: str = "",
+        needs: int = 0,
         **facts: object,
     ) -> Path:
         """Claim an output and return the part to write. It gets its final name only when the whole run succeeds.
 
-        With `run`, a fingerprint, it may hold what a killed run of the same has written (see `kernels.resume`). With
-        several ranks: for rank 0, or for all of them by `stage_together`.
+        `needs`: bytes that it will have, as far as that is known. With `run`, a fingerprint, it may hold what a killed
+        run of the same has written (see `kernels.resume`). With several ranks: for rank 0, or for all of them by
+        `stage_together`.
         """
-        staged = outputs.claim(path, directory=directory, run=run)
+        staged = outputs.claim(path, directory=directory, run=run, needs=needs)
         staged.check = check
         staged.facts.update(facts)
         self.staged.append(staged)
         return staged.part
 
     def stage_together(
-        self, path: str | Path, *, directory: bool = False, check: Check | None = None, run: str = ""
+        self, path: str | Path, *, directory: bool = False, check: Check | None = None, run: str = "", needs: int = 0
     ) -> Path:
         """As `stage`, for an output that all ranks write into; all of them come here."""
-        part = self.stage(path, directory=directory, check=check, run=run) if self.ranks.first else None
+        first = self.ranks.first
+        part = self.stage(path, directory=directory, check=check, run=run, needs=needs) if first else None
         return Path(self.ranks.told(str(part)))
 
     def describe(self, part: Path, **facts: object) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from kernels.errors import printable
 
 FORMAT = "beamway-manifest/1"
-_LIBRARIES = ("numpy", "scipy", "numba", "h5py", "zarr", "pillow")
+_LIBRARIES = ("numpy", "scipy", "numba", "cupy-cuda12x", "h5py", "zarr", "pillow")
 
 
 def checksum(path: Path) -> tuple[str, int]:

@@ -15,7 +15,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _IO = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PASSING = {errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR, errno.EBUSY, errno.ENOMEM, errno.EMFILE}
 LAST_WRITES_S = 0.3  # from the end of a kernel to the last write of its threads
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
@@ -44,29 +45,51 @@ class Staged:
     directory: bool
     descriptor: int
     check: Callable[[Path], None] | None = None
+    needs: int = 0  # bytes, as far as that is known beforehand
     resumable: bool = False  # a run that was interrupted leaves it for the next
     facts: dict[str, object] = field(default_factory=dict)
 
 
 def io_error(error: OSError, doing: str, otherwise: Exit = Exit.IO) -> KernelError:
     """`error` as a sentence; the exit code comes from its errno, or is `otherwise`."""
-    number = error.errno
-    text = os.strerror(number) if number else str(error)
-    for code in _IO | _PASSING:  # HDF5 puts the errno only into its message
-        if number is None and f"errno = {code}," in str(error):
-            number, text = code, os.strerror(code)
+    number = _number(error)
+    text = os.strerror(number) if number else error.strerror or str(error)
     code = Exit.IO if number in _IO else Exit.TRANSIENT if number in _PASSING else otherwise
     return KernelError(f"{doing}: {text}.", code)
 
 
-def claim(path: str | Path, *, directory: bool = False, run: str = "") -> Staged:
+def _number(error: OSError) -> int | None:
+    """HDF5 puts the errno only into its message."""
+    hidden = (code for code in _IO | _PASSING if f"errno = {code}," in str(error))
+    return error.errno or next(hidden, None)
+
+
+def failed_write(error: OSError, staged: Sequence[Staged], doing: str) -> KernelError:
+    """`error` of a kernel that held these outputs: without room on the disk, with the output and how much it needs."""
+    if not staged or _number(error) not in _FULL:
+        return io_error(error, f"{doing} could not read or write")
+    named = (one for one in staged if str(error.filename or "").startswith(str(one.part)))
+    one = next(named, staged[-1])  # what was claimed last is being written
+    needs = f", which needs {shown(one.needs)}" if one.needs else ""
+    hint = " Free some space or raise the quota, or choose another place."
+    return io_error(error, f"{doing} could not write the output {str(one.final)!r}{needs}").with_hint(hint)
+
+
+def shown(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.2g} MB"
+
+
+def claim(path: str | Path, *, directory: bool = False, run: str = "", needs: int = 0) -> Staged:
     """Reserve `path` and return where to write: with `run`, in what a killed run of this fingerprint has left there.
+
+    `needs`: how many bytes will be written; 0 where that is not known.
 
     Raises
     ------
     KernelError
         Exit 73 when the output cannot be created or what is there must not be replaced; 75 when another live process
-        is writing it.
+        is writing it; 74 when there is less free space than it needs.
     """
     final = Path(os.path.abspath(path))
     _refuse_to_replace(final, directory=directory)
@@ -75,6 +98,7 @@ def claim(path: str | Path, *, directory: bool = False, run: str = "") -> Staged
         final.parent.mkdir(parents=True, exist_ok=True)
         if not (run and resume.is_of(part, run)):
             _remove_leftover(part)
+            _refuse_without_room(final, needs)
             if directory:
                 part.mkdir()
             else:
@@ -85,7 +109,7 @@ def claim(path: str | Path, *, directory: bool = False, run: str = "") -> Staged
         raise _busy(part) from error
     except OSError as error:
         raise io_error(error, f"Cannot create the output {str(final)!r}", Exit.CANNOT_CREATE) from error
-    return Staged(final, part, directory, descriptor, resumable=bool(run))
+    return Staged(final, part, directory, descriptor, needs=needs, resumable=bool(run))
 
 
 def publish(staged: Staged) -> None:
@@ -170,6 +194,23 @@ def _refuse_to_replace(final: Path, *, directory: bool) -> None:
     else:
         what = "a file" if stat.S_ISREG(mode) else "a device, pipe or socket"
     raise KernelError(f"The output {str(final)!r} is {what}; it is not replaced.", Exit.CANNOT_CREATE)
+
+
+def _refuse_without_room(final: Path, needs: int) -> None:
+    """Before hours of work go into what cannot be written. Some file systems do not say how much is free: 0 of 0."""
+    free = _free(final.parent)
+    if 0 <= free < needs:
+        raise KernelError(
+            f"The output {str(final)!r} needs {shown(needs)}, and {shown(free)} are free there. Free some space, or "
+            "choose another place.",
+            Exit.IO,
+        )
+
+
+def _free(folder: Path) -> int:
+    """Bytes that may be written there; -1 where that is not known."""
+    told = os.statvfs(folder)
+    return told.f_bavail * told.f_frsize if told.f_blocks else -1
 
 
 def _remove_leftover(part: Path) -> None:

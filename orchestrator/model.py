@@ -276,6 +276,7 @@ class Outcome(Struct, frozen=True):
     inputs: tuple[Content, ...] = ()
     software: dict[str, str] = {}  # name → version of what did it, as far as it says
     metrics: dict[str, Any] = {}  # what the kernel measured about itself (axis found, error, …)
+    warnings: tuple[str, ...] = ()  # what whoever uses its products has to know, `CODE: SENTENCE` each
     started_at: float = 0.0
     ended_at: float = 0.0
     transfer_s: float = 0.0

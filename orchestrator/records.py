@@ -101,6 +101,13 @@ def metrics(run: Run) -> dict[str, dict[str, Any]]:
     return found
 
 
+def warnings(run: Run) -> list[tuple[str, str]]:
+    """(stage, `CODE: SENTENCE`) of what its kernels have said of their products, each once."""
+    tasks = sorted(run.tasks.values(), key=lambda t: t.number)
+    ended = [(t.stage, t.outcome) for t in tasks if t.status is TaskStatus.DONE and t.outcome is not None]
+    return list(dict.fromkeys((stage, said) for stage, outcome in ended for said in outcome.warnings))
+
+
 def run_record(run: Run) -> dict[str, Any]:
     """The JSON of a run."""
     return {
@@ -125,6 +132,7 @@ def run_record(run: Run) -> dict[str, Any]:
             for stage, p in outputs(run)
         ],
         "metrics": metrics(run),
+        "warnings": [{"stage": stage, "warning": said} for stage, said in warnings(run)],
         "holds": [_hold_record(task, task.hold) for task in on_hold(run) if task.hold is not None],
     }
 

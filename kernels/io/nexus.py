@@ -5,7 +5,7 @@ https://manual.nexusformat.org/classes/base_classes/NXdata.html
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import outputs
+from kernels.cautions import Caution
 from kernels.errors import Exit, KernelError
 
 
@@ -25,7 +25,7 @@ def new_file(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "w", locking=False) as file:
             yield file
     except RuntimeError as error:
-        raise outputs.io_error(OSError(str(error)), f"Cannot write {str(path)!r}") from error
+        raise OSError(None, str(error), str(path)) from error
 
 
 def add_entry(file: h5py.File, title: str, default: str) -> h5py.Group:
@@ -67,8 +67,17 @@ def add_curve(
     group[x_name].attrs["units"] = "pixel"
 
 
-def add_process(entry: h5py.Group, program: str, version: str, parameters: Mapping[str, object]) -> None:
-    """What made the data, as NXprocess with its parameters. File names that are not UTF-8 are escaped."""
+def add_process(
+    entry: h5py.Group,
+    program: str,
+    version: str,
+    parameters: Mapping[str, object],
+    warnings: Iterable[Caution] = (),
+) -> None:
+    """What made the data, as NXprocess with its parameters and `warnings`, a line `CODE: SENTENCE` each.
+
+    File names that are not UTF-8 are escaped.
+    """
     process = entry.create_group("process")
     process.attrs["NX_class"] = "NXprocess"
     process["program"], process["version"] = program, version
@@ -80,6 +89,8 @@ def add_process(entry: h5py.Group, program: str, version: str, parameters: Mappi
             value = value.encode("utf-8", "backslashreplace").decode()
         if value is not None:
             note[name] = value
+    if lines := [str(caution) for caution in warnings]:
+        process["warnings"] = lines
 
 
 def check_nexus(path: Path) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 from zarr.storage import LocalStore
 
+from kernels.cautions import Caution
 from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
 from kernels.io import direct
@@ -129,9 +131,9 @@ class VolumeWriter:
             finite, least, most = zip(*parts, strict=True)
             self.finite, self.minimum, self.maximum = sum(finite), min(least), max(most)
 
-    def finish(self, window: tuple[float, float]) -> None:
+    def finish(self, window: tuple[float, float], warnings: Iterable[Caution] = ()) -> None:
         """Make what is left of the pyramid and write the metadata. `window` is what viewers show from black to white:
-        rank 0's."""
+        rank 0's, as the warnings, which become the attribute `warnings`."""
         self._ranks.meet()
         while max(self._levels[-1].shape) > _SMALLEST:
             self._levels.append(self._halved(self._levels[-1]))
@@ -139,6 +141,8 @@ class VolumeWriter:
         self._pool.shutdown()
         if self._ranks.first:
             self._group.attrs["ome"] = self._metadata(window)
+            if cautions := [caution._asdict() for caution in warnings]:
+                self._group.attrs["warnings"] = cautions
 
     def _create(self, level: int, shape: tuple[int, ...]) -> zarr.Array[Any]:
         name = str(level)

@@ -12,13 +12,15 @@ from kernels.errors import KernelError, printable
 from kernels.io.dxchange import Scan
 from kernels.job import Job
 from kernels.manifest import input_facts
+from kernels.tomography.field import whole_field
 from kernels.tomography.locate import axis_of
 from kernels.tomography.oblique.axis import search
 from kernels.tomography.oblique.geometry import Geometry, distance_of
-from kernels.tomography.oblique.passes import BackProjector, Passes
+from kernels.tomography.oblique.passes import COUNTED, BackProjector, Passes
 from kernels.tomography.oblique.plan import Extent, plan_passes
 from kernels.tomography.oblique.weights import joined
-from kernels.tomography.prepare import Recipe, whole_field
+from kernels.tomography.prepare import Changes, Recipe
+from kernels.tomography.quality import warn_of_changes
 from kernels.tomography.volume import Volume
 
 _VERSION = "1.0"  # of the arithmetic: another one does not go on with a volume that this has begun
@@ -71,7 +73,7 @@ def backproject(
     name = printable(Path(input).stem)
     distance, magnification = distance_of(source_distance, detector_distance, pixel_size)
     voxel_um = pixel_size * binning / magnification if pixel_size else None
-    with Scan(input, angles=angles) as scan:
+    with Scan(input, angles=angles, warn=job.warn) as scan:
         rows, columns = scan.rows // binning, scan.columns // binning
         if rows < 1 or columns < 8:
             raise KernelError(
@@ -152,11 +154,13 @@ def backproject(
             begun=begun,
         )
         convey(passes.parts(plan.layers), read=passes.read, work=passes.work, write=passes.write)
-    counted = [sum(noted[word] for noted in passes.counts.values()) for word in ("floored_values", "values")]
+    counted = [sum(noted[word] for noted in passes.counts.values()) for word in COUNTED]
     if of_ranks := ranks.gathered(counted):
-        floored, values = (sum(part) for part in zip(*of_ranks, strict=True))
+        values, floored, lost = (sum(part) for part in zip(*of_ranks, strict=True))
+        changes = Changes(field.dark.size, field.bad, field.inverted, values, floored, lost + field.not_finite)
+        job.metric("bad_pixels", changes.bad_pixels)
         job.metric("floored_fraction", floored / values)
-    job.metric("bad_pixels", field.bad)
+        warn_of_changes(job, input, changes, floor=transmission_floor)
     job.metric("magnification", magnification)
     said = {"filter": filter, "padding": padding, "tilt": tilt, "input": input, "threads": threads()}
     volume.finish(passes, mine, picture=picture, nexus=nexus, kernel="tomography.backproject", said=said)

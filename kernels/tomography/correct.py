@@ -12,7 +12,9 @@ written once, in one piece, however many ranks fill it.
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from kernels.conveyor import convey
 from kernels.errors import Exit, KernelError
 from kernels.io import nexus
-from kernels.io.dxchange import DARK, DATA, THETA, WHITE, Scan
+from kernels.io.dxchange import DARK, DATA, THETA, WARNINGS, WHITE, Scan
 from kernels.job import Job
 from kernels.tomography.corrections import flats as drift
 from kernels.tomography.corrections.distortion import Lens, undistort
@@ -38,11 +40,14 @@ from kernels.tomography.corrections.intensity import (
 )
 from kernels.tomography.corrections.outliers import remove_zingers
 from kernels.tomography.corrections.phase import blur_px, paganin
+from kernels.tomography.field import Field, read_field, whole_field
 from kernels.tomography.logarithm import minus_log
-from kernels.tomography.prepare import Field, mend, read_field, transmission, whole_field
+from kernels.tomography.prepare import Changes, mend, refuse_lost, transmission
+from kernels.tomography.quality import warn_of_changes, warn_of_lost_frames
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Division = Callable[[Floats, NDArray[np.intp]], Floats]
 
 _SURVEYED_ROWS = 16  # by which the course of the beam is told
 _FRAMES_AT_ONCE = 32
@@ -87,7 +92,8 @@ def correct(
 
     Several ranks take neighbouring frames each.
 
-    Reports `frames`, `dropped_frames`, `zingers`, and with a phase `phase_blur_px`.
+    Reports `frames`, `dropped_frames`, `zingers`, and with a phase `phase_blur_px`. What it warns of stands in the scan
+    that it writes, too, so that it goes on to what is made of that.
 
     Raises
     ------
@@ -97,24 +103,28 @@ def correct(
     """
     phase = _phase(energy, distance, pixel_size, delta_beta)
     ranks = job.ranks
-    with Scan(input, angles=angles) as scan:
+    with Scan(input, angles=angles, warn=job.warn) as scan:
         shape = (scan.rows, scan.columns)
         optics = _lens(lens, shape)
         at_once = _frames_at_once(shape, 0 if flat_fields == "mean" else scan.flats, memory_gb, ranks.local_size)
         field = whole_field(scan)
-        survey = _survey(scan, beam, air_columns)
+        try:
+            survey = _survey(scan, beam, air_columns)
+        except KernelError as error:
+            raise KernelError(f"The scan {input!r} cannot be corrected: {error}", error.exit_code) from error
         lost = scan.angles - len(survey.kept)
         job.metric("frames", len(survey.kept))
         job.metric("dropped_frames", lost)
+        warn_of_lost_frames(job, input, lost, scan.angles)
         if phase is not None:
             job.metric("phase_blur_px", round(blur_px(**phase._asdict()), 3))
         divide = _division(scan, field, flat_fields)
         title = scan.title
         whole = (len(survey.kept), *shape)
-        part = Path(ranks.told(str(job.stage(output, check=partial(_check, shape=whole))) if ranks.first else ""))
+        part = job.stage_together(output, check=partial(_check, shape=whole), needs=4 * math.prod(whole))
         offset = int(ranks.told(_lay_out(part, whole, scan.theta_deg[survey.kept], title) if ranks.first else 0))
         mine = ranks.share(whole[0], 1)
-        replaced = 0
+        replaced = lost_values = 0
         descriptor = os.open(part, os.O_WRONLY | os.O_CLOEXEC)
 
         def read(here: range) -> NDArray[Any]:
@@ -122,9 +132,10 @@ def correct(
                 return scan.read_frames(survey.kept[here.start : here.stop])
 
         def work(here: range, counts: NDArray[Any]) -> Floats:
-            nonlocal replaced
-            frames = counts.astype(np.float32)
+            nonlocal replaced, lost_values
             with job.phase("correct"):
+                frames, not_finite = _finite(counts, field)
+                lost_values += not_finite
                 if zingers is not None:
                     light, found = remove_zingers(frames - field.dark, threshold=zingers)
                     frames, replaced = light + field.dark, replaced + found
@@ -151,8 +162,20 @@ def correct(
             convey(parts, read=read, work=work, write=write)
         finally:
             os.close(descriptor)
-    if totals := ranks.gathered(replaced):
-        job.metric("zingers", sum(totals))
+    if totals := ranks.gathered((replaced, lost_values)):
+        zingers_of, lost_of = zip(*totals, strict=True)
+        job.metric("zingers", sum(zingers_of))
+        refuse_lost(scan, sum(lost_of), math.prod(whole), "its projections")
+        changes = Changes(
+            pixels=math.prod(shape),
+            bad_pixels=field.bad,
+            inverted_pixels=field.inverted,
+            lost_values=sum(lost_of) + field.not_finite,
+        )
+        warn_of_changes(job, input, changes)
+        if job.warnings:
+            with h5py.File(part, "r+", locking=False) as file:
+                file[DATA].attrs[WARNINGS] = [str(caution) for caution in job.warnings]
 
 
 def _phase(
@@ -203,7 +226,7 @@ def _survey(scan: Scan, beam: str, air_columns: int) -> Survey:
     seen = []
     for row in rows:
         field = read_field(scan, int(row), int(row) + 1)
-        seen.append(transmission(scan.read_rows(int(row), int(row) + 1), field))
+        seen.append(transmission(scan.read_rows(int(row), int(row) + 1), field)[0])
     frames = np.concatenate(seen, axis=1)
     kept = np.flatnonzero(~dropped_frames(frame_levels(frames)))
     frames = frames[kept]
@@ -218,11 +241,13 @@ def _survey(scan: Scan, beam: str, air_columns: int) -> Survey:
     return Survey(kept, intensity_steps(frame_levels(frames)))
 
 
-def _division(scan: Scan, field: Field, flat_fields: str) -> Any:
+def _division(scan: Scan, field: Field, flat_fields: str) -> Division:
     """What makes transmissions of counts (frames, rows, columns) and the numbers of their frames."""
     if flat_fields == "mean":
-        return lambda counts, numbers: transmission(counts, field)
+        return lambda counts, numbers: transmission(counts, field)[0]
     flats = scan.read_flats(0, scan.rows).astype(np.float32)
+    if field.not_finite:
+        flats = np.where(np.isfinite(flats), flats, field.dark + field.response)
     if flat_fields == "drifting":
         half = len(flats) // 2
         if not half:
@@ -242,6 +267,15 @@ def _division(scan: Scan, field: Field, flat_fields: str) -> Any:
 def _mended(frames: Floats, field: Field) -> Floats:
     mend(frames, field)
     return frames
+
+
+def _finite(counts: NDArray[Any], field: Field) -> tuple[Floats, int]:
+    """Counts as float32, those that are not finite mended, and how many there were: no correction can do with them."""
+    frames = counts.astype(np.float32)
+    if np.isfinite(frames).all():
+        return frames, 0
+    light, lost = transmission(frames, field)
+    return np.where(np.isfinite(frames), frames, light * field.response + field.dark), lost
 
 
 def _lay_out(part: Path, shape: tuple[int, int, int], theta_deg: Doubles, title: str) -> int:

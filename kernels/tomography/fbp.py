@@ -13,12 +13,13 @@ Tomographic Imaging, 1988, eq. 3.29; Crawford, Med. Phys. 18 (1991) 1045): sampl
 lose the mean value. Projections are padded to at least twice their length, so the convolution does not wrap around.
 
 Speed: the slices of a group lie innermost in memory, so that the weights of a ray are worked out once for
-`LANES` slices and each interpolation is vector arithmetic.
+`LANES` slices and each interpolation is vector arithmetic (`kernels.tomography.lanes`), at positions in fixed point.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -26,8 +27,8 @@ from numba import prange
 from numpy.typing import NDArray
 
 from kernels.compiled import compiled, threads
+from kernels.tomography.lanes import FRACTION, LANES, ONE, load, one_plus_fraction, plus, scaled, store
 
-LANES = 8
 _TILE = 16
 FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen")
 
@@ -151,7 +152,7 @@ class Reconstructor:
         scale: float = 1.0,
     ) -> None:
         self.columns = self.size = columns
-        self.group = LANES
+        self.group, self.unsettled = LANES, 0
         self.axis, self.edge = axis, padding == "edge"
         theta = np.deg2rad(theta_deg)
         self.cosines, self.sines = np.cos(theta), np.sin(theta)
@@ -210,25 +211,43 @@ def _back_project(
     """
     size = volume.shape[1]
     middle = 0.5 * (size - 1)
-    last = lanes.shape[1] - 2.0
+    wide = lanes.shape[1] * LANES
+    last = (lanes.shape[1] - 2) << FRACTION
     across = (size + _TILE - 1) // _TILE
     for tile in prange(across * across):
         top, left = tile // across * _TILE, tile % across * _TILE
         sums = np.zeros((_TILE * _TILE, LANES), np.float32)
-        for k in range(lanes.shape[0]):
-            projection = lanes[k]
+        x = max(left - middle, middle - left - _TILE + 1, 0.0)
+        y = max(top - middle, middle - top - _TILE + 1, 0.0)
+        seen = lanes.shape[0] if x**2 + y**2 <= radius * radius else 0  # else all of it lies outside the circle
+        for k in range(seen):
+            step = np.int64(cosines[k] * ONE)
             for row in range(_TILE):
                 start = 1.0 + axis + (left - middle) * cosines[k] + (top + row - middle) * sines[k]
-                for column in range(_TILE):
-                    at = min(max(start + column * cosines[k], 0.0), last)
-                    i = int(at)
-                    f = np.float32(at - i)
-                    here, beside, total = projection[i], projection[i + 1], sums[row * _TILE + column]
-                    for lane in range(LANES):
-                        total[lane] += here[lane] + f * (beside[lane] - here[lane])
+                position = np.int64(start * ONE)
+                beyond = position + _TILE * step
+                if min(position, beyond) >= 0 and max(position, beyond) <= last:
+                    for cell in range(row * _TILE, (row + 1) * _TILE):
+                        _add(lanes, k * wide, position, sums, cell)
+                        position += step
+                else:
+                    for cell in range(row * _TILE, (row + 1) * _TILE):
+                        _add(lanes, k * wide, min(max(position, 0), last), sums, cell)
+                        position += step
         for lane in range(volume.shape[0]):
             for row in range(top, min(top + _TILE, size)):
                 for column in range(left, min(left + _TILE, size)):
                     inside = (column - middle) ** 2 + (row - middle) ** 2 <= radius * radius
                     value = sums[(row - top) * _TILE + column - left, lane]
                     volume[lane, row, column] = value if inside else np.float32(0.0)
+
+
+@compiled(fastmath=True)
+def _add(lanes: Floats, projection: int, position: Any, sums: Floats, cell: int) -> None:
+    """To the sums of a voxel, what lies at a position of the projection that begins at this element."""
+    at = projection + (position >> FRACTION) * LANES
+    after = one_plus_fraction(position)
+    interpolated = plus(
+        scaled(np.float32(2.0) - after, load(lanes, at)), scaled(after - np.float32(1.0), load(lanes, at + LANES))
+    )
+    store(sums, cell * LANES, plus(load(sums, cell * LANES), interpolated))

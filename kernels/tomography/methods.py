@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import KernelError
+from kernels.tomography.cuda.gridrec import CudaGridrec
 from kernels.tomography.direct.gridrec import Gridrec
 from kernels.tomography.direct.halves import halves, is_half_acquisition
 from kernels.tomography.fbp import Reconstructor
+from kernels.tomography.field import Field
 from kernels.tomography.iterative.reconstructor import ALGORITHMS as ITERATIVE
 from kernels.tomography.iterative.reconstructor import IterativeReconstructor
 from kernels.tomography.iterative.reconstructor import Method as IterativeMethod
@@ -22,16 +24,25 @@ ALGORITHMS = ("gridrec", "fbp", *ITERATIVE)
 
 class Method(Protocol):
     """Reconstructs `group` slices of size x size at a time, in `fixed_bytes` of memory besides them and their
-    sinograms."""
+    sinograms; `unsettled` of all slices so far, where it is iterative, ended before they had settled."""
 
     size: int
     group: int
+    unsettled: int
 
     @property
     def fixed_bytes(self) -> int: ...
 
     def slices(self, sinograms: Floats, out: Floats | None = None) -> Floats:
         """From (slices, angles, columns) to (slices, size, size)."""
+
+
+@runtime_checkable
+class TakesCounts(Protocol):
+    """A method that can do what `prepare.prepare` does, too, where that is no more than transmission and logarithm."""
+
+    def slices_of_counts(self, counts: NDArray[np.uint16], field: Field, floor: float, out: Floats) -> int:
+        """From (angles, slices, columns); how many transmissions lay below the floor."""
 
 
 def method(
@@ -43,16 +54,19 @@ def method(
     circle: bool,
     iterations: int | None = None,
     nonnegative: bool = False,
+    device: str = "cpu",
     **how: Any,
 ) -> Method:
-    """That of this name, for one geometry; `how` are window, padding and scale, as `fbp.Reconstructor` has them.
+    """That of this name, for one geometry; `how` are window, padding and scale, as `fbp.Reconstructor` has them;
+    `device` as `cuda.device.choose` has chosen.
 
     A full turn with the axis far off the middle is joined to slices that are wider than the detector.
 
     Raises
     ------
     KernelError
-        Exit 2 for an unknown name, what a method does not have, or a geometry that it cannot reconstruct.
+        Exit 2 for an unknown name, what a method does not have, or a geometry that it cannot reconstruct; those of
+        `CudaGridrec`.
     """
     if algorithm not in ALGORITHMS:
         raise KernelError(f"There is no algorithm {algorithm!r}; there are {', '.join(ALGORITHMS)}.")
@@ -70,4 +84,5 @@ def method(
     if algorithm == "fbp":
         return Reconstructor(theta_deg, columns, axis=axis, circle=circle, **how)
     size, weights = joined or (None, None)
-    return Gridrec(theta_deg, columns, axis=axis, circle=circle, size=size, column_weights=weights, **how)
+    gridrec = CudaGridrec if device == "gpu" else Gridrec
+    return gridrec(theta_deg, columns, axis=axis, circle=circle, size=size, column_weights=weights, **how)

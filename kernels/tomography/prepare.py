@@ -2,23 +2,19 @@
 
     transmission = (counts - dark) / (flat - dark),   line integral = -ln(max(transmission, floor))
 
-`dark` is the median over the dark frames; `flat` the mean over the flat frames, after frames with a cosmic ray were
-left out of each pixel (values farther than 6 robust standard deviations from the pixel's median; at least 4 frames).
-The mean of n frames has 1.57 times less variance than their median, and its noise is a ring in every slice.
-
-A pixel is bad when its response (flat - dark) is not finite, below a fifth or above five times the median of the
-pixels around it in its row (dead, hot, stuck: full scale in flat and dark has no response). Bad pixels get the
-transmission interpolated between the nearest good columns of their row; single counts that are not finite get that
-of the column before. A row without any light, such as one behind slits, gets transmission 1.
+Bad pixels (`kernels.tomography.field`) get the transmission interpolated between the nearest good columns of their row;
+single counts that are not finite get that of the column before. Where half of a row is not finite, it is lost: in
+slices it gets what the projections nearest in angle have there, in frames what the rows beside it have. A row without
+any light, such as one behind slits, gets transmission 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.ndimage
 from numba import prange
 from numpy.typing import NDArray
 
@@ -26,15 +22,13 @@ from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
 from kernels.io.dxchange import Scan
 from kernels.tomography.corrections.stripes import STRIPES
+from kernels.tomography.field import Field, read_field
 from kernels.tomography.logarithm import minus_log
 
 Floats = NDArray[np.float32]
 
-_NEIGHBOURHOOD = 51
-_BAND = 64  # rows
-_LEAST_RESPONSE, _MOST_RESPONSE = 0.2, 5.0
 _MOST = np.float32(np.finfo(np.float32).max)
-_LEAST_GOOD = 0.5  # fraction of pixels; fewer means that the flats are not flats
+_MOST_LOST = 0.05  # of the counts; more are not mended
 
 
 class Recipe(NamedTuple):
@@ -58,91 +52,53 @@ class Recipe(NamedTuple):
     binning: int = 1
     stripes: str = ""
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is done but transmission and logarithm."""
+        return not self.air_columns and self.binning == 1 and not self.stripes
+
 
 PLAIN = Recipe()
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """What the flats and darks say about some detector rows.
+class Changes(NamedTuple):
+    """What had to be changed, counted: pixels of the detector, and values of the scan."""
 
-    Attributes
-    ----------
-    dark, response : ndarray, shape (rows, columns), float32
-        Counts without beam, and what the open beam adds.
-    left, right : ndarray, shape (rows, columns), int32
-        Nearest good columns at or beside each pixel; both are the pixel itself where it is good, -1 where there is
-        none on that side.
-    """
+    pixels: int = 0
+    bad_pixels: int = 0
+    inverted_pixels: int = 0
+    values: int = 0
+    floored_values: int = 0
+    lost_values: int = 0
 
-    dark: Floats
-    response: Floats
-    left: NDArray[np.int32]
-    right: NDArray[np.int32]
 
-    @property
-    def bad(self) -> int:
-        """Number of bad pixels."""
-        here = np.arange(self.left.shape[1], dtype=np.int32)
-        return int((self.left != here).sum())
+def changed(field: Field, values: int, floored: int, lost: int = 0) -> Changes:
+    """Of so many values with this field: how many were floored, and how many were lost besides those of the field."""
+    return Changes(field.dark.size, field.bad, field.inverted, values, floored, lost + field.not_finite)
 
-    def rows(self, start: int, stop: int) -> Field:
-        """That of rows start to stop alone."""
-        here = slice(start, stop)
-        return Field(self.dark[here], self.response[here], self.left[here], self.right[here])
+
+def added(parts: Iterable[Changes]) -> Changes:
+    """Those of all parts together."""
+    return Changes(*map(sum, zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Line integrals, shape (rows, angles, columns) float32, with the counts of what had to be changed."""
+    """Line integrals, shape (rows, angles, columns) float32, with what had to be changed."""
 
     sinograms: Floats
-    bad_pixels: int
-    floored: int
-    not_finite: int
-
-
-def read_field(scan: Scan, start: int, stop: int) -> Field:
-    """Flats and darks of detector rows start to stop.
-
-    Raises
-    ------
-    KernelError
-        Exit 65 when the flats are not brighter than the darks for at least half of the pixels.
-    """
-    dark = np.median(scan.read_darks(start, stop), axis=0).astype(np.float32)
-    response = _robust_mean(scan.read_flats(start, stop)) - dark
-    finite = np.isfinite(response)
-    width = min(_NEIGHBOURHOOD, response.shape[1])
-    # "mirror", since "nearest" would repeat a bad pixel at the edge until it looks typical
-    typical = scipy.ndimage.median_filter(np.where(finite, response, 0), size=(1, width), mode="mirror")
-    good = finite & (response > 0) & (response >= _LEAST_RESPONSE * typical)
-    good &= response <= _MOST_RESPONSE * np.maximum(typical, 0)
-    if good.mean() < _LEAST_GOOD:
-        raise KernelError(
-            f"The scan {scan.path!r} is not usable: in rows {start} to {stop - 1} the flat fields are brighter than "
-            f"the dark fields in only {100 * good.mean():.0f} % of the pixels.",
-            Exit.BAD_INPUT,
-        )
-    here = np.arange(response.shape[1], dtype=np.int32)
-    left = np.maximum.accumulate(np.where(good, here, np.int32(-1)), axis=1)
-    none = np.int32(response.shape[1])
-    right = np.minimum.accumulate(np.where(good, here, none)[:, ::-1], axis=1)[:, ::-1]
-    return Field(
-        dark,
-        np.where(good, response, 1).astype(np.float32),
-        left,
-        np.where(right == none, -1, right).astype(np.int32),
-    )
+    changes: Changes
 
 
 class Raw(NamedTuple):
-    """Detector rows `start` to `stop` as they were read: their field, and counts (angles, rows, columns)."""
+    """Detector rows `start` to `stop` as they were read: their field, and counts (angles, rows, columns) of `frames` or
+    of all."""
 
     start: int
     stop: int
     field: Field
     counts: NDArray[Any]
+    frames: range | None = None
 
 
 def read_raw(scan: Scan, start: int, stop: int) -> Raw:
@@ -158,7 +114,7 @@ def read_raw(scan: Scan, start: int, stop: int) -> Raw:
 
 def read_frames(scan: Scan, start: int, stop: int, frames: range, field: Field) -> Raw:
     """Detector rows start to stop of neighbouring frames alone; `field` is that of all rows."""
-    return Raw(start, stop, field.rows(start, stop), _plain(scan.read_rows(start, stop, frames)))
+    return Raw(start, stop, field.rows(start, stop), _plain(scan.read_rows(start, stop, frames)), frames)
 
 
 def prepare_rows(scan: Scan, start: int, stop: int, recipe: Recipe = PLAIN) -> Prepared:
@@ -177,17 +133,15 @@ def prepare(scan: Scan, raw: Raw, recipe: Recipe = PLAIN) -> Prepared:
     Raises
     ------
     KernelError
-        Exit 65 for counts of which more than 1 % are not finite, and air columns that are dark.
+        Exit 65 for counts of which more than 5 % are not finite, and air columns that are dark.
     """
     field = raw.field
     values = np.empty((raw.stop - raw.start, len(raw.counts), scan.columns), np.float32)
     lost = _transmission(raw.counts, field.dark, field.response, field.left, field.right, values)
-    if lost > 0.01 * values.size:
-        raise KernelError(
-            f"The scan {scan.path!r} is not usable: {lost} of {values.size} counts in rows {raw.start} to "
-            f"{raw.stop - 1} are not finite.",
-            Exit.BAD_INPUT,
-        )
+    if lost:
+        refuse_lost(scan, int(lost), values.size, f"rows {raw.start} to {raw.stop - 1}")
+        frames = raw.frames or range(scan.angles)
+        _bridge(values, scan.theta_deg[frames.start : frames.stop])
     if recipe.binning > 1:
         values = _binned(values, recipe.binning)
     if recipe.air_columns:
@@ -195,7 +149,7 @@ def prepare(scan: Scan, raw: Raw, recipe: Recipe = PLAIN) -> Prepared:
     floored = int(minus_log(values, np.float32(recipe.floor)))
     if recipe.stripes:
         values = STRIPES[recipe.stripes](values)
-    return Prepared(values, field.bad, floored, int(lost))
+    return Prepared(values, changed(field, values.size, floored, int(lost)))
 
 
 def _plain(counts: NDArray[Any]) -> NDArray[Any]:
@@ -205,15 +159,31 @@ def _plain(counts: NDArray[Any]) -> NDArray[Any]:
     return counts.astype(np.float32) if counts.dtype == np.float16 else counts
 
 
-def _robust_mean(frames: NDArray[Any]) -> Floats:
-    if frames.shape[0] < 4:
-        return np.asarray(np.mean(frames, axis=0, dtype=np.float64), np.float32)
-    values = frames.astype(np.float32)
-    middle = np.median(values, axis=0)
-    distance = np.abs(values - middle)
-    spread = 1.4826 * np.median(distance, axis=0)
-    keep = distance <= 6 * spread + 1e-6 * np.abs(middle)
-    return np.asarray(np.where(keep, values, 0).sum(0) / np.maximum(keep.sum(0), 1), np.float32)
+def refuse_lost(scan: Scan, lost: int, of: int, where: str) -> None:
+    """Raise `KernelError` (exit 65) when more counts are not finite than can be mended."""
+    if lost > _MOST_LOST * of:
+        raise KernelError(
+            f"The scan {scan.path!r} is not usable: {lost} of {of} counts in {where} are not finite. If whole "
+            "projections are lost, tomography.correct leaves them out.",
+            Exit.BAD_INPUT,
+        )
+
+
+def _bridge(values: Floats, theta_deg: NDArray[np.float64]) -> None:
+    """Put in the place of lost rows of projections (rows, angles, columns) what lies between those nearest in angle."""
+    lost = np.isnan(values[:, :, 0])
+    order = np.argsort(theta_deg, kind="stable")
+    for row in np.flatnonzero(lost.any(1)):
+        kept, gone = order[~lost[row, order]], np.flatnonzero(lost[row])
+        if not len(kept):
+            values[row] = 1.0
+            continue
+        at = theta_deg[kept]
+        right = np.clip(np.searchsorted(at, theta_deg[gone]), 0, len(kept) - 1)
+        left = np.maximum(right - 1, 0)
+        share = (theta_deg[gone] - at[left]) / np.maximum(at[right] - at[left], 1e-9)
+        share = np.clip(share, 0, 1).astype(np.float32)[:, None]
+        values[row, gone] = (1 - share) * values[row, kept[left]] + share * values[row, kept[right]]
 
 
 def _binned(values: Floats, binning: int) -> Floats:
@@ -241,7 +211,8 @@ def _transmission(
     right: NDArray[np.int32],
     values: Floats,
 ) -> int:
-    """Fill `values` (rows, angles, columns) from `counts` (angles, rows, columns); return the non-finite counts."""
+    """Fill `values` (rows, angles, columns) from `counts` (angles, rows, columns), rows that are lost with NaN; return
+    the non-finite counts."""
     angles, rows, columns = counts.shape
     lost = 0
     for row in prange(rows):
@@ -261,29 +232,32 @@ def _transmission(
     return lost
 
 
-def whole_field(scan: Scan) -> Field:
-    """Flats and darks of all rows, worked out some rows at a time: that takes several copies of the flats."""
-    bands = [read_field(scan, row, min(row + _BAND, scan.rows)) for row in range(0, scan.rows, _BAND)]
-    names = ("dark", "response", "left", "right")
-    return Field(*(np.concatenate([getattr(band, name) for band in bands]) for name in names))
-
-
-def transmission(counts: NDArray[Any], field: Field) -> Floats:
-    """Of projections (frames, rows, columns), bad pixels mended."""
+def transmission(counts: NDArray[Any], field: Field) -> tuple[Floats, int]:
+    """Of projections (frames, rows, columns), mended; and how many of their counts were not finite."""
     frames = np.asarray((counts - field.dark) / field.response, np.float32)
-    mend(frames, field)
-    return frames
+    return frames, mend(frames, field)
 
 
-def mend(frames: Floats, field: Field) -> None:
+def mend(frames: Floats, field: Field) -> int:
     """Put between its good neighbours in the row what is at a bad pixel, or not finite, of transmissions (frames, rows,
-    columns), in their place."""
-    _mend_frames(frames, field.left, field.right)
+    columns), in their place; rows that are lost, between those beside them. How many values of good pixels were not
+    finite. Frames that are lost become NaN."""
+    lost = int(_mend_frames(frames, field.left, field.right))
+    if lost:
+        heights = np.arange(frames.shape[1])
+        for k in range(len(frames)):
+            gone = np.isnan(frames[k, :, 0])
+            if gone.any() and not gone.all():
+                for column in range(frames.shape[2]):
+                    line = frames[k, :, column]
+                    line[gone] = np.interp(heights[gone], heights[~gone], line[~gone])
+    return lost
 
 
 @compiled(parallel=True)
-def _mend_frames(frames: Floats, left: NDArray[np.int32], right: NDArray[np.int32]) -> None:
+def _mend_frames(frames: Floats, left: NDArray[np.int32], right: NDArray[np.int32]) -> int:
     here = np.arange(frames.shape[2], dtype=np.int32)
+    lost = 0
     for row in prange(frames.shape[1]):
         bad = np.nonzero(left[row] != here)[0]
         for k in range(frames.shape[0]):
@@ -291,20 +265,30 @@ def _mend_frames(frames: Floats, left: NDArray[np.int32], right: NDArray[np.int3
             for c in range(len(line)):
                 strange += not abs(line[c]) <= _MOST
             if strange:
-                _mend_lost(line, left[row])
+                lost += _mend_lost(line, left[row])
             for column in bad:
                 _mend_bad(line, column, left[row, column], right[row, column])
+    return lost
 
 
 @compiled()
 def _mend_lost(line: Floats, left: NDArray[np.int32]) -> int:
-    """Values that are not finite get that of the column before; how many of good pixels there were."""
-    lost, before = 0, np.float32(1.0)
+    """Values that are not finite get that of the column before, and where half are not, all become NaN; how many of
+    good pixels there were."""
+    lost, finite, before = 0, 0, np.float32(1.0)
+    for c in range(len(line) - 1, -1, -1):
+        if np.isfinite(line[c]):
+            before = line[c]
+            finite += 1
+        else:
+            lost += int(left[c] == c)
+    if 2 * finite <= len(line):
+        line[:] = np.nan
+        return lost
     for c in range(len(line)):
         if np.isfinite(line[c]):
             before = line[c]
         else:
-            lost += int(left[c] == c)
             line[c] = before
     return lost
 
@@ -313,7 +297,7 @@ def _mend_lost(line: Floats, left: NDArray[np.int32]) -> int:
 def _mend_bad(line: Floats, c: np.signedinteger[Any], a: np.int32, b: np.int32) -> None:
     """Between the good columns a and b; -1 where there is none."""
     if a < 0 and b < 0:
-        line[c] = 1.0
+        line[c] = 1.0  # a row without light
     elif a < 0:
         line[c] = line[b]
     elif b < 0:

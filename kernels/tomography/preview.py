@@ -20,10 +20,13 @@ from kernels.io import nexus as files
 from kernels.io import picture as pictures
 from kernels.io.dxchange import Scan
 from kernels.job import Job
-from kernels.tomography.direct.gridrec import Gridrec
+from kernels.tomography.direct.cells import LANES
+from kernels.tomography.field import whole_field
 from kernels.tomography.locate import axis_of
 from kernels.tomography.logarithm import minus_log
-from kernels.tomography.prepare import Recipe, transmission, whole_field
+from kernels.tomography.methods import Method, method
+from kernels.tomography.prepare import Changes, Recipe, refuse_lost, transmission
+from kernels.tomography.quality import warn_of_changes, warn_of_lost_frames
 from kernels.tomography.views import Middle, write_nexus, write_picture
 
 Floats = NDArray[np.float32]
@@ -47,6 +50,7 @@ def preview(
     pixel_size: float | None,
     angles: str | None,
     transmission_floor: float,
+    memory_gb: float,
 ) -> None:
     """Write a picture, and a NeXus file, of three slices of the scan `input`; arguments as in the schema.
 
@@ -55,25 +59,26 @@ def preview(
     Raises
     ------
     KernelError
-        Exit 65, 66, 75 for the scan; 2 when the axis is off the detector; 3 when a slice would not be finite; 73, 74
-        for outputs.
+        Exit 65, 66, 75 for the scan; 2 when the axis is off the detector or the work does not fit into memory; 3 when
+        a slice would not be finite; 73, 74 for outputs.
     """
     name = printable(Path(input).stem)
-    with Scan(input, angles=angles) as scan:
+    with Scan(input, angles=angles, warn=job.warn) as scan:
         binning = max(1, math.ceil(scan.columns / width))
         if scan.rows < binning:
             binning = scan.rows
-        rotation_axis = axis_of(job, scan, rotation_axis, Recipe(transmission_floor), rows=_AXIS_ROWS, end=0.3)
         columns = scan.columns // binning
         step = max(1, int(scan.angles / max(1.0, _ANGLES_PER_COLUMN * columns)))
         numbers = np.arange(0, scan.angles, step)
-        lines = _line_integrals(job, scan, numbers, binning, transmission_floor)
-        theta = scan.theta_deg[numbers]
+        at_once = _frames_at_once(scan, len(numbers), binning, memory_gb)
+        rotation_axis = axis_of(job, scan, rotation_axis, Recipe(transmission_floor), rows=_AXIS_ROWS, end=0.3)
+        lines, kept = _line_integrals(job, scan, numbers, binning, transmission_floor, at_once)
+        theta = scan.theta_deg[kept]
     job.metric("binning", binning)
     job.metric("frames", len(numbers))
     axis = (rotation_axis + 0.5) / binning - 0.5
-    gridrec = Gridrec(theta, columns, axis=axis, window=filter, padding=padding, scale=binning)
-    middle = Middle((len(lines), columns, columns))
+    gridrec = method("gridrec", theta, columns, axis=axis, circle=True, window=filter, padding=padding, scale=binning)
+    middle = Middle((len(lines), gridrec.size, gridrec.size))
     counts, edges = _slices(job, gridrec, lines, middle)
     voxel_um = pixel_size * binning if pixel_size else None
     write_picture(job, picture, middle, pictures.window(middle.slices))
@@ -86,19 +91,41 @@ def preview(
             file["entry/histogram/attenuation"].attrs["units"] = "1/pixel"
 
 
-def _line_integrals(job: Job, scan: Scan, numbers: NDArray[np.intp], binning: int, floor: float) -> Floats:
-    """Of these projections, averaged over binning x binning pixels: (rows, angles, columns)."""
+def _frames_at_once(scan: Scan, frames: int, binning: int, memory_gb: float) -> int:
+    """Beside the field and the line integrals, of which there are two copies where frames are left out."""
+    frame = scan.rows * scan.columns
+    columns = scan.columns // binning
+    held = 32 * frame + 8 * (scan.rows // binning) * frames * columns + 4 * (2 * columns) ** 2 * LANES
+    each = (2 * scan.dtype.itemsize + 12) * frame
+    fits = int(memory_gb * 1e9 - held) // each
+    if fits < 1:
+        raise KernelError(
+            f"tomography.preview: {columns} columns from {frames} projections of {scan.rows} x {scan.columns} need "
+            f"{(held + each) / 1e9:.2g} GB; memoryGB is {memory_gb:g}. Raise memoryGB, or lower width."
+        )
+    return min(fits, _FRAMES_AT_ONCE)
+
+
+def _line_integrals(
+    job: Job, scan: Scan, numbers: NDArray[np.intp], binning: int, floor: float, at_once: int
+) -> tuple[Floats, NDArray[np.intp]]:
+    """Of these projections, averaged over binning x binning pixels: (rows, angles, columns), and the numbers of those
+    that are not lost."""
     field = whole_field(scan)
     rows, columns = scan.rows // binning, scan.columns // binning
     lines = np.empty((rows, len(numbers), columns), np.float32)
+    not_finite = 0
 
     def work(here: range, counts: NDArray[Any]) -> None:
-        frames = transmission(counts, field)[:, : rows * binning, : columns * binning]
+        nonlocal not_finite
+        frames, strange = transmission(counts, field)
+        not_finite += strange
+        frames = frames[:, : rows * binning, : columns * binning]
         small = frames.reshape(len(here), rows, binning, columns, binning).mean((2, 4), dtype=np.float32)
         lines[:, here.start : here.stop] = small.swapaxes(0, 1)
         job.progress(0.3 + 0.4 * here.stop / len(numbers), "read", f"{here.stop}/{len(numbers)} frames")
 
-    parts = [range(n, min(n + _FRAMES_AT_ONCE, len(numbers))) for n in range(0, len(numbers), _FRAMES_AT_ONCE)]
+    parts = [range(n, min(n + at_once, len(numbers))) for n in range(0, len(numbers), at_once)]
     with job.phase("read"):
         convey(
             parts,
@@ -106,12 +133,34 @@ def _line_integrals(job: Job, scan: Scan, numbers: NDArray[np.intp], binning: in
             work=work,
             write=lambda here, _: None,
         )
-    minus_log(lines, np.float32(floor))
-    return lines
+    seen = np.isfinite(lines[0, :, 0])
+    lost = int((~seen).sum())
+    if 2 * lost > len(numbers):
+        raise KernelError(
+            f"The scan {scan.path!r} is not usable: {lost} of the {len(numbers)} projections looked at are not finite.",
+            Exit.BAD_INPUT,
+        )
+    pixels = scan.rows * scan.columns
+    not_finite -= lost * (pixels - field.bad)
+    refuse_lost(scan, not_finite, len(numbers) * pixels, "the projections looked at")
+    warn_of_lost_frames(job, scan.path, lost, len(numbers))
+    if lost:
+        lines = np.ascontiguousarray(lines[:, seen])
+    floored = int(minus_log(lines, np.float32(floor)))
+    changes = Changes(
+        pixels=pixels,
+        bad_pixels=field.bad,
+        inverted_pixels=field.inverted,
+        values=lines.size,
+        floored_values=floored,
+        lost_values=not_finite + field.not_finite,
+    )
+    warn_of_changes(job, scan.path, changes, floor=floor)
+    return lines, numbers[seen]
 
 
 def _slices(
-    job: Job, gridrec: Gridrec, lines: Floats, middle: Middle
+    job: Job, gridrec: Method, lines: Floats, middle: Middle
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Reconstruct them all, keep the middle ones, and count values: counts and the edges of their bins."""
     out = np.empty((gridrec.group, gridrec.size, gridrec.size), np.float32)

@@ -5,20 +5,23 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from kernels.cautions import Code
 from kernels.compiled import threads
 from kernels.conveyor import convey
 from kernels.errors import KernelError, printable
 from kernels.io.dxchange import Scan
 from kernels.job import Job
 from kernels.manifest import input_facts
+from kernels.tomography.cuda.device import choose
 from kernels.tomography.locate import axis_of
 from kernels.tomography.methods import method
-from kernels.tomography.prepare import Recipe
+from kernels.tomography.prepare import Changes, Recipe, added
+from kernels.tomography.quality import warn_of_changes
 from kernels.tomography.slabs import plan_slabs
 from kernels.tomography.stations import Sinograms
 from kernels.tomography.volume import Volume
 
-_VERSION = "2.0"  # of the arithmetic: another one does not go on with a volume that this has begun
+_VERSION = "2.2"  # of the arithmetic: another one does not go on with a volume that this has begun
 _AXIS_ROWS = 5
 
 
@@ -31,6 +34,7 @@ def reconstruct(
     nexus: str | None,
     rotation_axis: float | None,
     algorithm: str,
+    device: str,
     iterations: int | None,
     non_negative: bool,
     stripes: str,
@@ -52,7 +56,9 @@ def reconstruct(
     slices it found). Several ranks take neighbouring slices each; the volume is the same, bit by bit, for any number of
     them. memoryGB is for all ranks of a node together.
 
-    Reports `rotation_axis`, `slices`, `size`, `bad_pixels`, `floored_fraction`, `minimum`, `maximum`.
+    Reports `rotation_axis`, `device` (what has computed, and `device_reason` where that was not a GPU it was given),
+    `slices`, `size`, `bad_pixels`, `floored_values`, `minimum`, `maximum`, and warns of what the scan, the search for
+    the axis, or iterations that ended too early leave in doubt.
 
     Raises
     ------
@@ -64,7 +70,7 @@ def reconstruct(
     recipe = Recipe(transmission_floor, air_columns, binning, "" if stripes == "none" else stripes)
     name = printable(Path(input).stem)
     voxel_um = pixel_size * binning if pixel_size else None
-    with Scan(input, angles=angles) as scan:
+    with Scan(input, angles=angles, warn=job.warn) as scan:
         rows, columns = scan.rows // binning, scan.columns // binning
         if rows < 1 or columns < 8:
             raise KernelError(
@@ -74,6 +80,7 @@ def reconstruct(
         rotation_axis = ranks.told(
             axis_of(job, scan, rotation_axis, recipe, rows=_AXIS_ROWS, end=begun) if ranks.first else 0.0
         )
+        device = _device(job, device, algorithm)
         chosen = method(
             algorithm,
             scan.theta_deg,
@@ -85,6 +92,7 @@ def reconstruct(
             scale=binning,
             iterations=iterations,
             nonnegative=non_negative,
+            device=device,
         )
         shape = (rows, chosen.size, chosen.size)
         plan = partial(
@@ -132,14 +140,35 @@ def reconstruct(
                     binning,
                     angles,
                 ),
+                "device": device,
                 "recipe": recipe,
             },
         )
         writer, journal = volume.writer, volume.journal
         stations = Sinograms(job, scan, recipe, writer, journal, mine, method=chosen, shape=shape, begun=begun)
         convey(stations.parts(layers), read=stations.read, work=stations.work, write=stations.write)
-    for name_of_count in ("bad_pixels", "floored_values"):
-        if of_ranks := ranks.gathered(sum(noted[name_of_count] for noted in stations.counts.values())):
-            job.metric(name_of_count, sum(of_ranks))
+    counted = [noted for of_rank in ranks.gathered(list(stations.counts.values())) for noted in of_rank]
+    if ranks.first:
+        changes = added(Changes(*(noted[name] for name in Changes._fields)) for noted in counted)
+        job.metric("bad_pixels", changes.bad_pixels)
+        job.metric("floored_values", changes.floored_values)
+        warn_of_changes(job, input, changes, floor=transmission_floor)
+        if unsettled := sum(noted["unsettled"] for noted in counted):
+            job.warn(
+                Code.ITERATIONS,
+                f"{unsettled} of {rows} slices had not settled when {algorithm} ended after as many iterations as it "
+                "may make. Give more `iterations`, or look whether the slices are good enough.",
+            )
     said = {"algorithm": algorithm, "filter": filter, "padding": padding, "input": input, "threads": threads()}
     volume.finish(stations, mine, picture=picture, nexus=nexus, kernel="tomography.reconstruct", said=said)
+
+
+def _device(job: Job, wanted: str, algorithm: str) -> str:
+    """`gpu` where each rank has one that it can use, else `cpu`: all parts of a volume are made by the same."""
+    ranks = job.ranks
+    choice = choose(wanted, algorithm)
+    kind = ranks.told("gpu" if all(kind == "gpu" for kind in ranks.gathered(choice.kind)) else "cpu")
+    job.metric("device", kind)
+    if reason := choice.reason or ("another rank has no GPU that it can use" if choice.kind != kind else ""):
+        job.metric("device_reason", reason)
+    return kind

@@ -16,6 +16,7 @@ from kernels.errors import KernelError
 from kernels.io.nexus import new_file
 from kernels.job import Job
 from kernels.tomography import phantom
+from kernels.tomography.direct.halves import halves, is_half_acquisition
 from kernels.tomography.oblique import rays
 from kernels.tomography.oblique.geometry import Geometry, distance_of
 
@@ -54,8 +55,8 @@ def simulate(
     the exact line integral. Memory is bounded by `_SLAB` detector rows. Each row draws from its own random stream, so
     the file depends only on the arguments.
 
-    The truth holds /truth/volume (rows, columns, columns) float32, density per pixel, centred on the axis;
-    /truth/objects (parts, 8), and the attribute `rotation_axis` of /truth.
+    The truth holds /truth/volume (rows, size, size) float32, density per pixel, centred on the axis, as wide as the
+    slices that `tomography.reconstruct` makes; /truth/objects (parts, 8), and the attribute `rotation_axis` of /truth.
 
     With a cone beam or a tilted axis the object is no taller than what is in view, and L the mean of exact line
     integrals over the pixel; density and truth are per pixel as it is seen at the axis.
@@ -63,27 +64,32 @@ def simulate(
     Raises
     ------
     KernelError
-        Exit 2 when the axis leaves less than a quarter of the detector's width at a side, and for a geometry that
-        cannot be; 73 and 74 for outputs.
+        Exit 2 when the axis leaves less than a quarter of the detector's width at a side, or, over a full turn, none,
+        and for a geometry that cannot be; 73 and 74 for outputs.
     """
     axis = 0.5 * (columns - 1) + axis_offset
-    margin = min(axis, columns - 1 - axis) + 0.5
-    if margin < 0.25 * columns:
-        raise KernelError(f"tomography.simulate: axisOffset {axis_offset:g} is too far out for {columns} columns.")
     theta = np.arange(angles, dtype=np.float64) * (turn / angles)
     distance, _ = distance_of(source_distance, detector_distance, pixel_size)
     geometry = Geometry(axis, 0.5 * (rows - 1), distance, tilt, clockwise=rotation == "clockwise")
     oblique = geometry.cone or not geometry.upright
+    joined = not oblique and is_half_acquisition(theta, columns, axis)
+    size = halves(columns, axis).size if joined else columns
+    margin = (max if joined else min)(axis, columns - 1 - axis) + 0.5
+    if not 0 <= axis <= columns - 1 or margin < 0.25 * columns:
+        raise KernelError(
+            f"tomography.simulate: axisOffset {axis_offset:g} is too far out for {columns} columns over {turn:g} "
+            "degrees."
+        )
     if oblique:
         geometry.rows_seen(0, 0, margin)
         margin *= 0.9  # the near side of the object is magnified
     tall = _TALL * rows if oblique else None
-    parts = phantom.sample_object(columns, rows, margin=margin, absorption=absorption, seed=seed, tall=tall)
+    parts = phantom.sample_object(size, rows, margin=margin, absorption=absorption, seed=seed, tall=tall)
     drift = 1.0 + beam_drift * np.sin(2.3 * np.linspace(0, math.pi, angles) + 0.5)
 
     scan = job.stage(output, description="simulated scan (DXchange)", shape=(angles, rows, columns), dtype="uint16")
     truth_path = Path(output).with_name(f"{Path(output).stem}_truth.h5")
-    truth = job.stage(truth_path, description="true volume", shape=(rows, columns, columns), dtype="float32")
+    truth = job.stage(truth_path, description="true volume", shape=(rows, size, size), dtype="float32")
 
     def expose(row: int, lines: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Counts of one detector row: projections, flats and darks."""
@@ -105,7 +111,7 @@ def simulate(
 
     with new_file(scan) as file, new_file(truth) as known, ThreadPoolExecutor(threads()) as pool:
         exchange = _lay_out(file, theta, angles, rows, columns, flats, seed)
-        volume = _lay_out_truth(known, parts, axis, (rows, columns, columns))
+        volume = _lay_out_truth(known, parts, axis, (rows, size, size))
         for start in range(0, rows, _SLAB):
             stop = min(start + _SLAB, rows)
             with job.phase("project"):
@@ -114,7 +120,7 @@ def simulate(
                 else:
                     lines = phantom.project_rows(parts, theta, columns, rows, axis, start, stop)
             with job.phase("truth"):
-                volume[start:stop] = phantom.truth_rows(parts, columns, rows, start, stop)
+                volume[start:stop] = phantom.truth_rows(parts, size, rows, start, stop)
             with job.phase("expose"):
                 exposed = list(pool.map(expose, range(start, stop), lines))
             with job.phase("write"):

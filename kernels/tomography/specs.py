@@ -123,7 +123,12 @@ KERNELS: tuple[KernelSpec, ...] = (
             KernelArgument("rows", "integer", "detector height, pixels.", default=64, minimum=1, maximum=16384),
             KernelArgument("angles", "integer", "projections over the turn.", default=721, minimum=4, maximum=100000),
             KernelArgument(
-                "turn", "number", "degrees from the first projection to one after the last.", default=180.0, minimum=20
+                "turn",
+                "number",
+                "degrees. Over a full turn the axis may be near an edge of the detector, which then sees half of an "
+                "object that is nearly twice as wide.",
+                default=180.0,
+                minimum=20,
             ),
             KernelArgument("axisOffset", "number", "axis minus the detector's middle, pixels.", default=6.4),
             *_DISTANCES,
@@ -314,6 +319,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             KernelArgument("pixelSize", "number", "micrometres per detector pixel, for the scale.", minimum=1e-6),
             _ANGLES,
             _FLOOR,
+            _MEMORY,
         ),
     ),
     KernelSpec(
@@ -347,6 +353,14 @@ KERNELS: tuple[KernelSpec, ...] = (
                 "huber, which prefer flat regions.",
                 default="gridrec",
                 choices=("gridrec", "fbp", "sirt", "cgls", "os-sart", "tv", "huber"),
+            ),
+            KernelArgument(
+                "device",
+                "string",
+                "what computes: gpu (gridrec only), cpu, or auto: a GPU that this process was given and can open, else "
+                "the CPU.",
+                default="auto",
+                choices=("auto", "cpu", "gpu"),
             ),
             KernelArgument(
                 "iterations",

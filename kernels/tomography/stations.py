@@ -14,8 +14,8 @@ from kernels.io.dxchange import Scan
 from kernels.io.omezarr import VolumeWriter
 from kernels.job import Job
 from kernels.resume import Journal
-from kernels.tomography.methods import Method
-from kernels.tomography.prepare import Raw, Recipe, prepare, read_raw
+from kernels.tomography.methods import Method, TakesCounts
+from kernels.tomography.prepare import Changes, Raw, Recipe, changed, prepare, read_raw
 from kernels.tomography.views import Middle
 
 Floats = NDArray[np.float32]
@@ -31,7 +31,7 @@ class Stations:
     done
         First slice of the slabs that an earlier run has written: what it noted of them.
     counts
-        First slice of all slabs: `layers`, `bad_pixels`, `floored_values`.
+        First slice of all slabs: `layers`, and what else is counted.
     middle
         The slices through the middle of the volume.
     """
@@ -92,7 +92,7 @@ class Stations:
 
 
 class Sinograms(Stations):
-    """Those of slices that their own detector rows make."""
+    """Those of slices that their own detector rows make. `counts` has what `Changes` has, and `unsettled` slices."""
 
     def __init__(self, *stations: Any, method: Method, **how: Any) -> None:
         super().__init__(*stations, **how)
@@ -109,17 +109,31 @@ class Sinograms(Stations):
         if not isinstance(raw, Raw):
             self.counts[here.start] = self.done[here.start]
             return raw
-        with self._job.phase("prepare"):
-            prepared = prepare(self._scan, raw, self._recipe)
+        slab, method = self._room(len(here)), self._method
+        unsettled = method.unsettled
+        if isinstance(method, TakesCounts) and self._recipe.plain and raw.counts.dtype == np.uint16:
+            changes = self._from_counts(method, here, raw, slab)
+        else:
+            changes = self._from_sinograms(here, raw, slab)
         self.counts[here.start] = {
             "layers": len(here),
-            "bad_pixels": prepared.bad_pixels,
-            "floored_values": prepared.floored,
+            "unsettled": method.unsettled - unsettled,
+            **changes._asdict(),
         }
-        slab = self._room(len(here))
+        return slab
+
+    def _from_counts(self, method: TakesCounts, here: range, raw: Raw, slab: Floats) -> Changes:
+        with self._job.phase("reconstruct"):
+            floored = method.slices_of_counts(raw.counts, raw.field, self._recipe.floor, slab)
+        self._tell(here.stop)
+        return changed(raw.field, raw.counts.size, floored)
+
+    def _from_sinograms(self, here: range, raw: Raw, slab: Floats) -> Changes:
+        with self._job.phase("prepare"):
+            prepared = prepare(self._scan, raw, self._recipe)
         with self._job.phase("reconstruct"):
             for first in range(0, len(slab), self._method.group):
                 group = slice(first, first + self._method.group)
                 self._method.slices(prepared.sinograms[group], slab[group])
                 self._tell(min(here.start + group.stop, here.stop))
-        return slab
+        return prepared.changes

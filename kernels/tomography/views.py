@@ -72,4 +72,4 @@ def write_nexus(
         entry = nexus.add_entry(file, title, "horizontal")
         for values, (name, axes) in zip(middle.slices, _TITLES, strict=True):
             nexus.add_image(entry, name, values, axes, f"{name} slice through the middle", step, unit)
-        nexus.add_process(entry, kernel, "1.0", parameters)
+        nexus.add_process(entry, kernel, "1.0", parameters, job.warnings)

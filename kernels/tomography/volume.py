@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -14,6 +15,8 @@ from kernels.io.picture import window
 from kernels.job import Job
 from kernels.tomography.stations import Stations
 from kernels.tomography.views import write_nexus, write_picture
+
+_PYRAMID = 1 + 1 / 8 + 1 / 64  # times the size of the volume, at least
 
 
 class Volume:
@@ -44,7 +47,9 @@ class Volume:
         ranks = job.ranks
         self._job, self._shape, self._name, self._voxel_um = job, shape, name, voxel_um
         run = resume.fingerprint(**facts, written=(voxel_um, compression), layout=(shape, chunk, name))
-        self._part = job.stage_together(output, directory=True, check=partial(check_volume, shape=shape), run=run)
+        needs = int(_PYRAMID * 4 * math.prod(shape)) if compression == "none" else 0
+        check = partial(check_volume, shape=shape)
+        self._part = job.stage_together(output, directory=True, check=check, run=run, needs=needs)
         self.writer = VolumeWriter(
             self._part,
             shape,
@@ -81,7 +86,7 @@ class Volume:
         job.metric("maximum", self.writer.maximum)
         shown = window(middle.slices) if ranks.first else (0.0, 1.0)
         with job.phase("pyramid"):
-            self.writer.finish(shown)
+            self.writer.finish(shown, job.warnings)
             ranks.meet()
             if ranks.first:
                 self.journal.forget()

@@ -326,7 +326,8 @@ def _call_kernel(order: Order) -> Outcome:
 
     products = tuple(Product(p.path, p.bytes, p.description, p.checksum) for p in result.products)
     software = {order.call: registry.get(order.call).version, **contents.software()}
-    return Outcome(exit_status=0, products=products, software=software, metrics=dict(result.metrics))
+    warnings = tuple(map(str, result.warnings))
+    return Outcome(exit_status=0, products=products, software=software, metrics=dict(result.metrics), warnings=warnings)
 
 
 def _call_function(order: Order) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -59,10 +59,16 @@ def state(text: str) -> ReplicaState:
     return ReplicaState(text)
 
 
-def add(database: Database, entries: Sequence[Entry], *, now: float) -> list[int]:
+def add(
+    database: Database,
+    entries: Sequence[Entry],
+    *,
+    now: float,
+    apart: Callable[[str, str], str] = lambda place, address: "",
+) -> list[int]:
     """Their numbers, in order. One that is known gets the metadata that is new. Raises NotFound, ArgumentError; then
-    nothing of this call is stored, when it has no more than `AT_ONCE`."""
-    checked = [_checked(entry, now) for entry in entries]
+    nothing of this call is stored, when it has no more than `AT_ONCE`. `apart`: see `places.apart`."""
+    checked = [replace(_checked(entry, now), site=apart(entry.place, entry.name)) for entry in entries]
     numbers: list[int] = []
     for start in range(0, len(entries), AT_ONCE):
         some, files = entries[start : start + AT_ONCE], checked[start : start + AT_ONCE]

@@ -40,14 +40,20 @@ class Story(Struct, frozen=True):
 
 
 def story(
-    database: Database, what: str, *, up: int = descent.DEPTH, down: int = descent.DEPTH, experiment: str = ""
+    database: Database,
+    what: str,
+    *,
+    up: int = descent.DEPTH,
+    down: int = descent.DEPTH,
+    experiment: str = "",
+    person: str | None = None,
 ) -> Story:
-    """`what`: a run, a file, or `collection:NAME` of an experiment. Raises NotFound."""
+    """`what`: a run (that this `person` may see), a file, or `collection:NAME` of an experiment. Raises NotFound."""
     if what.startswith(COLLECTION):
         files = _collected(database, experiment, what.removeprefix(COLLECTION))
         graph = descent.graph(database, files=files, up=up, down=down)
     else:
-        number, run_id = descent.meant(database, what)
+        number, run_id = descent.meant(database, what, seen_by=person)
         graph = descent.graph(
             database, files=[number] if number else [], runs=[run_id] if run_id else [], up=up, down=down
         )
@@ -86,12 +92,12 @@ def _collected(database: Database, experiment: str, name: str) -> list[int]:
     return found
 
 
-def seen_by(found: Story, parts: Collection[str]) -> Story:
-    """Without the files of other experiments than these."""
+def seen_by(found: Story, parts: Collection[str], hidden: Collection[str] = ()) -> Story:
+    """Without the files of other experiments than these, and without the runs that are hidden."""
     files = tuple(file for file in found.graph.files if file.experiment in parts)
     theirs = tuple(part for part in found.graph.parts if part.experiment in parts)
     numbers = {file.id for file in files}
-    uses = tuple(use for use in found.graph.uses if use.file_id in numbers)
+    uses = tuple(use for use in found.graph.uses if use.file_id in numbers and use.run_id not in hidden)
     ids = {use.run_id for use in uses} | set(found.graph.of_runs)
     runs = tuple(run for run in found.graph.runs if run.id in ids)
     copies = tuple(copy for copy in found.copies if copy.file_id in numbers | {part.id for part in theirs})

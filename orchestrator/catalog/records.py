@@ -41,7 +41,7 @@ def copy(replica: Replica) -> Record:
 
 
 def file_of(record: Mapping[str, Any]) -> tuple[CatalogFile, list[Replica]]:
-    own = {name: record[name] for name in CatalogFile.__struct_fields__}
+    own = {name: record[name] for name in CatalogFile.__struct_fields__ if name in record}
     times = {name: epoch(record[name]) for name in ("added_at", "superseded_at")}
     told = {"kind": FileKind(record["kind"]), "maker": record["maker"] or "", "part_of": record["part_of"] or 0}
     found = CatalogFile(**(own | times | told))

@@ -32,11 +32,18 @@ Extract = Callable[[str], dict[str, Any]]
 class Shelf:
     """Puts arrivals there, each file with its copy where it lies, of a scan all parts; again without a change.
 
-    `extract`: what a file says of itself, or raises BeamwayError.
+    `extract`: what a file says of itself, or raises BeamwayError; `apart`: see `places.apart`.
     """
 
-    def __init__(self, database: Database, *, extract: Extract | None = None, fence: Lease | None = None) -> None:
-        self._database, self._fence = database, fence
+    def __init__(
+        self,
+        database: Database,
+        *,
+        extract: Extract | None = None,
+        fence: Lease | None = None,
+        apart: Callable[[str, str], str] = lambda place, address: "",
+    ) -> None:
+        self._database, self._fence, self._apart = database, fence, apart
         self._reader = Reader(limit_s=LIMIT_S)
         self._extract = extract or self._said
         self._watches: dict[str, tuple[float, str, str, dict[str, str]]] = {}
@@ -68,12 +75,13 @@ class Shelf:
         parts = scans.kept(self._database, arrival.watch, arrival.place)
         directory = self._watch(arrival.watch)[0]
         for start in range(0, len(parts), PARTS):
-            some = [
-                replace(file, name=os.path.join(directory, p.name), size=p.size, checksum=p.checksum, metadata={})
-                for p in parts[start : start + PARTS]
-            ]
+            some = []
+            for part in parts[start : start + PARTS]:
+                path = os.path.join(directory, part.name)
+                seen = {"name": path, "size": part.size, "checksum": part.checksum, "site": self._apart(place, path)}
+                some.append(replace(file, **seen, metadata={}))
             with self._writing() as connection:
-                scans.join(connection, master, _put(connection, [(part, place) for part in some]))
+                scans.join(connection, master, _put(connection, [(each, place) for each in some]))
                 if start + PARTS >= len(parts):
                     scans.forget(connection, arrival.watch, arrival.place)
 
@@ -102,6 +110,7 @@ class Shelf:
             FileKind(kinds.get(arrival.rule, FileKind.RAW)),
             added_at=arrival.decided_at,
             metadata=said,
+            site=self._apart(place, path),
         )
         return file, place
 

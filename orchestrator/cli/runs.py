@@ -183,6 +183,7 @@ def show(run_id: str, dm: bool, display_keys: str, as_json: bool) -> None:
 def print_outputs(found: object) -> None:
     from orchestrator import records
     from orchestrator.cli import formats
+    from orchestrator.errors import printable
     from orchestrator.model import Run
 
     assert isinstance(found, Run)
@@ -190,6 +191,8 @@ def print_outputs(found: object) -> None:
     if rows:
         click.echo()
         click.echo(formats.table(("output (passed its checks)", "size", ""), rows, right=("size",)))
+    for stage, said in records.warnings(found):
+        click.echo(printable(f"warning of {stage}: {said}"))
 
 
 def watch_run(context: click.Context, run_id: str, *, as_json: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec.structs import replace
@@ -17,6 +19,7 @@ from orchestrator.store.catalog_search import Page
 from orchestrator.store.database import Database
 from orchestrator.store.experiments import Experiment, Part
 from orchestrator.store.filesets import Collection, Stats
+from orchestrator.transfer import places
 
 
 class Files(Protocol):
@@ -111,8 +114,8 @@ def found(files: Files, asked: Asked, limit: int = 0) -> Iterator[CatalogFile]:
 
 
 class LocalFiles:
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, site_directories: Sequence[Path]) -> None:
+        self._database, self._site_directories = database, site_directories
 
     def experiments(self) -> list[Experiment]:
         return experiments.ls(self._database)
@@ -136,7 +139,10 @@ class LocalFiles:
         experiments.remove(self._database, name)
 
     def add(self, some: Sequence[Entry]) -> list[int]:
-        return entries.add(self._database, some, now=time.time())
+        from sites import loader
+
+        apart = places.apart(partial(loader.load, directories=self._site_directories))
+        return entries.add(self._database, some, now=time.time(), apart=apart)
 
     def page(self, asked: Asked, limit: int) -> Page:
         page = catalog_search.listing(self._database, wanted(asked), limit=limit)

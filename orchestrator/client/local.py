@@ -53,7 +53,7 @@ class Local:
         self.lineage: Lineage = LocalLineage(
             self._database, self._planner, lambda wish: self._ask(wish, protocol.Accepted)
         )
-        self.files = LocalFiles(self._database)
+        self.files = LocalFiles(self._database, settings.site_directories)
         self.retention = LocalRetention(settings, self._database)
         self._connection: socket.socket | None = None
         self._frames = protocol.Frames()

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 
 import structlog
 
@@ -25,6 +26,8 @@ from orchestrator.service.holding import Holding
 from orchestrator.settings import Settings
 from orchestrator.store import leases
 from orchestrator.store.database import Database
+from orchestrator.transfer import places
+from sites import loader
 
 LEASE_S = 15.0  # a silent watcher is followed by another after so long
 ASK_S = 0.5  # how often one that stands by asks
@@ -104,6 +107,7 @@ def _watch(
     settings: Settings, database: Database, held: Holding, site: str, over: threading.Event, *, leashed: bool
 ) -> None:
     """While the lease is ours."""
+    apart = places.apart(partial(loader.load, directories=settings.site_directories))
     with Client(settings, starts=False) as client:
         leash, runs = Leash(client), Arrived(client, database)
 
@@ -115,7 +119,7 @@ def _watch(
 
         try:
             with (
-                Shelf(database, fence=held.lease) as shelf,
+                Shelf(database, fence=held.lease, apart=apart) as shelf,
                 Watcher(
                     database,
                     runs,

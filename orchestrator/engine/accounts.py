@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+
+from msgspec.structs import replace
 
 from orchestrator import states
 from orchestrator.engine import inputs
@@ -25,8 +28,8 @@ def summary(run: Run) -> str:
     return f"{read} read, {made} made" if read or made else ""
 
 
-def account(run: Run, default_site: str) -> Account:
-    """`default_site`: that of stages that name none."""
+def account(run: Run, default_site: str, apart: Callable[[str, str], str] = lambda place, address: "") -> Account:
+    """`default_site`: that of stages that name none; `apart`: see `places.apart`."""
 
     def site_of(task: Task) -> str:
         return task.site if task.site not in ("", states.AUTO) else default_site
@@ -46,7 +49,8 @@ def account(run: Run, default_site: str) -> Account:
     first = min(tasks, key=lambda t: t.number, default=None)
     site = site_of(first) if first is not None else default_site
     steps += [Step(*spot(site, path), Facts(site=site, address=path), at, kind=FileKind.RAW) for path in unseen]
-    return Account(run.id, run.plan.variables.get("experimentName", ""), tuple(steps))
+    paths = (replace(s, site=apart(s.place, s.address)) if s.address.startswith("/") else s for s in steps)
+    return Account(run.id, run.plan.variables.get("experimentName", ""), tuple(paths))
 
 
 def spot(site: str, name: str) -> tuple[str, str]:

@@ -92,6 +92,11 @@ def check_part(who: Principal, part: Part | None, needed: Part, experiment: str)
         )
 
 
+def seen_by(who: Principal) -> str | None:
+    """As whom they look at runs and arrivals; None for those who see all."""
+    return None if sees_all(who) else who.name
+
+
 def sees_all(who: Principal) -> bool:
     """Any experiment, whoever has a part in it."""
     return Action.ANY_EXPERIMENT in ALLOWED[who.role]

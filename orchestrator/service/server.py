@@ -73,6 +73,7 @@ class Server:
         self.changed: Callable[[], None] = lambda: None  # called after each write, in the loop's thread
         self._database = database
         self._holding = holding
+        profiles = partial(loader.load, directories=settings.site_directories)
         self._engine = Engine(
             self._database,
             settings.runs_directory,
@@ -80,9 +81,9 @@ class Server:
             default_site=settings.site,
             fence=holding.lease,
             shell_text=_shell_text_allowed(settings),
-            profiles=partial(loader.load, directories=settings.site_directories),
+            profiles=profiles,
         )
-        self._cataloguing = Cataloguing(settings.database_url, holding.lease, settings.site)
+        self._cataloguing = Cataloguing(settings.database_url, holding.lease, settings.site, profiles)
         self._placer = Placer(
             settings, self._database, ask=lambda site, asked: self._site(site).ask(asked), shut=self._shut
         )

@@ -285,15 +285,23 @@ def ls(
     limit: int = 1000,
 ) -> list[Arrival]:
     """The oldest first, or the `newest`; `after`, or `before`: the number of the last one on the page before."""
+    wanted = such(watch=watch, experiment=experiment, state=state, after=after, before=before)
+    with database.read() as connection:
+        order = _t.c.id.desc() if newest else _t.c.id
+        rows = connection.execute(select(_t).where(*wanted).order_by(order).limit(limit)).mappings()
+        return [_arrival(row) for row in rows]
+
+
+def such(
+    *, watch: str, experiment: str, state: ArrivalState | None, after: int, before: int
+) -> list[ColumnElement[bool]]:
+    """The conditions of `ls`."""
     wanted: list[ColumnElement[bool]] = [_t.c.id > after]
     wanted += [_t.c.id < before] if before else []
     wanted += [_t.c.watch == watch] if watch else []
     wanted += [_t.c.experiment == key(experiment)] if experiment else []
     wanted += [_t.c.state == state.value] if state else []
-    with database.read() as connection:
-        order = _t.c.id.desc() if newest else _t.c.id
-        rows = connection.execute(select(_t).where(*wanted).order_by(order).limit(limit)).mappings()
-        return [_arrival(row) for row in rows]
+    return wanted
 
 
 def get(database: Database, numbers: Sequence[int]) -> list[Arrival]:

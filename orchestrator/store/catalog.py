@@ -1,7 +1,8 @@
 """The catalog: which files there are, with which content, and which copies of them where.
 
 A file is known by experiment, name and checksum. So the same file told twice is one row, and another content under its
-name is a new row, which supersedes the one before.
+name is a new row, which supersedes the one before. A name is a path where it was first seen. At sites that share their
+disks one path is one file; what a site sees alone, it is known by its site as well, unless it is a copy of another one.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class CatalogFile(Struct, frozen=True):
     part_of: int = 0  # the master of the scan that it is a part of
     metadata: dict[str, Any] = {}
     id: int = 0
+    site: str = ""  # that sees it alone under its name
 
 
 class Replica(Struct, frozen=True):
@@ -71,20 +73,24 @@ class Replica(Struct, frozen=True):
     seen: dict[str, Any] = {}  # what the last look at it found: size, checksum, why not
 
 
-class _Doc(Struct, frozen=True):
+class _Doc(Struct, frozen=True, omit_defaults=True):
     experiment: str
     metadata: dict[str, Any] = {}
+    site: str = ""
 
 
-def name_key(experiment: str, name: str, checksum: str) -> bytes:
-    """16 bytes that stand for a content under its name."""
-    parts = (os.fsencode(experiment), os.fsencode(name), checksum.encode())
-    return hashlib.blake2b(b"\0".join(parts), digest_size=16).digest()
+def name_key(experiment: str, name: str, checksum: str, site: str = "") -> bytes:
+    """16 bytes that stand for a content under its name. `site`: that sees it alone under this name."""
+    return _digest(experiment, name, checksum, *([site] if site else []))
 
 
-def path_key(experiment: str, name: str) -> bytes:
+def path_key(experiment: str, name: str, site: str = "") -> bytes:
     """16 bytes that stand for a name, whatever its content."""
-    return hashlib.blake2b(os.fsencode(experiment) + b"\0" + os.fsencode(name), digest_size=16).digest()
+    return _digest(experiment, name, *([site] if site else []))
+
+
+def _digest(*parts: str) -> bytes:
+    return hashlib.blake2b(b"\0".join(map(os.fsencode, parts)), digest_size=16).digest()
 
 
 def address_key(address: str) -> bytes:
@@ -99,7 +105,7 @@ def put(connection: Connection, files: Sequence[CatalogFile]) -> list[int]:
     ids: list[int] = []
     _in_turn(connection, files)
     for start in range(0, len(files), AT_ONCE):
-        some = [_row(file) for file in files[start : start + AT_ONCE]]
+        some = [_row(_as_known(connection, file)) for file in files[start : start + AT_ONCE]]
         known = _known(connection, some)
         fresh: dict[bytes, tuple[dict[str, Any], CatalogFile]] = {}
         for row, file in zip(some, files[start:], strict=False):
@@ -116,13 +122,27 @@ def put(connection: Connection, files: Sequence[CatalogFile]) -> list[int]:
     return ids
 
 
+def _as_known(connection: Connection, file: CatalogFile) -> CatalogFile:
+    """As the catalog calls it: when one of this content has had a copy there, it is that one."""
+    if not file.site or file.maker:  # what a run has made is no copy
+        return file
+    there = (_r.c.place == storable(file.site)) & (_r.c.address_key == address_key(file.name))
+    same = (_f.c.checksum == file.checksum) & (_f.c.experiment == key(file.experiment))
+    query = select(_f).join(_r, _r.c.file_id == _f.c.id).where(there, same).order_by(_f.c.id.desc()).limit(1)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        return file
+    known = _file(row)
+    return replace(file, name=known.name, site=known.site)
+
+
 def _in_turn(connection: Connection, files: Sequence[CatalogFile]) -> None:
     """Of two contents of one name that come at the same time, one comes first: else neither would supersede the other.
 
     PostgreSQL alone has more than one writer. The names share few locks, which all take in the same order.
     """
     if connection.dialect.name == "postgresql":
-        turns = sorted({path_key(file.experiment, file.name)[0] for file in files})
+        turns = sorted({path_key(file.experiment, file.name, file.site)[0] for file in files})
         query = text("SELECT count(pg_advisory_xact_lock(:what, turn)) FROM unnest(CAST(:turns AS int[])) AS turn")
         connection.execute(query, {"what": TURNS, "turns": turns})
 
@@ -190,7 +210,7 @@ def change(connection: Connection, number: int, changes: Mapping[str, Any]) -> C
     given = before.metadata | catalog_values.plain(changes)
     kept = {name: value for name, value in given.items() if value is not None}
     after = replace(before, metadata=catalog_values.plain(kept, f"file {number}"))
-    doc = codec.dumps(_Doc(after.experiment, after.metadata))
+    doc = codec.dumps(_Doc(after.experiment, after.metadata, after.site))
     connection.execute(update(_f).where(_f.c.id == number).values(doc=doc))
     for table in (schema.catalog_values, schema.catalog_words):
         connection.execute(delete(table).where(table.c.file_id == number))
@@ -270,8 +290,8 @@ def _row(file: CatalogFile) -> dict[str, Any]:
     return {
         "experiment": key(file.experiment),
         "name": os.fsencode(file.name),
-        "name_key": name_key(file.experiment, file.name, file.checksum),
-        "path_key": path_key(file.experiment, file.name),
+        "name_key": name_key(file.experiment, file.name, file.checksum, file.site),
+        "path_key": path_key(file.experiment, file.name, file.site),
         "kind": file.kind.value,
         "size": file.size,
         "checksum": file.checksum,
@@ -279,7 +299,7 @@ def _row(file: CatalogFile) -> dict[str, Any]:
         "superseded_at": file.superseded_at,
         "maker": file.maker,
         "part_of": file.part_of,
-        "doc": codec.dumps(_Doc(file.experiment, file.metadata)),
+        "doc": codec.dumps(_Doc(file.experiment, file.metadata, file.site)),
     }
 
 
@@ -292,6 +312,7 @@ def _file(row: Any) -> CatalogFile:
         name=os.fsdecode(bytes(row["name"])),
         kind=FileKind(row["kind"]),
         metadata=doc.metadata,
+        site=doc.site,
     )
 
 

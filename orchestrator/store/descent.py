@@ -51,8 +51,9 @@ class Graph(Struct, frozen=True):
     cut: bool = False
 
 
-def meant(database: Database, text: str) -> tuple[int, str]:
-    """The file (its number, or the newest at a path or address) or the run that a person means. Raises NotFound."""
+def meant(database: Database, text: str, *, seen_by: str | None = None) -> tuple[int, str]:
+    """The file (its number, or the newest at a path or address) or the run that a person means. `seen_by`: a run that
+    this person may see. Raises NotFound."""
     if not text:
         raise NotFound("An empty text names no file and no run.")
     number = lineage.number_of(database, text)
@@ -61,7 +62,7 @@ def meant(database: Database, text: str) -> tuple[int, str]:
     if "/" in text:
         raise NotFound(f"The catalog has no file '{text}'.", "A path as the run saw it, or the file's number.")
     try:
-        return 0, search.find(database, text)
+        return 0, search.find(database, text, seen_by=seen_by)
     except NotFound:
         raise NotFound(f"There is no file and no run {text!r}.", "`beamway ls` lists the runs.") from None
 

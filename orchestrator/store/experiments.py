@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from orchestrator import codec
 from orchestrator.errors import ArgumentError, Conflict, NotFound, nearest
-from orchestrator.store import catalog_values, schema
+from orchestrator.store import catalog_values, schema, sight
 from orchestrator.store.database import Database
 from orchestrator.store.texts import key
 
@@ -149,7 +149,10 @@ def remove_person(database: Database, name: str, person: str) -> Experiment:
             raise NotFound(f"{person!r} has no part in experiment {name!r}.", f"`beamway experiment show {name}`")
         _keep_an_owner(before, person, None)
         connection.execute(delete(_p).where(_p.c.experiment == name, _p.c.person == key(person)))
-        return _get(connection, name)
+        after = _get(connection, name)
+        if not after.people:
+            sight.reopen(connection, name)
+        return after
 
 
 def remove(database: Database, name: str) -> None:
@@ -163,6 +166,7 @@ def remove(database: Database, name: str) -> None:
         for table in (schema.collections, _p):
             connection.execute(delete(table).where(table.c.experiment == name))
         connection.execute(delete(_e).where(_e.c.name == name))
+        sight.reopen(connection, name)
 
 
 def _keep_an_owner(before: Experiment, person: str, role: Part | None) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from orchestrator import codec
 from orchestrator.errors import NotFound
 from orchestrator.model import FailureClass, Run, RunStatus, StageStatus, TaskStatus
-from orchestrator.store import leases, schema
+from orchestrator.store import leases, schema, sight
 from orchestrator.store.database import Database
 from orchestrator.store.texts import storable
 
@@ -94,11 +94,16 @@ def ls(
     site: str = "",
     since: float = 0.0,
     limit: int = 1_000_000,
+    seen_by: str | None = None,
 ) -> list[Letter]:
-    """The newest first; `since`: those that failed at this moment or later."""
+    """The newest first; `since`: those that failed at this moment or later; `seen_by`: that this person may see."""
     table = schema.dead_letters.c
     wanted = {table.workflow: workflow, table.experiment: experiment, table.site: site}
     conditions: list[ColumnElement[bool]] = [column == storable(text) for column, text in wanted.items() if text]
+    if seen_by is not None:
+        run = schema.runs.c
+        seen = select(run.id).where(run.id == table.run_id, sight.allowed(seen_by, run.experiment, run.username))
+        conditions.append(seen.exists())
     query = select(schema.dead_letters).where(table.at >= since, *conditions).order_by(table.at.desc()).limit(limit)
     with database.read() as connection:
         return [_letter(row) for row in connection.execute(query).mappings()]

@@ -71,6 +71,7 @@ class Step(Struct, frozen=True):
     made: bool = False
     kind: FileKind = FileKind.OTHER  # of one that is read and that the catalog does not have
     source: tuple[str, str] | None = None  # place and address
+    site: str = ""  # that sees it alone under its address
 
 
 class Account(Struct, frozen=True):
@@ -150,7 +151,10 @@ def _made(connection: Connection, account: Account, step: Step) -> int:
     size = max(0, step.bytes)
     checksum = step.checksum or _unread(step)
     product = CatalogFile(
-        account.experiment, step.address, size, checksum, FileKind.PRODUCT, added_at=step.at, maker=account.run_id
+        *(account.experiment, step.address, size, checksum, FileKind.PRODUCT),
+        added_at=step.at,
+        maker=account.run_id,
+        site=step.site,
     )
     [number] = catalog.put(connection, [product])
     _copy_is_there(connection, number, step)
@@ -160,7 +164,7 @@ def _made(connection: Connection, account: Account, step: Step) -> int:
 def _read(connection: Connection, account: Account, step: Step, places: Sequence[str]) -> tuple[int, FileKind]:
     """The file that was read: one of the catalog, or a new one."""
     checksum = step.checksum or _unread(step)
-    own = catalog.name_key(account.experiment, step.address, checksum)
+    own = catalog.name_key(account.experiment, step.address, checksum, step.site)
     under_its_name = None
     if checksum:
         under_its_name = connection.execute(select(_f.c.id, _f.c.kind).where(_f.c.name_key == own)).first()
@@ -168,7 +172,7 @@ def _read(connection: Connection, account: Account, step: Step, places: Sequence
     kind = FileKind(found.kind) if found is not None else step.kind
     if found is None or under_its_name is not None:  # one that is known, too: it may have been superseded in between
         size = max(0, step.bytes)
-        file = CatalogFile(account.experiment, step.address, size, checksum, kind, added_at=step.at)
+        file = CatalogFile(account.experiment, step.address, size, checksum, kind, added_at=step.at, site=step.site)
         [number] = catalog.put(connection, [file])
         if found is None:
             scans.inherit(connection, [number])
@@ -180,7 +184,9 @@ def _read(connection: Connection, account: Account, step: Step, places: Sequence
 
 def _elsewhere(connection: Connection, account: Account, step: Step, places: Sequence[str]) -> Any:
     """One that has or had a copy there, under whatever name."""
-    there = (_r.c.place.in_(places)) & (_r.c.address_key == catalog.address_key(step.address))
+    there = (_r.c.place.in_([step.place] if step.site else places)) & (
+        _r.c.address_key == catalog.address_key(step.address)
+    )
     ours = or_(_r.c.place == step.place, _f.c.experiment == key(account.experiment))  # sites may share their disks
     columns = (_f.c.id, _f.c.kind, _f.c.size, _f.c.checksum, _f.c.added_at, _r.c.verified_at)
     query = select(*columns).join(_r, _r.c.file_id == _f.c.id).where(there, ours).order_by(_f.c.id.desc())

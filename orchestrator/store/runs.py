@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from orchestrator import codec
 from orchestrator.errors import NotFound
 from orchestrator.model import RUN_ENDED, FileSpec, Plan, Run, RunStatus, StageState, Task, TaskStatus
-from orchestrator.store import files, leases, schema
+from orchestrator.store import files, leases, schema, sight
 from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
 from orchestrator.store.letters import Box, Letter
@@ -146,10 +146,12 @@ class Writer:
 
     def _write(self, connection: Connection, changes: Sequence[Changed], events: Sequence[EventRow]) -> None:
         plans: list[dict[str, Any]] = []
-        new = [self._new_row(c.run, plans) for c in changes if c.new]
+        begun = [c.run for c in changes if c.new]
+        closed = sight.closed(connection, {_experiment(run) for run in begun})
+        new = [self._new_row(run, plans, closed) for run in begun]
         self._put_plan(connection, plans)
         self._new_run(connection, new)
-        self._put_file(connection, [row for c in changes if c.new for row in _file_rows(c.run)])
+        self._put_file(connection, [row for run in begun for row in _file_rows(run)])
         self._update_run(connection, [_changed_row(c.run) for c in changes if not c.new])
         stages = [_stage_row(c.run.id, c.run.stages[name]) for c in changes for name in c.stages]
         self._put_stage(connection, stages)
@@ -162,7 +164,7 @@ class Writer:
             [run_id for c in changes for run_id in c.dealt_with],
         )
 
-    def _new_row(self, run: Run, plans: list[dict[str, Any]]) -> dict[str, Any]:
+    def _new_row(self, run: Run, plans: list[dict[str, Any]], closed: Collection[str]) -> dict[str, Any]:
         plan = run.plan
         shared = codec.dumps(replace(plan, variables={}, supplied=(), files=FileSpec(), directory=""))
         digest = self._plans.get(shared)
@@ -178,8 +180,10 @@ class Writer:
         return {
             "id": run.id,
             "workflow": key(plan.workflow),
-            "experiment": key(plan.variables.get("experimentName", "")),
+            "experiment": key(_experiment(run)),
             "owner": storable(plan.owner),
+            "username": key(run.username),
+            "open": int(_experiment(run) not in closed),
             "status": run.status.value,
             "stage": storable(run.stage),
             "error": storable(run.error),
@@ -191,6 +195,10 @@ class Writer:
             "request": codec.dumps(request),
             "doc": _learned(run),
         }
+
+
+def _experiment(run: Run) -> str:
+    return run.plan.variables.get("experimentName", "")
 
 
 def _file_rows(run: Run) -> list[dict[str, Any]]:

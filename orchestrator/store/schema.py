@@ -48,6 +48,8 @@ runs = Table(
     Column("workflow", Text, nullable=False),
     Column("experiment", Text, nullable=False, server_default=""),  # empty: of none
     Column("owner", Text, nullable=False),
+    Column("username", Text, nullable=False, server_default=""),  # who asked for it
+    Column("open", Integer, nullable=False, server_default="1"),  # 0: its experiment had people already: see `sight`
     Column("status", String(16), nullable=False),
     Column("stage", Text, nullable=False),
     Column("error", Text, nullable=False),
@@ -59,8 +61,14 @@ runs = Table(
     Column("request", Text, nullable=False),  # what was asked: arguments, files, directory, user, host
     Column("doc", Text, nullable=False),  # what was learned: captured variables, resolved files, counters
     # All with the state in front of the time, and what a search asks for in each: `search` says why.
-    Index("ix_runs_status_created_at_id", "status", "created_at", "id"),
-    Index("ix_runs_workflow_status_created_at_id", "workflow", "status", "created_at", "id"),
+    Index("ix_runs_status_open_created_at_id", "status", "open", "created_at", "id"),
+    Index("ix_runs_workflow_status_open_created_at_id", "workflow", "status", "open", "created_at", "id"),
+    Index(
+        "ix_runs_username_status_created_at_id",
+        *("username", "status", "created_at", "id"),
+        sqlite_where=text("open <> 1 AND username <> ''"),
+        postgresql_where=text("open <> 1 AND username <> ''"),
+    ),
     Index(
         "ix_runs_experiment_status_created_at_id",
         *("experiment", "status", "created_at", "id", "workflow"),
@@ -309,8 +317,9 @@ catalog_files = Table(
     Column("id", Number, primary_key=True, autoincrement=True),
     Column("experiment", Text, nullable=False),
     Column("name", LargeBinary, nullable=False),  # its path where it was first seen, in bytes
-    Column("name_key", LargeBinary(16), nullable=False),  # digest of experiment, name and checksum
-    Column("path_key", LargeBinary(16), nullable=False),  # digest of experiment and name
+    # Digests of experiment, name, and the site where its file is apart; the first of the checksum, too.
+    Column("name_key", LargeBinary(16), nullable=False),
+    Column("path_key", LargeBinary(16), nullable=False),
     Column("kind", String(16), nullable=False),  # raw, product, calibration, other
     Column("size", BigInteger, nullable=False),
     Column("checksum", String(160), nullable=False),  # `algorithm:digest`

@@ -3,6 +3,9 @@
 It does so along an index, in the order of the answer, and asks in a way that makes both databases take it. Each index
 has the state in front of the time, so that a rare state is found at once; a search for any state asks once for each. It
 has the id behind it, so that all but the answer itself is read in indexes, whose neighbours are neighbours in time.
+
+What a person may see is found along three: the runs that were open when they were begun, their own of the others, and
+those of each experiment in which they have a part.
 """
 
 from __future__ import annotations
@@ -24,13 +27,14 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    union,
     union_all,
 )
 
 from orchestrator import codec
 from orchestrator.errors import NotFound
 from orchestrator.model import RUN_ENDED, RunStatus
-from orchestrator.store import files, schema
+from orchestrator.store import files, schema, sight
 from orchestrator.store.database import Database
 from orchestrator.store.runs import Request
 from orchestrator.store.texts import key, storable
@@ -76,6 +80,7 @@ class Wanted(Struct, frozen=True):
     since: float = 0.0
     until: float = 0.0
     before: Place | None = None  # after this one in the list, which goes back in time
+    seen_by: str | None = None  # only what this person may see
 
 
 def listing(database: Database, wanted: Wanted | None = None, *, limit: int = 50) -> list[Summary]:
@@ -99,10 +104,46 @@ def _newest(
 ) -> Any:
     """Their query. Of a search for several states both databases merge what comes along the index of each, and stop."""
     times = list(_times(wanted, _r.created_at, _r.id))
-    every: list[Any] = [select(*columns).where(*_what(wanted, state), *times) for state in states]
-    if len(every) > 1 and _postgresql(connection):  # it merges what is ordered and bounded by itself
-        every = [select(_first(query, limit).subquery()) for query in every]
+    every: list[Any] = [select(*columns).where(*such, *times) for state in states for such in _lanes(wanted, state)]
+    if len(every) > 1 and (_postgresql(connection) or wanted.seen_by is not None):
+        every = [select(_first(query, limit).subquery()) for query in every]  # it merges what is ordered and bounded
+    if wanted.seen_by is not None and not wanted.experiment:
+        every += [_of_theirs(connection, wanted, state, limit, *columns) for state in states]
+        return _first(union(*every), limit)
     return _first(union_all(*every) if len(every) > 1 else every[0], limit)
+
+
+def _lanes(wanted: Wanted, state: str) -> Iterator[list[ColumnElement[bool]]]:
+    """What together holds for the runs of this state that are wanted, each along an index in the order of the answer.
+
+    Those in the experiments in which a person has a part are not among them, unless one experiment is wanted.
+    """
+    such = _what(wanted, state)
+    if wanted.experiment:
+        yield such
+    elif wanted.seen_by is None:
+        yield from ([*such, _r.open == value] for value in (0, 1))
+    else:
+        yield [*such, _r.open == literal_column("1")]
+        own = [_r.username == key(wanted.seen_by), _r.username != literal_column("''")]  # as its index says
+        yield [*such, _r.open != literal_column("1"), *own]
+
+
+def _of_theirs(connection: Connection, wanted: Wanted, state: str, limit: int, *columns: ColumnElement[Any]) -> Any:
+    """The newest of each experiment in which the person has a part."""
+    part, seen = schema.experiment_people, schema.runs.alias()
+    such = [*_what(replace(wanted, seen_by=None), state), *_times(wanted, _r.created_at, _r.id)]
+    such += [_r.experiment == part.c.experiment, _r.experiment != literal_column("''")]
+    theirs = part.c.person == key(wanted.seen_by or "")
+    if _postgresql(connection):
+        newest = _first(select(*columns).where(*such).correlate(part), limit).lateral()
+        return select(*newest.c).select_from(part.join(newest, literal_column("true"))).where(theirs)
+    ids = _first(select(_r.id).where(*such).correlate(part), limit)
+    return (
+        select(*(seen.c[str(column.key)] for column in columns))
+        .select_from(part.join(seen, seen.c.id.in_(ids)))
+        .where(theirs)
+    )
 
 
 def _postgresql(connection: Connection) -> bool:
@@ -123,6 +164,8 @@ def _what(wanted: Wanted, state: str) -> list[ColumnElement[bool]]:
         found.append(_r.workflow == key(wanted.workflow))
     if wanted.experiment:
         found += [_r.experiment == key(wanted.experiment), _r.experiment != literal_column("''")]  # as its index says
+    if wanted.seen_by is not None:
+        found.append(sight.allowed(wanted.seen_by, _r.experiment, _r.username))
     return found
 
 
@@ -142,7 +185,7 @@ def _times(wanted: Wanted, at: Any, run_id: Any) -> Iterator[ColumnElement[bool]
 def _by_file(connection: Connection, wanted: Wanted, limit: int) -> Iterator[str]:
     """The newest of these runs: from the newest part of the table back, in more at once the fewer are found."""
     states: Sequence[str] = ()  # nothing else is wanted
-    if wanted.status or wanted.workflow or wanted.experiment:
+    if wanted.status or wanted.workflow or wanted.experiment or wanted.seen_by is not None:
         wanted, states = _narrowed(connection, wanted)
         if not states:
             return
@@ -162,16 +205,16 @@ def _narrowed(connection: Connection, wanted: Wanted) -> tuple[Wanted, Sequence[
 
     So a search in an experiment or for what runs now does not look into the parts of other times.
     """
-    ends = []
+    ends, times = [], list(_times(wanted, _r.created_at, _r.id))
     for state in _states(wanted):
-        such = [*_what(wanted, state), *_times(wanted, _r.created_at, _r.id)]
-        both = (select(end(_r.created_at)).where(*such).scalar_subquery() for end in (func.min, func.max))
-        ends.append(select(literal(state), *both))
+        for such in _lanes(replace(wanted, seen_by=None), state):  # whoever may see them: times that may be too wide
+            both = (select(end(_r.created_at)).where(*such, *times).scalar_subquery() for end in (func.min, func.max))
+            ends.append(select(literal(state), *both))
     rows = [row for row in connection.execute(union_all(*ends)) if row[1] is not None]
     if not rows:
         return wanted, ()
     oldest, newest = min(row[1] for row in rows), max(row[2] for row in rows)
-    return _between(wanted, oldest, _after(newest)), [row[0] for row in rows]
+    return _between(wanted, oldest, _after(newest)), list({row[0]: None for row in rows})
 
 
 def _between(wanted: Wanted, since: float, until: float) -> Wanted:
@@ -224,6 +267,8 @@ def _is_such(connection: Connection, wanted: Wanted, states: Sequence[str]) -> C
     run_id = _r.id.concat(literal_column("''"))  # written so, no index on ids serves
     same = and_(_r.created_at == _f.created_at, run_id == _f.run_id)
     such = [_r.status.in_(states), *_what(wanted, "")]
+    if not wanted.experiment:
+        such.append(_r.open.in_((0, 1)))  # as its index has it
     if _postgresql(connection):  # it may gather all such runs first; SQLite would go by these times, not by the one
         such += _times(wanted, _r.created_at, _r.id)
     return select(_r.id).where(*such, same).exists()
@@ -263,9 +308,10 @@ def known(database: Database, ids: Collection[str]) -> set[str]:
     return _ids(database, ids)
 
 
-def ended(database: Database, ids: Collection[str]) -> set[str]:
-    """Those of these runs that are over."""
-    return _ids(database, ids, _r.status.in_([s.value for s in RUN_ENDED]))
+def ended(database: Database, ids: Collection[str], *, seen_by: str | None = None) -> set[str]:
+    """Those of these runs that are over; `seen_by`: and that this person may see."""
+    found = _ids(database, ids, _r.status.in_([s.value for s in RUN_ENDED]))
+    return found if seen_by is None else found - sight.unseen(database, seen_by, found)
 
 
 def _ids(database: Database, ids: Collection[str], *conditions: ColumnElement[bool]) -> set[str]:
@@ -281,15 +327,19 @@ def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
         yield ids[start : start + IDS_AT_ONCE]
 
 
-def find(database: Database, prefix: str) -> str:
-    """The id of the one run whose id begins with `prefix`; `last` is the newest run."""
+def find(database: Database, prefix: str, *, seen_by: str | None = None) -> str:
+    """The id of the one run whose id begins with `prefix`; `last` is the newest run. `seen_by`: of those that this
+    person may see."""
     if not prefix:
         raise NotFound("A run is named by its id, the beginning of one, or `last`.", "`beamway ls` lists the runs.")
     with database.read() as connection:
         low = storable(prefix)
         query = select(_r.id).where(_r.id >= low, _r.id < low + "\U0010ffff").order_by(_r.id).limit(2)
+        if seen_by is not None:
+            query = query.where(sight.allowed(seen_by, _r.experiment, _r.username))
         if prefix == "last":
-            query = _newest(connection, Wanted(), _states(Wanted()), 1, _r.id, _r.created_at)
+            wanted = Wanted(seen_by=seen_by)
+            query = _newest(connection, wanted, _states(wanted), 1, _r.id, _r.created_at)
         found = list(connection.execute(query).scalars())
     if len(found) == 1 or (found and found[0] == prefix):
         return str(found[0])

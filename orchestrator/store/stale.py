@@ -111,6 +111,6 @@ def _now(connection: Connection, file: CatalogFile) -> int:
     """The file that has this one's name now."""
     if not file.superseded_at:
         return file.id
-    same = _f.c.path_key == catalog.path_key(file.experiment, file.name)
+    same = _f.c.path_key == catalog.path_key(file.experiment, file.name, file.site)
     query = select(_f.c.id).where(same, _f.c.superseded_at == 0.0).order_by(_f.c.id.desc()).limit(1)
     return int(connection.execute(query).scalar() or 0)

@@ -155,8 +155,12 @@ def get(database: Database, name: str) -> Watch:
     with database.read() as connection:
         doc = connection.execute(select(_w.c.doc).where(_w.c.name == name)).scalar()
     if doc is None:
-        raise NotFound(f"There is no watch {name!r}.", "`beamway watch ls` lists them.")
+        raise none(name)
     return codec.loads(doc, Watch)
+
+
+def none(name: str) -> NotFound:
+    return NotFound(f"There is no watch {name!r}.", "`beamway watch ls` lists them.")
 
 
 def reports(database: Database) -> dict[str, Report]:
@@ -189,7 +193,7 @@ def busy(database: Database, site: str) -> bool:
 def _locked(connection: Connection, name: str) -> Watch:
     doc = connection.execute(select(_w.c.doc).where(_w.c.name == name).with_for_update()).scalar()
     if doc is None:
-        raise NotFound(f"There is no watch {name!r}.", "`beamway watch ls` lists them.")
+        raise none(name)
     return codec.loads(doc, Watch)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from orchestrator.errors import UserError
+from orchestrator.errors import BeamwayError, UserError
 from orchestrator.transfer.base import TransferRefused
 
 if TYPE_CHECKING:
@@ -69,6 +71,19 @@ def check_at_hand(value: Any, at: str) -> None:
     elif isinstance(value, str) and (found := _WITHIN.search(value)):
         sentence = f"The stage runs at site '{at}', and '{found[0]}…' lies at site '{parse(found[0])[0]}'."
         raise UserError(sentence, "Fetch it with a transfer stage first, or run the stage there.")
+
+
+def apart(profiles: Profiles) -> Callable[[str, str], str]:
+    """(site, path) → that site, when nobody else sees what is there under this path; else empty, as for a site without
+    a profile: under one path all the others see one file."""
+    known = cache(profiles)
+
+    def of(site: str, path: str) -> str:
+        with suppress(BeamwayError):
+            return "" if "/" in site or _sees(site, path, "", known) else site
+        return ""
+
+    return of
 
 
 def _sees(site: str, path: str, at: str, profiles: Profiles) -> bool:

@@ -17,7 +17,8 @@ import numpy as np
 
 from kernels.tomography.axis.estimate import Doubles, Estimate, Floats, binned, vertex
 from kernels.tomography.axis.turn import Pair, Turn, opposite_pairs
-from kernels.tomography.fbp import LANES, Reconstructor
+from kernels.tomography.fbp import Reconstructor
+from kernels.tomography.lanes import LANES
 
 _COLUMNS, _COLUMNS_OF_FULL_TURN = 160, 128
 _ANGLES_PER_COLUMN, _LEAST_ANGLES_PER_COLUMN = 1.2, 0.4

@@ -141,7 +141,10 @@ def dynamic_transmission(
     """
     rows, columns = flats.mean.shape
     if binning < 1 or min(rows, columns) < 4 * binning:
-        raise KernelError(f"Dynamic flat fields: binning {binning} is too much for frames of {rows} x {columns}.")
+        raise KernelError(
+            f"Dynamic flat fields: binning {binning} is too much for frames of {rows} x {columns}. Take mean or "
+            "drifting ones for frames so small."
+        )
     number = len(flats.components)
     amounts = np.zeros((len(counts), number))
     if number:

@@ -20,8 +20,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from kernels.tomography.direct.spreading import DEGREE
+
 LANES = 16
-DEGREE = 8  # of the polynomials of a spreading kernel
 _HALF = LANES // 2
 _FAST = ("fast",)
 _FLOAT, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)

@@ -21,14 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.tomography.direct import steps
-from kernels.tomography.direct.cells import DEGREE, LANES
-from kernels.tomography.direct.fft import good_length, plan
-from kernels.tomography.direct.spreading import Spreading
-from kernels.tomography.fbp import angle_weights, filter_response
+from kernels.tomography.direct.cells import LANES
+from kernels.tomography.direct.fft import plan
+from kernels.tomography.direct.tables import TAPS, tables
 
 Floats = NDArray[np.float32]
-
-_TAPS, _OVERSAMPLING = 5, 1.25
 
 
 class Gridrec:
@@ -64,39 +61,31 @@ class Gridrec:
         scale: float = 1.0,
         size: int | None = None,
         column_weights: Floats | None = None,
-        taps: int = _TAPS,
+        taps: int = TAPS,
     ) -> None:
-        self.angles, self.columns, self.size = len(theta_deg), columns, size or columns
-        self.group = LANES
-        self._edge, self._taps = padding == "edge", taps
-        theta = np.deg2rad(theta_deg)
-        self._cosines, self._sines = np.cos(theta), np.sin(theta)
-        self._weights = (angle_weights(theta_deg) / scale).astype(np.float32)
-        ones = np.ones(columns, np.float32)
-        self._column_weights = ones if column_weights is None else np.asarray(column_weights, np.float32)
-        # A voxel's place on the detector and a column are at most this far apart; the filter must not wrap around.
-        farthest = max(axis, columns - 1 - axis, 0.5 * columns) + 0.5 * self.size
-        self._padded = good_length(math.ceil(2 * farthest))
-        response = filter_response(self._padded, window) / self._padded
-        both_sides = np.concatenate((response[:0:-1], response))
-        both_sides[[0, -1]] *= 0.5
-        self._response = both_sides.astype(np.float32)
-        self._length = good_length(math.ceil(_OVERSAMPLING * self.size))
-        kernel = Spreading(taps, self._length / self.size, DEGREE)
-        self._kernel = kernel.table()
-        self._across, self._along = plan(self._padded), plan(self._length)
-        pixels = np.arange(self.size) - self.size // 2
-        middle = 0.5 * (self.size - 1) - self.size // 2  # half a pixel off for even sizes
-        self._shifts = axis - middle * (self._cosines + self._sines)
-        self._shape = ((-1.0) ** pixels / kernel.transform(pixels / self._length)).astype(np.float32)
+        self._tables = made = tables(
+            theta_deg,
+            columns,
+            axis=axis,
+            window=window,
+            padding=padding,
+            circle=circle,
+            scale=scale,
+            size=size,
+            column_weights=column_weights,
+            taps=taps,
+        )
+        self.angles, self.columns, self.size = made.angles, made.columns, made.size
+        self.group, self.unsettled = LANES, 0
+        self._across, self._along = plan(made.padded), plan(made.length)
         self._radius = 0.5 * self.size if circle else math.inf
-        self._row = (self._length + 1) * LANES  # never a power of two: a column's cells would share a few cache sets
+        self._row = (made.length + 1) * LANES  # never a power of two: a column's cells would share a few cache sets
         self._grid = self._lines = np.zeros(0, np.float32)
 
     @property
     def fixed_bytes(self) -> int:
         """Memory in work besides the sinograms and the slices."""
-        return 4 * (self._length * self._row + self.angles * (self._padded + 1) * LANES)
+        return 4 * (self._tables.length * self._row + self.angles * (self._tables.padded + 1) * LANES)
 
     def slices(self, sinograms: Floats, out: Floats | None = None) -> Floats:
         """Reconstruct up to `LANES` slices.
@@ -113,38 +102,38 @@ class Gridrec:
         ndarray, shape (slices, size, size), float32
             Attenuation per detector pixel.
         """
-        count = sinograms.shape[0]
+        count, of = sinograms.shape[0], self._tables
         if out is None:
             out = np.empty((count, self.size, self.size), np.float32)
         if not len(self._grid):
-            self._grid = steps.room(self._length * self._row)
-            self._lines = steps.room(self.angles * (self._padded + 1) * LANES)
+            self._grid = steps.room(of.length * self._row)
+            self._lines = steps.room(self.angles * (of.padded + 1) * LANES)
         steps.filter_lines(
             _lanes(sinograms),
             (self.angles, self.columns),
-            self._edge,
-            self._column_weights,
-            self._padded,
+            of.edge,
+            of.column_weights,
+            of.padded,
             *self._across,
-            self._response,
-            self._weights,
-            self._shifts,
+            of.response,
+            of.weights,
+            of.shifts,
             self._lines,
         )
         steps.spread_lines(
             self._lines,
-            self._padded,
-            self._cosines,
-            self._sines,
-            self._taps,
-            self._kernel,
+            of.padded,
+            of.cosines,
+            of.sines,
+            of.taps,
+            of.kernel,
             self._grid,
-            self._length,
+            of.length,
             self._row,
         )
-        steps.transform_columns(self._grid, self._length, self._row, *self._along)
+        steps.transform_columns(self._grid, of.length, self._row, *self._along)
         whole = out if count == LANES and out.flags.c_contiguous else np.empty((LANES, *out.shape[1:]), np.float32)
-        steps.finish_rows(self._grid, self._length, self._row, *self._along, self._shape, self._radius, whole.ravel())
+        steps.finish_rows(self._grid, of.length, self._row, *self._along, of.shape, self._radius, whole.ravel())
         if whole is not out:
             out[:] = whole[:count]
         return out

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 
+DEGREE = 8  # of the polynomials
 _NODES = 64
 
 

@@ -12,9 +12,8 @@ from numba import prange
 from numpy.typing import NDArray
 
 from kernels.compiled import compiled
-from kernels.tomography.fbp import LANES
-from kernels.tomography.iterative.lanes import load, minus, plus, scaled, store, times, zeros
 from kernels.tomography.iterative.projector import Projector
+from kernels.tomography.lanes import LANES, load, minus, plus, scaled, store, times, zeros
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

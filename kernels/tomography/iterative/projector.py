@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from kernels.compiled import compiled, threads
 from kernels.errors import KernelError
-from kernels.tomography.fbp import LANES
-from kernels.tomography.iterative.lanes import (
+from kernels.tomography.lanes import (
     FRACTION,
+    LANES,
     ONE,
     at_least,
     load,

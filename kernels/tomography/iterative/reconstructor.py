@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from kernels.errors import Exit, KernelError, nearest, printable
 from kernels.tomography import fbp
-from kernels.tomography.fbp import LANES
 from kernels.tomography.iterative.noise import noise_level
 from kernels.tomography.iterative.problem import OnIteration, Problem, Reason, Rule, Watch
 from kernels.tomography.iterative.projector import Projector
 from kernels.tomography.iterative.solvers import Preconditioner, cgls, sart, spectral_bound
 from kernels.tomography.iterative.variation import fista
+from kernels.tomography.lanes import LANES
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -174,7 +174,7 @@ class IterativeReconstructor:
         scale: float = 1.0,
     ) -> None:
         self.method = method or Method()
-        self.size, self.group = columns, LANES
+        self.size, self.group, self.unsettled = columns, LANES, 0
         self.projector = Projector(theta_deg, columns, axis=axis, circle=circle)
         self.scale, self._theta_deg = scale, theta_deg
         self._filtered = (
@@ -202,10 +202,11 @@ class IterativeReconstructor:
 
     def slices(self, sinograms: Floats, out: Floats | None = None) -> Floats:
         """Reconstruct up to `LANES` slices: (slices, angles, columns) line integrals to (slices, N, N)."""
-        made = self.solve(sinograms).volume
+        made = self.solve(sinograms)
+        self.unsettled += sum(reason is Reason.ITERATIONS for reason in made.reasons)
         if out is None:
-            return made
-        out[:] = made
+            return made.volume
+        out[:] = made.volume
         return out
 
     def solve(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.tomography.fbp import LANES
 from kernels.tomography.iterative.problem import Problem, Watch, combine, dot, multiply
 from kernels.tomography.iterative.projector import Projector
+from kernels.tomography.lanes import LANES
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

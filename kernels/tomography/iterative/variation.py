@@ -17,10 +17,9 @@ from numba import prange
 from numpy.typing import NDArray
 
 from kernels.compiled import compiled
-from kernels.tomography.fbp import LANES
-from kernels.tomography.iterative.lanes import at_least, into_disc, load, minus, plus, scaled, store, times, zeros
 from kernels.tomography.iterative.problem import Problem, Watch
 from kernels.tomography.iterative.projector import Projector
+from kernels.tomography.lanes import LANES, at_least, into_disc, load, minus, plus, scaled, store, times, zeros
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

@@ -18,10 +18,11 @@ from kernels.errors import Exit, KernelError
 from kernels.io.dxchange import Scan
 from kernels.job import Job
 from kernels.tomography.axis import Axis, find_axis
+from kernels.tomography.field import whole_field
 from kernels.tomography.locate import report, visible
 from kernels.tomography.oblique.geometry import Geometry
 from kernels.tomography.oblique.weights import angles_turned
-from kernels.tomography.prepare import Recipe, prepare, prepare_rows, read_frames, whole_field
+from kernels.tomography.prepare import Recipe, prepare, prepare_rows, read_frames
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -51,8 +52,7 @@ def search(job: Job, scan: Scan, geometry: Geometry, recipe: Recipe, *, end: flo
             found = _of_cone(scan, geometry, plain)
         else:
             found = find_axis(visible(scan, _pressed(job, scan, plain, end)), scan.theta_deg, width=_WIDTH)
-    report(job, found, end)
-    return found.position
+    return report(job, found, end)
 
 
 def _pressed(job: Job, scan: Scan, recipe: Recipe, end: float) -> Floats:

@@ -20,9 +20,9 @@ from numba import prange
 from numpy.typing import NDArray
 
 from kernels.compiled import compiled
-from kernels.tomography.fbp import LANES
-from kernels.tomography.iterative.lanes import (
+from kernels.tomography.lanes import (
     FRACTION,
+    LANES,
     ONE,
     hat,
     load,

@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from kernels.compiled import threads
 from kernels.conveyor import convey
 from kernels.tomography.fbp import filter_response, filtered, padded_length
+from kernels.tomography.field import Field
 from kernels.tomography.oblique.columns import Window, back_project, by_columns
 from kernels.tomography.oblique.geometry import Geometry
 from kernels.tomography.oblique.plan import BLOCK, Extent, window_of
 from kernels.tomography.oblique.weights import frame_weights, joined, view_weights
-from kernels.tomography.prepare import Field, Raw, prepare, read_frames
+from kernels.tomography.prepare import Raw, prepare, read_frames
 from kernels.tomography.stations import Stations
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+
+COUNTED = ("values", "floored_values", "lost_values")  # of `prepare.Changes`, as often as rows are read
 
 
 class BackProjector:
@@ -140,8 +143,8 @@ class Passes(Stations):
             self.counts[here.start] = self.done[here.start]
             return written
         window, binning = self._projector.window(here), self._recipe.binning
-        slab, counts = self._room(len(here)), {"layers": len(here), "floored_values": 0, "values": 0}
-        slab[:] = 0
+        slab, counts = self._room(len(here)), dict.fromkeys(("layers", *COUNTED), 0)
+        slab[:], counts["layers"] = 0, len(here)
 
         def read(frames: range) -> Raw:
             with self._job.phase("read"):
@@ -150,8 +153,8 @@ class Passes(Stations):
         def work(frames: range, raw: Raw) -> None:
             with self._job.phase("prepare"):
                 prepared = prepare(self._scan, raw, self._recipe)
-            counts["floored_values"] += prepared.floored
-            counts["values"] += prepared.sinograms.size
+            for word in COUNTED:
+                counts[word] += getattr(prepared.changes, word)
             with self._job.phase("filter"):
                 lines = self._projector.filter(prepared.sinograms, window.start, frames)
             with self._job.phase("reconstruct"):

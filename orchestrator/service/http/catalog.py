@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import urllib.parse
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -25,6 +26,8 @@ from orchestrator.store import catalog, catalog_search, experiments, filesets, s
 from orchestrator.store.catalog import CatalogFile
 from orchestrator.store.experiments import Experiment, Part
 from orchestrator.store.filesets import Collection
+from orchestrator.transfer import places
+from sites import loader
 
 router = APIRouter(tags=["catalog"])
 Reads = Depends(Permit(Action.READ))
@@ -125,7 +128,8 @@ def add(asked: list[shapes.FileEntry], here: Here, asking: Who) -> Response:
     for experiment in sorted({each.experiment for each in asked}):
         _check(here, asking, experiment, Part.MEMBER)
     some = [Entry(**each.model_dump()) for each in asked]
-    return _answer(entries.add(here.database, some, now=time.time()), 201)
+    apart = places.apart(partial(loader.load, directories=here.settings.site_directories))
+    return _answer(entries.add(here.database, some, now=time.time(), apart=apart), 201)
 
 
 @router.get("/files", dependencies=[Reads], response_model=shapes.FilePage)

@@ -14,12 +14,13 @@ from fastapi import Depends, Request
 from orchestrator import protocol
 from orchestrator.engine.planner import Planner
 from orchestrator.errors import Denied, Unavailable, of_exit_code
+from orchestrator.model import Run
 from orchestrator.service import permission
 from orchestrator.service.gate import Gate
 from orchestrator.service.peers import RemoteAgent
 from orchestrator.service.permission import Action, Principal
 from orchestrator.settings import Settings
-from orchestrator.store import tokens
+from orchestrator.store import runs, search, tokens
 from orchestrator.store.database import Database
 
 if TYPE_CHECKING:
@@ -124,6 +125,16 @@ def answer(future: Future[protocol.Message], expected: type[M]) -> M:
     if isinstance(said, protocol.Refused):
         raise of_exit_code(said.exit_code)(said.sentence, said.hint)
     raise Unavailable(f"The engine answered {type(said).__name__}.")
+
+
+def run_id_of(here: Context, asking: Principal, text: str) -> str:
+    """The id of a run that begins so. Raises NotFound, also for one that is not theirs to see."""
+    return search.find(here.database, text, seen_by=permission.seen_by(asking))
+
+
+def run_of(here: Context, asking: Principal, text: str) -> Run:
+    """Raises NotFound."""
+    return runs.load(here.database, run_id_of(here, asking, text))
 
 
 def context_of(request: Request) -> Context:

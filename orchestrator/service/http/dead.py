@@ -12,10 +12,9 @@ from orchestrator.engine.resending import in_place_of
 from orchestrator.model import Run
 from orchestrator.service import permission
 from orchestrator.service.http import shapes
-from orchestrator.service.http.context import Context, Here, Permit, Who
+from orchestrator.service.http.context import Context, Here, Permit, Who, run_id_of, run_of
 from orchestrator.service.permission import Action, Principal
 from orchestrator.store import letters
-from orchestrator.store import runs as store
 
 router = APIRouter(tags=["dead letters"])
 Reads = Depends(Permit(Action.READ))
@@ -25,6 +24,7 @@ Changes = Depends(Permit(Action.CHANGE_OWN))
 @router.get("/dead", dependencies=[Reads], response_model=list[shapes.LetterShape])
 def listing(
     here: Here,
+    asking: Who,
     workflow: str = "",
     experiment: str = "",
     site: str = "",
@@ -32,14 +32,16 @@ def listing(
     limit: Annotated[int, Query(ge=1, le=1_000_000)] = 50,
 ) -> list[dict[str, Any]]:
     """The runs that failed for good and that nobody has dealt with, the newest first."""
-    found = letters.ls(here.database, workflow=workflow, experiment=experiment, site=site, since=since, limit=limit)
+    wanted = {"workflow": workflow, "experiment": experiment, "site": site}
+    seen_by = permission.seen_by(asking)
+    found = letters.ls(here.database, **wanted, since=since, limit=limit, seen_by=seen_by)
     return [records.letter_record(letter) for letter in found]
 
 
 @router.get("/dead/{run_id}", dependencies=[Reads], response_model=shapes.LetterShape)
-def letter(run_id: str, here: Here) -> dict[str, Any]:
+def letter(run_id: str, here: Here, asking: Who) -> dict[str, Any]:
     """One of them."""
-    return records.letter_record(letters.get(here.database, run_id))
+    return records.letter_record(letters.get(here.database, run_id_of(here, asking, run_id)))
 
 
 @router.post("/dead/{run_id}/fix", dependencies=[Changes], response_model=shapes.LetterShape)
@@ -71,6 +73,6 @@ def dismiss(run_id: str, here: Here, asking: Who) -> shapes.Changed:
 
 def _mine(here: Context, asking: Principal, run_id: str) -> Run:
     """The run, which is the asker's own unless they may change anyone's. Raises NotFound, Denied."""
-    found = store.load(here.database, run_id)
+    found = run_of(here, asking, run_id)
     permission.check(asking, Action.CHANGE_OWN, owner=found.username)
     return found

@@ -18,7 +18,7 @@ from orchestrator.service import permission
 from orchestrator.service.http.context import Context, Here, Permit, Who
 from orchestrator.service.http.shapes import Strict
 from orchestrator.service.permission import Action, Principal
-from orchestrator.store import descent, experiments, runs, stale
+from orchestrator.store import descent, experiments, runs, sight, stale
 from orchestrator.store.experiments import Part
 from orchestrator.store.stale import StaleProduct
 
@@ -78,6 +78,9 @@ def rerun(asked: RerunRequest, here: Here, asking: Who) -> Response:
     """Do the runs behind them again on the new contents; asked twice, each is begun once. All or, where one may not be
     begun by who asks, none."""
     found = again.wanted(here.database, experiment=asked.experiment, files=asked.files)
+    person = permission.seen_by(asking)
+    hidden = set() if person is None else sight.unseen(here.database, person, [each.run_id for each in found])
+    found = [each for each in found if each.run_id not in hidden]
     due = [] if asked.dry_run else [each for each in found if each.again and not each.there]
     for each in due:
         _check(here, asking, each.run_id)
@@ -94,14 +97,16 @@ def _json(found: Any, status: int = 200) -> Response:
 
 def _story(here: Context, asking: Principal, what: str, up: int, down: int, experiment: str) -> Story:
     """As far as who asks may see it: an operator all, others the files of the experiments in which they have a part."""
-    found = provenance.story(here.database, what, up=up, down=down, experiment=experiment)
-    if permission.sees_all(asking):
+    person = permission.seen_by(asking)
+    found = provenance.story(here.database, what, up=up, down=down, experiment=experiment, person=person)
+    if person is None:
         return found
     parts = experiments.of(here.database, asking.name)
     for file in found.graph.files:
         if file.id in found.graph.of_files:
             permission.check_part(asking, parts.get(file.experiment), Part.VIEWER, file.experiment)
-    return provenance.seen_by(found, parts)
+    hidden = sight.unseen(here.database, person, [run.id for run in found.graph.runs])
+    return provenance.seen_by(found, parts, hidden)
 
 
 def _stale(here: Context, asking: Principal, experiment: str, limit: int) -> list[StaleProduct]:

@@ -19,7 +19,7 @@ from orchestrator.errors import ArgumentError, Conflict, NotFound, Unavailable, 
 from orchestrator.model import Plan, Run, RunStatus
 from orchestrator.service import permission
 from orchestrator.service.http import shapes
-from orchestrator.service.http.context import Context, Here, Permit, Who, answer
+from orchestrator.service.http.context import Context, Here, Permit, Who, answer, run_id_of, run_of
 from orchestrator.service.permission import Action, Principal
 from orchestrator.store import runs as store
 from orchestrator.store import search
@@ -97,6 +97,7 @@ def compiled(here: Context, asking: Principal, asked: shapes.PlanRequest) -> Pla
 @router.get("/runs", dependencies=[Reads], response_model=shapes.Page)
 def listing(
     here: Here,
+    asking: Who,
     status: str = "",
     workflow: str = "",
     experiment: str = "",
@@ -106,11 +107,11 @@ def listing(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 50,
     before: Annotated[str, Query(max_length=100, description="What the page before said.")] = "",
 ) -> dict[str, Any]:
-    """The newest runs first."""
+    """The newest runs first, of those that one may see."""
     states = [s.value for s in RunStatus]
     if status and status not in states:
         raise ArgumentError(f"There is no state {status!r}.{nearest(status, states)}", f"States: {', '.join(states)}.")
-    wanted = Wanted(status, workflow, experiment, file, since, until, _place(before))
+    wanted = Wanted(status, workflow, experiment, file, since, until, _place(before), permission.seen_by(asking))
     found = search.listing(here.database, wanted, limit=limit)
     more = "{!r},{}".format(*found[-1].place) if len(found) == limit else ""
     return {"runs": [records.summary_record(line) for line in found], "before": more}
@@ -128,32 +129,32 @@ def _place(text: str) -> Place | None:
 
 @router.get("/counts", dependencies=[Reads], response_model=dict[str, int])
 def counts(here: Here) -> dict[str, int]:
-    """How many runs are in each state."""
+    """How many runs are in each state, of all."""
     return search.counts(here.database)
 
 
 @router.post("/runs/ended", dependencies=[Reads], response_model=list[str])
-def ended(ids: list[str], here: Here) -> list[str]:
+def ended(ids: list[str], here: Here, asking: Who) -> list[str]:
     """Those of these runs that are over."""
-    return sorted(search.ended(here.database, ids))
+    return sorted(search.ended(here.database, ids, seen_by=permission.seen_by(asking)))
 
 
 @router.get("/runs/{run_id}", dependencies=[Reads])
-def run(run_id: str, here: Here) -> dict[str, Any]:
+def run(run_id: str, here: Here, asking: Who) -> dict[str, Any]:
     """A run, its stages, what they cost and what came out. `run_id`: the beginning of an id, or `last`."""
-    return records.run_record(_find(here, run_id))
+    return records.run_record(run_of(here, asking, run_id))
 
 
 @router.get("/runs/{run_id}/document", dependencies=[Reads], include_in_schema=False)
-def document(run_id: str, here: Here) -> Response:
+def document(run_id: str, here: Here, asking: Who) -> Response:
     """The whole record, for our own client."""
-    return Response(wire.pack(_find(here, run_id)), media_type="application/json")
+    return Response(wire.pack(run_of(here, asking, run_id)), media_type="application/json")
 
 
 @router.get("/runs/{run_id}/id", dependencies=[Reads], response_model=str)
-def full_id(run_id: str, here: Here) -> str:
+def full_id(run_id: str, here: Here, asking: Who) -> str:
     """The full id for the beginning of one, or for `last`."""
-    return search.find(here.database, run_id)
+    return run_id_of(here, asking, run_id)
 
 
 @router.get("/runs/{run_id}/tasks/{number}/output", dependencies=[Reads], response_class=Response)
@@ -161,12 +162,13 @@ def output(
     run_id: str,
     number: Annotated[int, Path(ge=0)],
     here: Here,
+    asking: Who,
     attempt: Annotated[int, Query(ge=0, description="0: the newest.")] = 0,
     stderr: Annotated[bool, Query(description="What it wrote to stderr, instead of stdout.")] = False,
     after: Annotated[int, Query(ge=0, description="Bytes that are known already.")] = 0,
 ) -> Response:
     """The next piece of what a task has written, as bytes; empty when there is no more yet."""
-    found = _find(here, run_id)
+    found = run_of(here, asking, run_id)
     if number not in found.tasks:
         raise NotFound(f"Run {found.id} has no task {number}; it has {len(found.tasks)}.")
     which = attempt or found.tasks[number].attempt
@@ -175,14 +177,17 @@ def output(
 
 
 @router.get("/runs/{run_id}/live", dependencies=[Reads], include_in_schema=False)
-def live(run_id: str, here: Here) -> Response:
-    return Response(codec.dumps(here.ask(protocol.Peek(run_id), protocol.Live)), media_type="application/json")
+def live(run_id: str, here: Here, asking: Who) -> Response:
+    return Response(
+        codec.dumps(here.ask(protocol.Peek(run_id_of(here, asking, run_id)), protocol.Live)),
+        media_type="application/json",
+    )
 
 
 @router.get("/runs/{run_id}/why", dependencies=[Reads], response_model=shapes.WhyShape)
-def explain(run_id: str, here: Here) -> dict[str, Any]:
+def explain(run_id: str, here: Here, asking: Who) -> dict[str, Any]:
     """What it waits for or why it failed, since when, whom to call, what to do next."""
-    found = _find(here, run_id)
+    found = run_of(here, asking, run_id)
     said = why(found, gathered(here, found))
     return {
         "sentence": said.sentence,
@@ -211,7 +216,7 @@ def gathered(here: Context, run: Run) -> Facts:
 @router.post("/runs/{run_id}/cancel", status_code=202, dependencies=[Depends(Permit(Action.CHANGE_OWN))])
 def cancel(run_id: str, asked: shapes.CancelRequest, here: Here, asking: Who) -> shapes.Changed:
     """Ask for its end; it is `aborted` when no process of it is left."""
-    found = _find(here, run_id)
+    found = run_of(here, asking, run_id)
     permission.check(asking, Action.CHANGE_OWN, owner=found.username)
     here.ask(protocol.Cancel(found.id, asked.reason), protocol.Accepted)
     return shapes.Changed(id=found.id)
@@ -220,7 +225,7 @@ def cancel(run_id: str, asked: shapes.CancelRequest, here: Here, asking: Who) ->
 @router.post("/runs/{run_id}/retry", status_code=202, dependencies=[Depends(Permit(Action.CHANGE_OWN))])
 def retry(run_id: str, asked: shapes.RetryRequest, here: Here, asking: Who) -> shapes.Changed:
     """Run again what did not pass, or one stage and all after it."""
-    found = _find(here, run_id)
+    found = run_of(here, asking, run_id)
     permission.check(asking, Action.CHANGE_OWN, owner=found.username)
     here.ask(protocol.Retry(found.id, asked.stage), protocol.Accepted)
     return shapes.Changed(id=found.id)
@@ -229,10 +234,6 @@ def retry(run_id: str, asked: shapes.RetryRequest, here: Here, asking: Who) -> s
 @router.post("/runs/{run_id}/resume", status_code=202, dependencies=[Depends(Permit(Action.CHANGE_OWN))])
 def resume(run_id: str, here: Here, asking: Who) -> shapes.Resumed:
     """Try at once what of it is on hold."""
-    found = _find(here, run_id)
+    found = run_of(here, asking, run_id)
     permission.check(asking, Action.CHANGE_OWN, owner=found.username)
     return shapes.Resumed(runs=list(here.ask(protocol.Resume(found.id), protocol.Resumed).runs))
-
-
-def _find(here: Context, run_id: str) -> Run:
-    return store.load(here.database, search.find(here.database, run_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -17,9 +18,9 @@ from orchestrator.service import permission
 from orchestrator.service.http import shapes
 from orchestrator.service.http.context import Context, Here, Permit, Who
 from orchestrator.service.permission import Action, Principal
-from orchestrator.store import arrivals, watches
-from orchestrator.store.arrivals import ArrivalState
-from orchestrator.store.watches import Wish
+from orchestrator.store import arrivals, arrivals_seen, sight, watches
+from orchestrator.store.arrivals import Arrival, ArrivalState
+from orchestrator.store.watches import Watch, Wish
 
 router = APIRouter(tags=["watches"])
 Reads = Depends(Permit(Action.READ))
@@ -116,10 +117,11 @@ def put(asked: WatchRequest, here: Here, asking: Who) -> Response:
 
 
 @router.get("/watches", dependencies=[Reads], response_model=list[WatchShape])
-def listing(here: Here) -> Response:
-    """All watches, by name, as each stands."""
-    now = time.time()
-    return _json([records.watch_record(w, now) for w in watches.standing(here.database)])
+def listing(here: Here, asking: Who) -> Response:
+    """The watches that one may see, by name, as each stands."""
+    now, found = time.time(), watches.standing(here.database)
+    hidden = _hidden(here, asking, [w.watch for w in found])
+    return _json([records.watch_record(w, now) for w in found if w.watch.name not in hidden])
 
 
 @router.delete("/watches/{name}", dependencies=[Changes], response_model=WatchShape)
@@ -141,6 +143,7 @@ def start(name: str, here: Here, asking: Who) -> Response:
 @router.get("/arrivals", dependencies=[Reads], response_model=list[ArrivalShape])
 def arrived(
     here: Here,
+    asking: Who,
     watch: str = "",
     experiment: str = "",
     state: str = "",
@@ -150,29 +153,26 @@ def arrived(
     newest: Annotated[bool, Query(description="The newest first, instead of the oldest.")] = False,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
 ) -> Response:
-    """The files that have arrived."""
+    """The files that have arrived, of those that one may see."""
     if state and state not in list(ArrivalState):
         raise ArgumentError(f"There is no state {state!r}.", f"States: {', '.join(ArrivalState)}.")
     if ids is not None:
-        found = arrivals.get(here.database, ids)
+        found = _arrivals(here, asking, ids)
     else:
-        found = arrivals.ls(
-            here.database,
-            watch=watch,
-            experiment=experiment,
-            state=ArrivalState(state) if state else None,
-            after=after,
-            before=before,
-            newest=newest,
-            limit=limit,
-        )
+        wanted = {"watch": watch, "experiment": experiment, "state": ArrivalState(state) if state else None}
+        which: dict[str, Any] = {**wanted, "after": after, "before": before, "newest": newest, "limit": limit}
+        person = permission.seen_by(asking)
+        if person is None:
+            found = arrivals.ls(here.database, **which)
+        else:
+            found = arrivals_seen.ls(here.database, person, _own(here, person), **which)
     return _json([_arrival(each) for each in found])
 
 
 @router.post("/arrivals/{number}/release", status_code=202, dependencies=[Changes], response_model=ArrivalShape)
 def release(number: int, asked: ReleaseRequest, here: Here, asking: Who) -> Response:
     """Run one that did not, whatever was against it."""
-    found = arrivals.get(here.database, [number])
+    found = _arrivals(here, asking, [number])
     if not found:
         raise NotFound(f"There is no arrival {number}.")
     _mine(here, asking, found[0].watch)
@@ -198,7 +198,30 @@ def _load(here: Context) -> watching.Load:
 
 def _mine(here: Context, asking: Principal, name: str) -> None:
     """It is the asker's own watch, unless they may change anyone's. Raises NotFound, Denied."""
-    permission.check(asking, Action.CHANGE_OWN, owner=watches.get(here.database, name).owner)
+    found = watches.get(here.database, name)
+    if _hidden(here, asking, [found]):
+        raise watches.none(name)
+    permission.check(asking, Action.CHANGE_OWN, owner=found.owner)
+
+
+def _hidden(here: Context, asking: Principal, some: Sequence[Watch]) -> set[str]:
+    """The names of those of these watches that are not theirs to see."""
+    person = permission.seen_by(asking)
+    if person is None:
+        return set()
+    closed = sight.closed_to(here.database, person, {watch.experiment for watch in some})
+    return {watch.name for watch in some if watch.experiment in closed and watch.owner != person}
+
+
+def _own(here: Context, person: str) -> list[str]:
+    return [watch.name for watch in watches.ls(here.database) if watch.owner == person]
+
+
+def _arrivals(here: Context, asking: Principal, numbers: Sequence[int]) -> list[Arrival]:
+    person = permission.seen_by(asking)
+    if person is None:
+        return arrivals.get(here.database, numbers)
+    return arrivals_seen.get(here.database, numbers, person, _own(here, person))
 
 
 def _shown(here: Context, name: str, status: int = 200) -> Response:
@@ -206,7 +229,7 @@ def _shown(here: Context, name: str, status: int = 200) -> Response:
     return _json(records.watch_record(found, time.time()), status)
 
 
-def _arrival(arrival: arrivals.Arrival) -> dict[str, Any]:
+def _arrival(arrival: Arrival) -> dict[str, Any]:
     why, then = watching.sentence(arrival)
     return {**records.arrival_record(arrival), "why": why, "next": then}
 

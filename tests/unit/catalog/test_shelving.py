@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.catalog.shelving import PARTS, Shelf
 from orchestrator.errors import InputError, Stale
@@ -48,6 +49,17 @@ def test_a_file_and_its_copy_are_there_once(database: Database) -> None:
     [dark] = catalog.at(database, "beamline", "/data/2bm/dark.h5")
     assert dark.kind is FileKind.CALIBRATION
     assert catalog.number_of_files(database) == 2
+
+
+def test_one_name_at_two_sites_that_share_nothing_is_two_files(database: Database) -> None:
+    watches.put(database, Watch("far", "e", "/data/2bm", RULES, site="far"))
+    shelf = Shelf(database, extract=lambda path: {}, apart=lambda site, path: site)
+    shelf.put([arrival(), replace(arrival(checksum="xxh3:02"), watch="far", id=1)])
+    files = [catalog.at(database, place, f"/data/2bm/{NASTY}") for place in ("beamline", "far")]
+    assert [[(f.checksum, f.site, f.superseded_at) for f in some] for some in files] == [
+        [("xxh3:01", "beamline", 0.0)],
+        [("xxh3:02", "far", 0.0)],
+    ]
 
 
 def test_without_a_checksum_nobody_has_verified_it(database: Database) -> None:

@@ -107,7 +107,7 @@ def held(**more: Any) -> Run:
 def done() -> Run:
     findings = (Finding("/data/out.h5", "exists", True),)
     products = (Product("/data/out.h5", 2048, "the volume"),)
-    outcome = good(findings=findings, products=products, metrics={"axis": 12.5})
+    outcome = good(findings=findings, products=products, metrics={"axis": 12.5}, warnings=("axis: not certain",))
     stages = {n: StageState(n, StageStatus.DONE, 1, T0 + 1, T0 + 7, done=1, tasks=1) for n in ("01-A", "02-B")}
     return replace(
         running(),

@@ -39,6 +39,7 @@ def test_run_and_wait_with_json_is_one_object(client: FakeClient, beamway: Beamw
     assert record["outputs"] == [{"path": "/data/out.h5", "bytes": 2048, "description": "the volume", "stage": "02-B"}]
     assert record["created_at"] == "2025-11-21T04:40:00.000+00:00"
     assert record["metrics"] == {"02-B": {"axis": 12.5}}
+    assert record["warnings"][0] == {"stage": "02-B", "warning": "axis: not certain"}
 
 
 def test_run_and_wait_with_json_of_a_run_that_fails(client: FakeClient, beamway: Beamway) -> None:
@@ -54,6 +55,7 @@ def test_run_and_wait_without_a_terminal(client: FakeClient, beamway: Beamway) -
     said = beamway("run", "recon", "--wait")
     assert said.exit_code == 0
     assert "/data/out.h5" in said.out
+    assert "warning of 02-B: axis: not certain" in said.out
     assert "\x1b" not in said.out
 
 

@@ -119,3 +119,13 @@ def test_a_run_without_files_has_nothing_to_say() -> None:
     assert accounts.summary(run_of(variables={})) == ""
     assert accounts.summary(run_of(moved(), worked())) == "3 read, 2 made"
     assert accounts.summary(replace(run_of(moved()), status=RunStatus.FAILED)) == ""
+
+
+def test_what_a_site_sees_alone_is_said() -> None:
+    found = accounts.account(run_of(moved(), worked()), "far", lambda site, path: site if path > "/h" else "")
+    assert {(step.address, step.site) for step in found.steps} == {
+        ("/d/raw", ""),
+        ("/s/raw", "far"),
+        ("/home/me/mask", "far"),
+        ("/s/out", "far"),
+    }

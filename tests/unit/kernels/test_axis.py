@@ -39,7 +39,6 @@ def test_axis_within_a_third_of_a_pixel(tmp_path: Path, how: dict[str, Any]) -> 
     assert found["rotation_axis"] == pytest.approx(true, abs=0.3)
     assert found["axis_mirror"] == pytest.approx(true, abs=1.0)
     assert found["axis_confidence"] >= 0.8
-    assert "axis_warning" not in found
     with h5py.File(tmp_path / "axis.nxs") as file:
         plot = file["entry/axis_metric"]
         assert plot.attrs["signal"] == "value"
@@ -89,13 +88,14 @@ def test_low_confidence_goes_into_the_record_of_the_product(tmp_path: Path) -> N
         shape = file["exchange/data"].shape
         light = 0.5 * file["exchange/data_white"][...].mean(0)
         file["exchange/data"][...] = np.random.default_rng(5).poisson(light, shape)
-    found = run("tomography.axis", input=scan, output=output).metrics
-    assert found["axis_confidence"] < 0.5
-    manifest = json.loads(Path(f"{output}.manifest.json").read_text())
-    assert manifest["metrics"]["axis_warning"] == found["axis_warning"]
-    assert "is not certain" in found["axis_warning"]
+    made = run("tomography.axis", input=scan, output=output)
+    assert float(made.metrics["axis_confidence"]) < 0.5
+    (warning,) = made.warnings
+    assert warning.code == "axis"
+    assert "is not certain" in warning.sentence
+    assert json.loads(Path(f"{output}.manifest.json").read_text())["warnings"] == [warning._asdict()]
     with h5py.File(output) as file:
-        assert file["entry/process/parameters/axis_warning"].asstr()[()] == found["axis_warning"]
+        assert list(file["entry/process/warnings"].asstr()) == [str(warning)]
 
 
 def test_rows_do_not_have_to_agree_about_noise() -> None:

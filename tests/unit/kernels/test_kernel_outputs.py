@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,33 @@ def test_what_the_system_says_becomes_a_class(number: int, code: int) -> None:
     assert (error.exit_code, error.failure) == (code, "transient")
     hidden = outputs.io_error(OSError(f"file write failed: errno = {number}, error message"), "Cannot write")
     assert hidden.exit_code in (code, 74)
+
+
+def test_an_output_that_has_no_room_is_not_begun(tmp_path: Path) -> None:
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    with pytest.raises(KernelError, match=r"out' needs .* GB, and .* are free there\. Free some space") as caught:
+        outputs.claim(tmp_path / "out", needs=2 * free)
+    assert caught.value.exit_code == 74
+    assert left_behind(tmp_path) == []
+    outputs.discard(outputs.claim(tmp_path / "out", needs=1))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_runs_full(scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The sentence names the output and what it needs: 6 slices of 96 x 96 and their pyramid, 0.25 MB."""
+
+    from kernels.io import direct
+
+    def full(path: Path, chunk: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(direct, "write", full)
+    out = tmp_path / "out"
+    sentence = rf"the output '{out}/v.zarr', which needs 0\.25 MB: {os.strerror(number)}\. Free some space"
+    with pytest.raises(KernelError, match=sentence) as caught:
+        run("tomography.reconstruct", input=scan, output=out / "v.zarr", picture=out / "a.png", rotationAxis=50)
+    assert caught.value.exit_code == 74
+    assert left_behind(out) == []
 
 
 def test_no_output_in_the_place_of_an_input_or_another(scan: Path, tmp_path: Path) -> None:
@@ -179,8 +207,8 @@ def test_a_damaged_output_is_not_published(scan: Path, tmp_path: Path, monkeypat
 
     finish = omezarr.VolumeWriter.finish
 
-    def lose_a_chunk(writer: omezarr.VolumeWriter, window: tuple[float, float]) -> None:
-        finish(writer, window)
+    def lose_a_chunk(writer: omezarr.VolumeWriter, *given: Any) -> None:
+        finish(writer, *given)
         (tmp_path / "volume.zarr.part" / "0" / "c" / "0" / "0" / "0").unlink()
 
     monkeypatch.setattr(omezarr.VolumeWriter, "finish", lose_a_chunk)

@@ -11,6 +11,7 @@ from scans import run
 from kernels import registry
 from kernels.errors import KernelError
 from kernels.tomography.corrections.stripes import STRIPES
+from kernels.tomography.cuda.device import DEVICES
 from kernels.tomography.fbp import FILTERS
 from kernels.tomography.methods import ALGORITHMS
 
@@ -71,5 +72,6 @@ def test_the_schema_names_what_there_is() -> None:
     """It is told without importing anything heavy, so the names stand there again."""
     choices = {name: argument.choices for name, argument in registry.get("tomography.reconstruct").arguments.items()}
     assert choices["algorithm"] == ALGORITHMS
+    assert choices["device"] == DEVICES
     assert choices["filter"] == FILTERS
     assert choices["stripes"] == ("none", *STRIPES)

@@ -48,7 +48,7 @@ def test_bad_pixels_are_interpolated(flat_scan: Path) -> None:
                 file[f"exchange/{name}"][:, 1, column] = value
     with Scan(str(flat_scan)) as scan:
         made = prepare_rows(scan, 0, ROWS)
-    assert made.bad_pixels == 5
+    assert made.changes.bad_pixels == 5
     np.testing.assert_allclose(made.sinograms[1, :, 1:63], made.sinograms[0, :, 1:63], atol=3e-4)
     np.testing.assert_allclose(made.sinograms[1, :, 0], made.sinograms[0, :, 1], atol=1e-5)
 
@@ -59,7 +59,7 @@ def test_a_few_counts_that_are_not_finite_are_replaced(flat_scan: Path) -> None:
         file["exchange/data"][2, 1, 0] = np.nan
     with Scan(str(flat_scan)) as scan:
         made = prepare_rows(scan, 0, ROWS)
-    assert made.not_finite == 2
+    assert made.changes.lost_values == 2
     assert np.isfinite(made.sinograms).all()
     assert made.sinograms[1, 2, 30] == pytest.approx(1.0, abs=1e-5)
 
@@ -76,7 +76,7 @@ def test_the_floor(flat_scan: Path) -> None:
         file["exchange/data"][:, 0] = 90.0
     with Scan(str(flat_scan)) as scan:
         made = prepare_rows(scan, 0, ROWS, Recipe(floor=1e-3))
-    assert made.floored == ANGLES * COLUMNS
+    assert made.changes.floored_values == ANGLES * COLUMNS
     np.testing.assert_allclose(made.sinograms[0], -np.log(1e-3), rtol=1e-5)
 
 

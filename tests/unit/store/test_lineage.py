@@ -254,6 +254,47 @@ def test_of_a_content_that_nobody_knew_nothing_is_stale(database: Database, ran:
     assert listed(database) == []
 
 
+def at(place: str, step: Step, *, alone: bool = True) -> Step:
+    return replace(step, place=place, site=place if alone else "")
+
+
+def test_one_path_at_two_sites_is_two_files_with_histories_of_their_own(database: Database, ran: Ran) -> None:
+    ran("r1", at("a", read(RAW)), at("a", made(OUT)))
+    ran("r2", at("b", read(RAW, "xxh3:2")), at("b", made(OUT, "xxh3:8")))
+    assert catalog.number_of_files(database) == 4
+    assert stale.ls(database) == []
+    ran("r3", at("b", read(RAW, "xxh3:3")))
+    [one] = stale.ls(database)
+    assert (one.run_id, [cause.file.checksum for cause in one.causes], one.ready) == ("r2", ["xxh3:2"], True)
+    assert catalog.get(database, one.causes[0].now).checksum == "xxh3:3"
+    ran("r4", at("a", read(RAW, "xxh3:3")))  # what the other site has is there now as well
+    assert {each.run_id for each in stale.ls(database)} == {"r1", "r2"}
+    ran("r5", at("a", read(RAW)))
+    assert [each.run_id for each in stale.ls(database)] == ["r2"]
+
+
+def test_one_path_at_sites_that_share_their_disks_is_one_file(database: Database, ran: Ran) -> None:
+    ran("r1", at("a", read(RAW), alone=False), at("a", made(OUT), alone=False))
+    ran("r2", at("b", read(RAW, "xxh3:2"), alone=False))
+    assert [each.run_id for each in stale.ls(database)] == ["r1"]
+
+
+def test_a_copy_under_the_same_path_at_another_site_is_the_same_file(database: Database, ran: Ran) -> None:
+    copy = replace(copied(RAW, RAW, "b"), source=("a", RAW), site="b")
+    ran("r1", at("a", read(RAW)), copy)
+    ran("r2", at("b", read(RAW)), at("b", made(OUT)))
+    ran("r3", at("b", read(RAW, "", bytes=7, modified_at=5.0)))  # nobody has read it, and it was not changed since
+    with database.write() as connection:
+        [again] = catalog.put(connection, [CatalogFile("e1", RAW, 7, "xxh3:1", site="b", added_at=500.0)])
+    assert catalog.get(database, again).site == "a"
+    assert catalog.number_of_files(database) == 2
+    assert {replica.place for replica in catalog.replicas(database, [again])} == {"a", "b"}
+    assert uses(database, "r2") == {(Role.INPUT, RAW), (Role.PRODUCT, OUT)}
+    ran("r4", at("b", read(RAW, "xxh3:5")))  # the copy is changed; what it was made of is as it was
+    assert not catalog.get(database, again).superseded_at
+    assert {r.place: r.state.value for r in catalog.replicas(database, [again])} == {"a": "verified", "b": "missing"}
+
+
 def test_an_account_that_is_given_again_replaces_the_one_before(database: Database, ran: Ran) -> None:
     ran("r1", read(RAW), made(OUT), made(FURTHER, "xxh3:8"))
     cursor, _ = lineage.due(database, limit=1)

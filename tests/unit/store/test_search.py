@@ -15,9 +15,10 @@ from sqlalchemy import event
 
 from orchestrator.errors import NotFound
 from orchestrator.model import Plan, Run, RunStatus
-from orchestrator.store import files, search
+from orchestrator.store import experiments, files, search
 from orchestrator.store import runs as store
 from orchestrator.store.database import Database
+from orchestrator.store.experiments import Experiment, Part
 from orchestrator.store.search import Place, Wanted
 
 PART = files.PART_S
@@ -26,6 +27,10 @@ PART = files.PART_S
 def run_of(run_id: str, at: float = 5.0, *, workflow: str = "w", named: tuple[str, ...] = (), **more: Any) -> Run:
     variables = {"experimentName": more.pop("experiment", "")}
     return Run(run_id, Plan(workflow, "o", (), variables=variables), at, files=named, **more)
+
+
+def part(database: Database, experiment: str, *people: str) -> None:
+    experiments.create(database, Experiment(experiment, people=dict.fromkeys(people, Part.VIEWER)))
 
 
 def save(database: Database, *runs: Run) -> None:
@@ -135,6 +140,7 @@ MADE = [
         workflow=chance.choice("uv"),
         experiment=chance.choice(["", "e", "f"]),
         status=chance.choice(list(RunStatus)),
+        username=chance.choice(["ann", "bob"]),
         named=tuple(chance.sample([f"/d/{n}.h5" for n in NAMES], chance.randrange(3))),
     )
     for chance in [random.Random(7)]
@@ -142,10 +148,21 @@ MADE = [
 ]
 
 
+PEOPLE = {"e": "ann", "f": "carol", "g": "dora"}  # who has a part in which experiment; bob in none
+
+
 @pytest.fixture
 def filled(database: Database) -> Database:
+    """Some runs were begun before their experiment had people, some after."""
+    part(database, "e", PEOPLE["e"])
     save(database, *MADE)
+    part(database, "f", PEOPLE["f"])
+    part(database, "g", PEOPLE["g"])
     return database
+
+
+def may_see(person: str | None, run: Run) -> bool:
+    return person in (None, run.username, PEOPLE.get(run.plan.variables["experimentName"], person))
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -159,6 +176,7 @@ def filled(database: Database) -> Database:
         since=st.sampled_from([0.0, PART, 2 * PART + 1]),
         until=st.sampled_from([0.0, PART, 3 * PART]),
         before=st.none() | st.sampled_from([(r.created_at, r.id) for r in MADE]),
+        seen_by=st.sampled_from([None, "ann", "bob", "carol", "dora", ""]),
     ),
     limit=st.sampled_from([1, 5, 200]),
     few=st.sampled_from([1, 5000]),
@@ -176,6 +194,7 @@ def test_a_search_finds_what_a_filter_over_all_runs_finds(
             and run.created_at >= wanted.since
             and (not wanted.until or run.created_at < wanted.until)
             and (wanted.before is None or (run.created_at, run.id) < wanted.before)
+            and may_see(wanted.seen_by, run)
         )
 
     expected = sorted(filter(fits, MADE), key=lambda r: (r.created_at, r.id), reverse=True)
@@ -240,6 +259,34 @@ def test_whether_a_run_with_the_file_is_what_is_wanted_is_read_in_an_index_at_it
         assert re.search(r"COVERING INDEX ix_runs_.*created_at=\?|Index Only Scan.* ix_runs_", searched[-1])
 
 
+@pytest.mark.parametrize("person", ["ann", "bob", "carol", "dora"])
+def test_a_person_finds_by_id_what_they_may_see(filled: Database, person: str) -> None:
+    """Others are not there: neither by their id, nor to tell the beginnings of ids apart, nor as the last."""
+    seen = [run.id for run in MADE if may_see(person, run)]
+    for run in MADE:
+        if run.id in seen:
+            assert search.find(filled, run.id, seen_by=person) == run.id
+        else:
+            with pytest.raises(NotFound, match="no run"):
+                search.find(filled, run.id, seen_by=person)
+    newest = max((run for run in MADE if run.id in seen), key=lambda r: (r.created_at, r.id))
+    assert search.find(filled, "last", seen_by=person) == newest.id
+    everyone = [run.id for run in MADE]
+    assert search.ended(filled, everyone, seen_by=person) == search.ended(filled, everyone) & set(seen)
+
+
+def test_runs_of_an_experiment_whose_people_are_all_gone_are_everybodys(filled: Database) -> None:
+    of_e = [run.id for run in MADE if run.plan.variables["experimentName"] == "e"]
+    assert set(ids(filled, 500, experiment="e", seen_by="dora")) == set()
+    experiments.remove_person(filled, "e", "ann")
+    assert set(ids(filled, 500, seen_by="dora")) >= set(of_e)
+    part(filled, "e2", "ann")
+    save(filled, run_of("r", experiment="e2"))
+    assert "r" not in ids(filled, 500, seen_by="dora")
+    experiments.remove(filled, "e2")
+    assert "r" in ids(filled, 500, seen_by="dora")
+
+
 def plans_of(database: Database, wanted: Wanted) -> list[str]:
     """How the database goes about each query of the search."""
     explain = "EXPLAIN" if database.postgresql else "EXPLAIN QUERY PLAN"
@@ -292,7 +339,12 @@ def test_what_a_search_reads_does_not_grow_with_the_store(database: Database) ->
         Wanted("failed", file="none"),
     ]
     save(database, *map(made_of, newest))
+    narrow += [replace(wanted, seen_by=person) for person in ("ann", "bob") for wanted in narrow if not wanted.file]
+    for i in (25, 28):
+        part(database, f"e{i}", "ann")
     before = [work(database, wanted) for wanted in [*narrow, *wide]]
+    for i in range(24):  # to nobody else the older ones are there
+        part(database, f"e{i}", "cleo")
     save(database, *map(made_of, older))
     after = [work(database, wanted) for wanted in [*narrow, *wide]]
     look = 3 if database.postgresql else 60  # at each part that is new, in all queries together

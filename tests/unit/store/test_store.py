@@ -18,9 +18,10 @@ from orchestrator import codec
 from orchestrator.errors import Unavailable
 from orchestrator.model import Outcome, Plan, Run, RunStatus, StageKind, StagePlan, StageState, Task, TaskStatus
 from orchestrator.store import database as module
+from orchestrator.store import experiments, search
 from orchestrator.store import runs as store
-from orchestrator.store import search
 from orchestrator.store.database import HEAD, Database
+from orchestrator.store.experiments import Experiment, Part
 from orchestrator.store.schema import metadata
 from orchestrator.store.search import Wanted
 
@@ -205,7 +206,7 @@ def test_a_run_that_cannot_be_read_hides_no_other(database: Database) -> None:
 def test_an_older_database_is_brought_up_with_what_it_holds(store_url: str) -> None:
     database = Database(store_url)
     database.upgrade("0002")
-    request = Plan("w", "o", (), variables={"experimentName": "2026-3/smith", "filePath": "\udcff.h5"}, directory="/d")
+    request = Plan("w", "o", (), variables={"experimentName": "2026-3-smith", "filePath": "\udcff.h5"}, directory="/d")
     asked = store.Request(request.variables, (), request.files, "/d", (), "me", "host")
     columns = "id,workflow,owner,status,stage,error,parent,created_at,started_at,ended_at,plan,request,doc"
     names = columns.split(",")
@@ -220,8 +221,11 @@ def test_an_older_database_is_brought_up_with_what_it_holds(store_url: str) -> N
             connection.execute(insert, {**row, "id": f"r{i}", "status": "done", "request": codec.dumps(asked)})
     database.upgrade()
     assert database.revision() == HEAD
-    for wanted in (Wanted(experiment="2026-3/smith"), Wanted(file="/d/\udcff"), Wanted(workflow="w")):
+    for wanted in (Wanted(experiment="2026-3-smith"), Wanted(file="/d/\udcff"), Wanted(workflow="w")):
         assert [r.id for r in search.listing(database, wanted)] == ["r2", "r1", "r0"]
+    experiments.create(database, Experiment("2026-3-smith", people={"ann": Part.OWNER}))
+    for person, count in (("ann", 3), ("me", 3), ("bob", 0)):
+        assert len(search.listing(database, Wanted(seen_by=person))) == count
     database.close()
 
 

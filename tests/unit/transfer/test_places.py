@@ -117,6 +117,31 @@ def test_a_name_of_any_bytes_comes_through_a_server() -> None:
     assert gridftp_server.address(source).path == "/pscratch/100% \udcff?#.h5"
 
 
+def test_which_site_sees_a_path_alone() -> None:
+    asked: list[str] = []
+
+    def profile(name: str) -> SiteProfile:
+        asked.append(name)
+        if name not in SITES:
+            raise UserError(f"There is no site {name!r}.")
+        return SITES[name]
+
+    apart = places.apart(profile)
+    for name, path, alone in (
+        ("local", "/data/a", False),
+        ("cluster", "/data/a", False),
+        ("beamline", "/data/a", True),  # behind a door
+        ("beamline", "/home/a", False),
+        ("archive", "/x", True),
+        ("island", "/own/a", False),
+        ("island", "/data/a", True),
+        ("nowhere", "/data/a", False),
+        ("../x.toml", "/data/a", False),
+    ):
+        assert apart(name, path) == (name if alone else ""), (name, path)
+    assert "../x.toml" not in asked
+
+
 def test_who_works_there_opens_the_path() -> None:
     given: dict[str, Any] = {"input": "site://hpc/pscratch/./a.h5", "n": 3, "more": ["site://cluster/mnt/data/b"]}
     assert places.at_hand(given, "hpc", SITES.__getitem__) == {"input": "/pscratch/a.h5", "n": 3, "more": ["/data/b"]}

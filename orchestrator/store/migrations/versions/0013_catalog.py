@@ -1,7 +1,11 @@
 """The catalog: experiments, files and their metadata, copies, collections, provenance, and what retention decided."""
 
+import json
+
 import sqlalchemy as sa
 from alembic import op
+
+from orchestrator.store import texts
 
 revision = "0013"
 down_revision = "0012"
@@ -18,6 +22,7 @@ FILES: tuple[tuple[str, ...], ...] = (
 
 
 def upgrade() -> None:
+    _say_who_sees_runs()
     op.create_index("ix_arrivals_watch_state_id", "arrivals", ["watch", "state", "id"])
     begun = sa.text("run_id <> ''")
     op.create_index("ix_arrivals_run_id", "arrivals", ["run_id"], sqlite_where=begun, postgresql_where=begun)
@@ -174,3 +179,24 @@ def upgrade() -> None:
         sa.Column("at", sa.Float, nullable=False),
         sa.Column("seq", Number, nullable=False),
     )
+
+
+def _say_who_sees_runs() -> None:
+    """Of the runs that there are each is open: no experiment has had people yet."""
+    op.add_column("runs", sa.Column("username", sa.Text, nullable=False, server_default=""))
+    op.add_column("runs", sa.Column("open", sa.Integer, nullable=False, server_default="1"))
+    connection = op.get_bind()
+    some = sa.text("SELECT id, request FROM runs WHERE id > :last ORDER BY id LIMIT 1000")
+    put = sa.text("UPDATE runs SET username = :username WHERE id = :id")
+    last = ""
+    while found := connection.execute(some, {"last": last}).all():
+        last = found[-1].id
+        names = ((row.id, json.loads(row.request).get("username", "")) for row in found)
+        connection.execute(put, [{"id": run_id, "username": texts.key(name)} for run_id, name in names])
+    for columns in (["status"], ["workflow", "status"]):
+        op.drop_index("_".join(["ix_runs", *columns, "created_at_id"]), "runs")
+        columns = [*columns, "open", "created_at", "id"]
+        op.create_index("_".join(["ix_runs", *columns]), "runs", columns)
+    columns, closed = ["username", "status", "created_at", "id"], sa.text("open <> 1 AND username <> ''")
+    name = "_".join(["ix_runs", *columns])
+    op.create_index(name, "runs", columns, sqlite_where=closed, postgresql_where=closed)

@@ -57,3 +57,22 @@ def test_the_axis_is_found_where_it_is_not_given(scan: Path, tmp_path: Path) -> 
     with pytest.raises(KernelError, match="off the detector"):
         run("tomography.preview", input=scan, picture=tmp_path / "q.png", rotationAxis=500)
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("q")] == []
+
+
+def test_memory_decides_how_many_frames_are_in_work(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing else: the slices are the same, bit by bit."""
+    asked: list[int] = []
+    real = Scan.read_frames
+    monkeypatch.setattr(Scan, "read_frames", lambda self, numbers: (asked.append(len(numbers)), real(self, numbers))[1])
+    made = []
+    for memory, most in ((1.0, 16), (0.0368, 3)):  # 36.3 MB for the line integrals and the slices
+        asked.clear()
+        run("tomography.preview", input=scan, picture=tmp_path / "p.png", rotationAxis=98.5, memoryGB=memory)
+        made.append((tmp_path / "p.png").read_bytes())
+        assert max(asked) == most
+    assert made[0] == made[1]
+    with pytest.raises(KernelError, match=r"need 0\.036 GB; memoryGB is 0\.03\. Raise memoryGB, or lower width"):
+        run("tomography.preview", input=scan, picture=tmp_path / "q.png", rotationAxis=98.5, memoryGB=0.03)
+    run("tomography.preview", input=scan, picture=tmp_path / "q.png", rotationAxis=98.5, memoryGB=0.03, width=96)

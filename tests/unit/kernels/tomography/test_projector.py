@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kernels.errors import KernelError
-from kernels.tomography.fbp import LANES
 from kernels.tomography.iterative.projector import MARGIN, Projector
+from kernels.tomography.lanes import LANES
 from kernels.tomography.phantom import project_rows, sample_object, truth_rows
 
 RANDOM = np.random.default_rng(5)

@@ -13,13 +13,13 @@ import pytest
 from kernels.compiled import threads
 from kernels.errors import KernelError
 from kernels.tomography import fbp
-from kernels.tomography.fbp import LANES
 from kernels.tomography.iterative.noise import noise_level
 from kernels.tomography.iterative.problem import Reason
 from kernels.tomography.iterative.projector import Projector
 from kernels.tomography.iterative.reconstructor import ALGORITHMS, IterativeReconstructor, Method, Solution
 from kernels.tomography.iterative.solvers import spectral_bound, subsets_of
 from kernels.tomography.iterative.variation import Denoiser
+from kernels.tomography.lanes import LANES
 from kernels.tomography.phantom import project_rows, truth_rows
 
 SIZE, AXIS = 96, 45.2

@@ -17,8 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.datamodel.models import PrimitiveModel
 
-from kernels.tomography.fbp import LANES
-
+LANES = 8
 FRACTION = 40  # bits after the point of a position in fixed point: 23 are left for detectors up to 8 million pixels
 ONE = float(1 << FRACTION)
 

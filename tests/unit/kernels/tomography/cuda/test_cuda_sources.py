@@ -1,0 +1,53 @@
+"""All CUDA sources pass NVIDIA's own compiler, for an old and a newer GPU; a broken one does not."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import nvrtc
+import pytest
+
+import kernels
+from kernels.tomography.cuda import steps
+
+pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="nvidia-cuda-nvrtc-cu12 is not installed")
+
+SOURCES = sorted(Path(str(resources.files(kernels))).rglob("*.cu"))
+OPTIONS = {steps.SOURCE.name: [steps.options(taps) for taps in (4, 5, 6)]}
+
+
+def test_all_sources_are_known_here() -> None:
+    assert {path.name for path in SOURCES} == set(OPTIONS)
+
+
+@pytest.mark.parametrize("architecture", ["compute_80", "sm_90"])
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_sources_compile(source: Path, architecture: str) -> None:
+    text = source.read_text(encoding="utf-8")
+    for options in OPTIONS[source.name]:
+        made = nvrtc.compiled(text, options, architecture)
+        for name in ("take_lines", "take_counts", "filter_lines", "spread_lines", "finish_slices"):
+            assert name.encode() in made
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("__syncthreads();", "__syncthreads()", "expected a"),
+        ("sincospif(", "sinecospif(", "sinecospif"),
+        ("const float2 *cells, int pairs", "const float3 *cells, int pairs", "cannot be used to initialize"),
+    ],
+)
+def test_a_broken_source_is_refused(right: str, wrong: str, said: str) -> None:
+    text = steps.SOURCE.read_text(encoding="utf-8")
+    assert right in text
+    with pytest.raises(nvrtc.CompileError, match=said):
+        nvrtc.compiled(text.replace(right, wrong, 1), steps.options(5), "compute_80")
+
+
+def test_more_shared_memory_than_a_block_may_have_is_refused() -> None:
+    text = steps.SOURCE.read_text(encoding="utf-8")
+    options = [word.replace("-DPAIRS=4", "-DPAIRS=32") for word in steps.options(5)]
+    with pytest.raises(nvrtc.CompileError):
+        nvrtc.compiled(text, options, "sm_90")
