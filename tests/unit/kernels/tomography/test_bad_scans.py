@@ -18,13 +18,14 @@ from kernels import contract
 from kernels.errors import KernelError
 
 ANGLES, ROWS, COLUMNS = 60, 6, 48
-KERNELS = ("inspect", "axis", "correct", "preview", "reconstruct")
+KERNELS = ("inspect", "axis", "correct", "preview", "reconstruct", "backproject")
 OUTPUTS: dict[str, dict[str, Any]] = {
     "inspect": {},
     "axis": {"output": "axis.nxs"},
     "correct": {"output": "clean.h5"},
     "preview": {"picture": "look.png", "nexus": "look.nxs", "rotationAxis": 24.8},
     "reconstruct": {"output": "v.zarr", "picture": "a.png", "nexus": "a.nxs", "rotationAxis": 24.8},
+    "backproject": {"output": "v.zarr", "picture": "a.png", "nexus": "a.nxs", "rotationAxis": 24.8},
 }
 Change = Callable[[h5py.Group], Any]
 
