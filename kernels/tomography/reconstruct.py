@@ -16,6 +16,7 @@ from kernels.io.omezarr import VolumeWriter, check_volume
 from kernels.io.picture import window
 from kernels.job import Job
 from kernels.manifest import input_facts
+from kernels.tomography.backends.packages import described
 from kernels.tomography.cuda.device import choose
 from kernels.tomography.locate import axis_of
 from kernels.tomography.methods import method
@@ -36,6 +37,7 @@ def reconstruct(
     picture: str | None,
     nexus: str | None,
     rotation_axis: float | None,
+    backend: str,
     algorithm: str,
     device: str,
     iterations: int | None,
@@ -60,7 +62,8 @@ def reconstruct(
     them. memoryGB is for all ranks of a node together.
 
     Reports `rotation_axis`, `device` (what has computed, and `device_reason` where that was not a GPU it was given),
-    `slices`, `size`, `bad_pixels`, `floored_fraction`, `minimum`, `maximum`.
+    `backend` where another package has (its version, and its name of the algorithm), `slices`, `size`, `bad_pixels`,
+    `floored_fraction`, `minimum`, `maximum`.
 
     Raises
     ------
@@ -68,7 +71,9 @@ def reconstruct(
         Exit 65, 66, 75 for the scan; 2 when the axis is off the detector or a slice does not fit into memory; 3 when
         the volume would hold values that are not finite; 73, 74 for outputs.
     """
-    ranks = job.ranks
+    ranks, package = job.ranks, described(backend, algorithm)
+    if package:
+        job.metric("backend", package)
     recipe = Recipe(transmission_floor, air_columns, binning, "" if stripes == "none" else stripes)
     name = printable(Path(input).stem)
     voxel_um = pixel_size * binning if pixel_size else None
@@ -82,11 +87,12 @@ def reconstruct(
         rotation_axis = ranks.told(
             axis_of(job, scan, rotation_axis, recipe, rows=_AXIS_ROWS, end=begun) if ranks.first else 0.0
         )
-        device = _device(job, device, algorithm)
+        device = _device(job, device, package or algorithm)
         chosen = method(
             algorithm,
             scan.theta_deg,
             columns,
+            backend=backend,
             axis=(rotation_axis + 0.5) / binning - 0.5,
             window=filter,
             padding=padding,
@@ -123,7 +129,18 @@ def reconstruct(
         run = resume.fingerprint(
             version=_VERSION,
             input=input_facts(input),
-            chosen=(rotation_axis, algorithm, iterations, non_negative, filter, padding, circle, binning, angles),
+            chosen=(
+                rotation_axis,
+                package,
+                algorithm,
+                iterations,
+                non_negative,
+                filter,
+                padding,
+                circle,
+                binning,
+                angles,
+            ),
             device=device,
             written=(voxel_um, compression),
             recipe=recipe,
