@@ -2,8 +2,8 @@ r"""The kernel contract: one function, two ways to call it, the same result.
 
 A kernel is a function `kernel(job, *, input, output, …)` and a program `python -m kernels NAME --input … --output …`
 with the same arguments. It tells its progress, measures, and writes its outputs through `Job`. After it returns,
-`run` checks every output, brings it to disk, gives it its final name, and writes `<output>.manifest.json` last: where
-the manifest lies, the outputs are whole.
+`run` checks every output, brings it to disk, gives it its final name, and writes `<output>.manifest.json` last (of a
+kernel without an argument `output`: beside the first that it made): where the manifest lies, the outputs are whole.
 
 On stdout come lines of this grammar, from the program and from `run` alike, which regular expressions of a workflow
 can capture::
@@ -209,8 +209,8 @@ def _finish(spec: KernelSpec, bound: dict[str, Any], job: Job, started: datetime
                 staged.check(staged.part)
         sums = [manifest.checksum(staged.part) for staged in job.staged]
     record = None
-    if bound.get("output"):
-        record = outputs.claim(f"{bound['output']}.manifest.json")
+    if named := bound.get("output") or (job.staged and job.staged[0].final):
+        record = outputs.claim(f"{named}.manifest.json")
         record.final.unlink(missing_ok=True)
         job.staged.append(record)
     products = []

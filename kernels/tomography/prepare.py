@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
 from kernels.io.dxchange import Scan
+from kernels.tomography.corrections.hardening import Linearisation, linearise
 from kernels.tomography.corrections.stripes import STRIPES
 from kernels.tomography.logarithm import minus_log
 
@@ -51,12 +52,15 @@ class Recipe(NamedTuple):
         row or of the slab is left out.
     stripes
         Which way of `corrections.stripes.STRIPES` takes them from the line integrals; empty: none.
+    hardening
+        By which line integrals become proportional to thickness, after that; None: they are.
     """
 
     floor: float = 1e-4
     air_columns: int = 0
     binning: int = 1
     stripes: str = ""
+    hardening: Linearisation | None = None
 
     @property
     def plain(self) -> bool:
@@ -195,6 +199,8 @@ def prepare(scan: Scan, raw: Raw, recipe: Recipe = PLAIN) -> Prepared:
     floored = int(minus_log(values, np.float32(recipe.floor)))
     if recipe.stripes:
         values = STRIPES[recipe.stripes](values)
+    if recipe.hardening:
+        values = linearise(values, recipe.hardening)
     return Prepared(values, field.bad, floored, int(lost))
 
 

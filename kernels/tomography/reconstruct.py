@@ -17,6 +17,7 @@ from kernels.io.picture import window
 from kernels.job import Job
 from kernels.manifest import input_facts
 from kernels.tomography.backends.packages import described
+from kernels.tomography.corrections.hardening import curve_of
 from kernels.tomography.cuda.device import choose
 from kernels.tomography.locate import axis_of
 from kernels.tomography.methods import method
@@ -43,6 +44,7 @@ def reconstruct(
     iterations: int | None,
     non_negative: bool,
     stripes: str,
+    hardening: str | None,
     filter: str,
     padding: str,
     circle: bool,
@@ -74,7 +76,8 @@ def reconstruct(
     ranks, package = job.ranks, described(backend, algorithm)
     if package:
         job.metric("backend", package)
-    recipe = Recipe(transmission_floor, air_columns, binning, "" if stripes == "none" else stripes)
+    curve = curve_of(hardening) if hardening else None
+    recipe = Recipe(transmission_floor, air_columns, binning, "" if stripes == "none" else stripes, curve)
     name = printable(Path(input).stem)
     voxel_um = pixel_size * binning if pixel_size else None
     with Scan(input, angles=angles) as scan:
@@ -114,7 +117,7 @@ def reconstruct(
             itemsize=scan.dtype.itemsize,
             fixed=chosen.fixed_bytes,
             few=scan.by_frames,
-            copies=1 if stripes == "none" else 3,
+            copies=3 if recipe.stripes else 2 if curve else 1,
         )
         limit = int(memory_gb * 1e9)
         chunk = plan(limit=limit).chunk  # the same for any number of ranks

@@ -328,6 +328,12 @@ KERNELS: tuple[KernelSpec, ...] = (
                 choices=("none", "constant", "slow", "partial", "large", "dead", "all"),
             ),
             KernelArgument(
+                "hardening",
+                "string",
+                "MOST,C1,C2,…: undo the hardening of a beam of many energies in one material: line integrals p become "
+                "C1 p + C2 p^2 + …, straight on from MOST. Not given: one energy.",
+            ),
+            KernelArgument(
                 "filter",
                 "string",
                 "ramp is the exact inverse; the others, in this order, damp high frequencies more and more.",
