@@ -113,6 +113,11 @@
             "and take some hundred times as long; sirt, cgls and os-sart stand between. Those from sart on are only "
             "with another backend, which says what it has.",
         },
+        "device": {
+            "choices": ["auto", "cpu", "gpu"],
+            "default": "auto",
+            "description": "auto takes a GPU where the stage was given one (gpusPerRank) and gridrec can use it.",
+        },
         "stripes": {
             "type": "string",
             "choices": ["none", "constant", "slow", "partial", "large", "dead", "all"],
@@ -313,6 +318,7 @@
                 "rotationAxis": "$rotationAxis",
                 "backend": "$backend",
                 "algorithm": "$algorithm",
+                "device": "$device",
                 "stripes": "$stripes",
                 "hardening": "$hardening",
                 "filter": "$filter",

@@ -65,7 +65,7 @@ class Recipe(NamedTuple):
     @property
     def plain(self) -> bool:
         """Whether nothing is done but transmission and logarithm."""
-        return not self.air_columns and self.binning == 1 and not self.stripes
+        return not (self.air_columns or self.binning > 1 or self.stripes or self.hardening)
 
 
 PLAIN = Recipe()

@@ -229,6 +229,13 @@ def test_through_the_kernel(stand_in: None, scan: Path, tmp_path: Path) -> None:
     assert np.array_equal(ours == 0, theirs == 0)
 
 
+def test_no_gpu_for_a_package(stand_in: None, scan: Path, tmp_path: Path) -> None:
+    how = {"backend": "tomopy", "device": "gpu", "rotationAxis": 50.8}
+    with pytest.raises(KernelError, match="gridrec does not run on a GPU") as caught:
+        run("tomography.reconstruct", input=scan, output=tmp_path / "v.zarr", **how)
+    assert caught.value.exit_code == 2
+
+
 def test_the_schema_names_what_there_is() -> None:
     choices = {name: argument.choices for name, argument in registry.get("tomography.reconstruct").arguments.items()}
     assert choices["backend"] == BACKENDS

@@ -13,6 +13,7 @@ from simulated import line_integrals, off
 
 from kernels.errors import KernelError
 from kernels.tomography.corrections.hardening import Linearisation, curve_of, from_spectrum, linearise
+from kernels.tomography.prepare import Recipe
 
 ENERGIES = np.linspace(15, 60, 46)
 WEIGHTS = np.exp(-(((ENERGIES - 32) / 11) ** 2))
@@ -69,6 +70,12 @@ def test_a_curve_in_words_that_is_none(words: str) -> None:
     with pytest.raises(KernelError, match="it has to be MOST,C1,C2") as caught:
         curve_of(words)
     assert caught.value.exit_code == 2
+
+
+def test_it_is_more_than_transmission_and_logarithm() -> None:
+    """So counts do not go to a device that does no more."""
+    assert Recipe().plain
+    assert not Recipe(hardening=curve_of("2,1,0.5")).plain
 
 
 def test_a_curve_in_words() -> None:
