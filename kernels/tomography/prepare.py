@@ -157,12 +157,15 @@ def read_raw(scan: Scan, start: int, stop: int) -> Raw:
     KernelError
         Exit 65 for flats that are not flats or data that cannot be read.
     """
-    counts = scan.read_rows(start, stop)
+    counts = _native(scan.read_rows(start, stop))
+    return Raw(start, stop, read_field(scan, start, stop), counts)
+
+
+def _native(counts: NDArray[Any]) -> NDArray[Any]:
+    """Counts of a type that is compiled for."""
     if counts.dtype.byteorder not in "=|":
         counts = counts.astype(counts.dtype.newbyteorder("="))
-    if counts.dtype == np.float16:
-        counts = counts.astype(np.float32)
-    return Raw(start, stop, read_field(scan, start, stop), counts)
+    return counts.astype(np.float32) if counts.dtype == np.float16 else counts
 
 
 def prepare_rows(scan: Scan, start: int, stop: int, recipe: Recipe = PLAIN) -> Prepared:
@@ -272,6 +275,13 @@ def transmission(counts: NDArray[Any], field: Field) -> Floats:
     frames = np.asarray((counts - field.dark) / field.response, np.float32)
     mend(frames, field)
     return frames
+
+
+def transmission_by_rows(counts: NDArray[Any], field: Field) -> Floats:
+    """The same as (rows, frames, columns)."""
+    values = np.empty((counts.shape[1], counts.shape[0], counts.shape[2]), np.float32)
+    _transmission(_native(counts), field.dark, field.response, field.left, field.right, values)
+    return values
 
 
 def mend(frames: Floats, field: Field) -> None:

@@ -23,7 +23,7 @@ from kernels.job import Job
 from kernels.tomography.direct.gridrec import Gridrec
 from kernels.tomography.locate import axis_of
 from kernels.tomography.logarithm import minus_log
-from kernels.tomography.prepare import Recipe, transmission, whole_field
+from kernels.tomography.prepare import Recipe, transmission_by_rows, whole_field
 from kernels.tomography.views import Middle, write_nexus, write_picture
 
 Floats = NDArray[np.float32]
@@ -93,9 +93,9 @@ def _line_integrals(job: Job, scan: Scan, numbers: NDArray[np.intp], binning: in
     lines = np.empty((rows, len(numbers), columns), np.float32)
 
     def work(here: range, counts: NDArray[Any]) -> None:
-        frames = transmission(counts, field)[:, : rows * binning, : columns * binning]
-        small = frames.reshape(len(here), rows, binning, columns, binning).mean((2, 4), dtype=np.float32)
-        lines[:, here.start : here.stop] = small.swapaxes(0, 1)
+        whole = transmission_by_rows(counts, field)[: rows * binning, :, : columns * binning]
+        small = whole.reshape(rows, binning, len(here), columns, binning).mean((1, 4), dtype=np.float32)
+        lines[:, here.start : here.stop] = small
         job.progress(0.3 + 0.4 * here.stop / len(numbers), "read", f"{here.stop}/{len(numbers)} frames")
 
     parts = [range(n, min(n + _FRAMES_AT_ONCE, len(numbers))) for n in range(0, len(numbers), _FRAMES_AT_ONCE)]
