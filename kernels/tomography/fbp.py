@@ -161,29 +161,31 @@ class Reconstructor:
         count, angles, columns = sinograms.shape
         lanes = np.zeros((angles, columns + 3, LANES), np.float32)
         for lane in range(count):
-            lanes[:, 1 : columns + 1, lane] = self._filtered(sinograms[lane])
+            lanes[:, 1 : columns + 1, lane] = self.filtered(sinograms[lane])
         volume = np.empty((count, columns, columns), np.float32) if out is None else out
         _back_project(lanes, self.cosines, self.sines, self.axis, self.radius, volume)
         return volume
 
-    def _filtered(self, sinogram: Floats) -> Floats:
+    def filtered(self, sinogram: Floats) -> Floats:
+        """What is to be summed along the rays: (angles, columns), filtered, each angle times its share."""
         if self.edge:
-            sinogram = self._continued(sinogram)
+            sinogram = continued(sinogram, self.padded)
         spectrum = scipy.fft.rfft(sinogram, self.padded, axis=1, workers=threads())
         spectrum *= self.response
         result = scipy.fft.irfft(spectrum, self.padded, axis=1, workers=threads(), overwrite_x=True)
         return np.asarray(result[:, : self.columns] * self.weights[:, None], np.float32)
 
-    def _continued(self, sinogram: Floats) -> Floats:
-        """Rows of the padded length that go on with the mean of the outermost 4 columns and taper to 0."""
-        columns, extra = self.columns, self.padded - self.columns
-        width = min(4, columns)
-        right, left = sinogram[:, -width:].mean(1), sinogram[:, :width].mean(1)
-        taper = (0.5 + 0.5 * np.cos(np.pi * (np.arange(extra) + 1) / (extra + 1))).astype(np.float32)
-        whole = np.empty((sinogram.shape[0], self.padded), np.float32)
-        whole[:, :columns] = sinogram
-        whole[:, columns:] = right[:, None] * taper + left[:, None] * taper[::-1]
-        return whole
+
+def continued(sinogram: Floats, padded: int) -> Floats:
+    """Rows of this length that go on with the mean of the outermost 4 columns and taper to 0."""
+    columns, extra = sinogram.shape[1], padded - sinogram.shape[1]
+    width = min(4, columns)
+    right, left = sinogram[:, -width:].mean(1), sinogram[:, :width].mean(1)
+    taper = (0.5 + 0.5 * np.cos(np.pi * (np.arange(extra) + 1) / (extra + 1))).astype(np.float32)
+    whole = np.empty((sinogram.shape[0], padded), np.float32)
+    whole[:, :columns] = sinogram
+    whole[:, columns:] = right[:, None] * taper + left[:, None] * taper[::-1]
+    return whole
 
 
 @compiled(parallel=True, fastmath=True)
