@@ -87,7 +87,7 @@ def _fail(error: KernelError) -> int:
 
 def _list() -> str:
     width = max(len(name) for name in registry.names())
-    rows = (f"  {name:{width}}  {registry.get(name).summary}" for name in registry.names())
+    rows = (f"  {name:{width}}  {registry.summary(name)}" for name in registry.names())
     return "usage: python -m kernels NAME --argument value …\n\n" + "\n".join(rows)
 
 

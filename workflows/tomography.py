@@ -12,10 +12,12 @@
     "owner": "beamway",
     "version": "1.0",
     "description": "Parallel-beam tomography. Takes a DXchange scan (HDF5: /exchange/data, data_white, data_dark, "
-    "theta in degrees), checks it, finds the rotation axis, reconstructs the volume and writes into "
-    "outputDir: volume.zarr (OME-Zarr with a pyramid; opens in napari, neuroglancer and Fiji), slices.png (three "
-    "slices through the middle), slices.nxs and axis.nxs (NeXus; open in silx and h5web), and beside each output "
-    "a manifest with its checksum and provenance. With truthPath, the volume is also compared with the truth.",
+    "theta in degrees), checks it, finds the rotation axis, shows a quick look within seconds, reconstructs the volume "
+    "and writes into outputDir: preview.png (three slices, coarse), volume.zarr (OME-Zarr with a pyramid; opens in "
+    "napari, neuroglancer and Fiji), slices.png (three slices through the middle), preview.nxs, slices.nxs and "
+    "axis.nxs (NeXus; open in silx and h5web), and beside them manifests with checksums and provenance. Where a "
+    "correction is asked for (zingers, flatFields, beam, lens, deltaBeta), a clean scan is made first, corrected.h5, "
+    "and all else is made of that. With truthPath, the volume is also compared with the truth.",
     "arguments": {
         "filePath": {"required": True, "type": "path", "description": "The scan, a DXchange HDF5 file."},
         "outputDir": {
@@ -35,12 +37,86 @@
             "description": "How far from the detector's middle to search for the axis, as a fraction of its width. In "
             "a full turn all of the detector is searched.",
         },
+        "zingers": {
+            "type": "number",
+            "default": "",
+            "description": "Take out bright spikes above so many times the noise; 8 is usual. Empty: leave them.",
+        },
+        "flatFields": {
+            "choices": ["mean", "drifting", "dynamic"],
+            "default": "mean",
+            "description": "drifting when half of the flats were taken before the scan and half after it; dynamic for "
+            "a beam that changes its shape all the time.",
+        },
+        "beam": {
+            "choices": ["none", "air", "mass", "steps"],
+            "default": "none",
+            "description": "Make a beam of changing strength steady: by airColumns that see only air, by the mass that "
+            "all angles see (objects inside the view), or by its steps (top-up of the ring).",
+        },
+        "lens": {
+            "default": "",
+            "description": "Straighten what a lens has bent: ROW,COLUMN,K0,K1,… of a calibration. Empty: not done.",
+        },
+        "deltaBeta": {
+            "type": "number",
+            "default": "",
+            "description": "Retrieve the phase, for a sample of this delta / beta; with energy, distance and "
+            "pixelSize. Empty: not done.",
+        },
+        "energy": {"type": "number", "default": "", "description": "For the phase: photon energy, keV."},
+        "distance": {"type": "number", "default": "", "description": "For the phase: from sample to detector, mm."},
+        "hardening": {
+            "default": "",
+            "description": "Undo the hardening of a white beam in one material: MOST,C1,C2,… of its curve (manual: "
+            "tomography). Empty: not done.",
+        },
+        "scanPath": {
+            "default": "$filePath",
+            "description": "Leave it out: the scan that axis, preview and volume are made of, which is the corrected "
+            "one where there is one.",
+        },
+        "scanTheta": {
+            "default": "$angles",
+            "description": "Leave it out: the angles for that scan; a corrected one has its own.",
+        },
+        "backend": {
+            "choices": ["native", "tomopy", "astra"],
+            "default": "native",
+            "description": "Who reconstructs: Beamway itself, or TomoPy or the ASTRA toolbox where they are installed; "
+            "place, scale and circle of the volume are the same.",
+        },
         "algorithm": {
             "type": "string",
-            "choices": ["gridrec", "fbp", "sirt", "cgls", "os-sart", "tv", "huber"],
+            "choices": [
+                "gridrec",
+                "fbp",
+                "sirt",
+                "cgls",
+                "os-sart",
+                "tv",
+                "huber",
+                "sart",
+                "art",
+                "bart",
+                "grad",
+                "mlem",
+                "osem",
+                "ospml_hybrid",
+                "ospml_quad",
+                "pml_hybrid",
+                "pml_quad",
+                "tikh",
+            ],
             "default": "gridrec",
             "description": "gridrec is exact and by far the fastest. For few or noisy angles tv and huber are best, "
-            "and take some hundred times as long; sirt, cgls and os-sart stand between.",
+            "and take some hundred times as long; sirt, cgls and os-sart stand between. Those from sart on are only "
+            "with another backend, which says what it has.",
+        },
+        "device": {
+            "choices": ["auto", "cpu", "gpu"],
+            "default": "auto",
+            "description": "auto takes a GPU where the stage was given one (gpusPerRank) and gridrec can use it.",
         },
         "stripes": {
             "type": "string",
@@ -135,21 +211,65 @@
             "retries": {"transient": 3},
             "timeout": 120,
         },
-        "02-axis": {
+        "02-correct": {
+            "description": "Only where a correction is asked for: corrected.h5, a scan of clean transmissions, which "
+            "stands for the scan in all that follows.",
+            "runIf": '"$zingers" != "" or "$flatFields" != "mean" or "$beam" != "none" or "$lens" != "" '
+            'or "$deltaBeta" != "" or "$energy" != "" or "$distance" != ""',
+            "after": ["01-inspect"],
+            "kernel": "tomography.correct",
+            "arguments": {
+                "input": "$filePath",
+                "output": "$outputDir/corrected.h5",
+                "zingers": "$zingers",
+                "flatFields": "$flatFields",
+                "beam": "$beam",
+                "airColumns": "$airColumns",
+                "lens": "$lens",
+                "energy": "$energy",
+                "distance": "$distance",
+                "pixelSize": "$pixelSize",
+                "deltaBeta": "$deltaBeta",
+                "angles": "$angles",
+                "memoryGB": "$memoryGB",
+            },
+            "inputs": ["$filePath"],
+            "outputs": ["$outputDir/corrected.h5"],
+            # The corrected scan has its angles, without those of dropped frames: none are to be given from here on.
+            "outputVariableRegexList": [
+                r"(?m)^product (?P<scanPath>.+)$",
+                r"(?m)^product .+(?P<scanTheta>)$",
+                r"(?m)^metric dropped_frames (?P<droppedFrames>\d+)$",
+            ],
+            "expect": {
+                "$outputDir/corrected.h5": {"opens": "hdf5", "dataset": "/exchange/data", "dtype": "float32"},
+                "$outputDir/corrected.h5.manifest.json": {"opens": "json"},
+            },
+            "resources": {
+                "nodes": "$nodes",
+                "ranksPerNode": "$ranksPerNode",
+                "coresPerRank": "$coresPerRank",
+                "memory": "4GB",
+                "walltime": 3600,
+            },
+            "retries": {"transient": 3},
+            "timeout": 7200,
+        },
+        "03-axis": {
             "description": "Find the rotation axis by several ways, unless rotationAxis says where it is. axis.nxs "
             "holds what each says, with its search curve; below a confidence of 0.5 look there before believing the "
             "volume.",
             "runIf": '"$rotationAxis" == ""',
-            "after": ["01-inspect"],
+            "after": ["02-correct"],
             "kernel": "tomography.axis",
             "arguments": {
-                "input": "$filePath",
+                "input": "$scanPath",
                 "output": "$outputDir/axis.nxs",
                 "searchWidth": "$searchWidth",
-                "angles": "$angles",
+                "angles": "$scanTheta",
                 "airColumns": "$airColumns",
             },
-            "inputs": ["$filePath"],
+            "inputs": ["$scanPath"],
             "outputs": ["$outputDir/axis.nxs"],
             "outputVariableRegexList": [
                 r"(?m)^metric rotation_axis (?P<rotationAxis>\S+)$",
@@ -161,28 +281,55 @@
             "retries": {"transient": 3},
             "timeout": 900,
         },
-        "03-reconstruct": {
+        "04-preview": {
+            "description": "A picture within seconds, beside the reconstruction: few angles, averaged pixels.",
+            "after": ["03-axis"],
+            "kernel": "tomography.preview",
+            "arguments": {
+                "input": "$scanPath",
+                "picture": "$outputDir/preview.png",
+                "nexus": "$outputDir/preview.nxs",
+                "rotationAxis": "$rotationAxis",
+                "padding": "$padding",
+                "pixelSize": "$pixelSize",
+                "angles": "$scanTheta",
+            },
+            "inputs": ["$scanPath"],
+            "outputs": ["$outputDir/preview.png", "$outputDir/preview.nxs"],
+            "expect": {
+                "$outputDir/preview.png": {"opens": "png", "minSize": 1000},
+                "$outputDir/preview.nxs": {"opens": "hdf5", "dataset": "/entry/horizontal/data", "finite": 1.0},
+                "$outputDir/preview.png.manifest.json": {"opens": "json"},
+            },
+            "resources": {"coresPerRank": 2, "walltime": 600},
+            "retries": {"transient": 3},
+            "timeout": 900,
+        },
+        "05-reconstruct": {
             "description": "Slab by slab within memoryGB; one that was killed goes on where it was. Refuses to write a "
             "volume with values that are not finite.",
-            "after": ["02-axis"],
+            "after": ["03-axis"],
             "kernel": "tomography.reconstruct",
             "arguments": {
-                "input": "$filePath",
+                "input": "$scanPath",
                 "output": "$outputDir/volume.zarr",
                 "picture": "$outputDir/slices.png",
                 "nexus": "$outputDir/slices.nxs",
                 "rotationAxis": "$rotationAxis",
+                "backend": "$backend",
                 "algorithm": "$algorithm",
+                "device": "$device",
                 "stripes": "$stripes",
+                "hardening": "$hardening",
                 "filter": "$filter",
                 "padding": "$padding",
                 "binning": "$binning",
                 "airColumns": "$airColumns",
                 "pixelSize": "$pixelSize",
-                "angles": "$angles",
+                "angles": "$scanTheta",
                 "memoryGB": "$memoryGB",
             },
-            "inputs": ["$filePath"],
+            "inputs": ["$scanPath"],
             "outputs": ["$outputDir/volume.zarr", "$outputDir/slices.png", "$outputDir/slices.nxs"],
             "outputVariableRegexList": [r"(?m)^metric slices (?P<slices>\d+)$", r"(?m)^metric size (?P<size>\d+)$"],
             "expect": {
@@ -209,10 +356,10 @@
             "retries": {"transient": 3, "bad output": 1},
             "timeout": 7200,
         },
-        "04-compare": {
+        "06-compare": {
             "description": "For simulated scans: error, gain and axis against the truth; fails above maxError.",
             "runIf": '"$truthPath" != ""',
-            "after": ["03-reconstruct"],
+            "after": ["05-reconstruct"],
             "kernel": "tomography.compare",
             "arguments": {
                 "input": "$outputDir/volume.zarr",

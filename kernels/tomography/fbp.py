@@ -102,14 +102,14 @@ def filtered(
 ) -> Floats:
     """Lines (…, columns) filtered with `response`, padded to `padded` with zeros, or with their ends where `edge`."""
     columns = lines.shape[-1]
-    spectrum = scipy.fft.rfft(_continued(lines, padded) if edge else lines, padded, axis=-1, workers=workers)
+    spectrum = scipy.fft.rfft(continued(lines, padded) if edge else lines, padded, axis=-1, workers=workers)
     spectrum *= response
     result = scipy.fft.irfft(spectrum, padded, axis=-1, workers=workers, overwrite_x=True)
     return np.asarray(result[..., :columns], np.float32)
 
 
-def _continued(lines: Floats, padded: int) -> Floats:
-    """Lines of the padded length that go on with the mean of the outermost 4 columns and taper to 0."""
+def continued(lines: Floats, padded: int) -> Floats:
+    """Lines of this length that go on with the mean of the outermost 4 columns and taper to 0."""
     columns = lines.shape[-1]
     extra, width = padded - columns, min(4, columns)
     right, left = lines[..., -width:].mean(-1, keepdims=True), lines[..., :width].mean(-1, keepdims=True)
@@ -184,12 +184,13 @@ class Reconstructor:
         count, angles, columns = sinograms.shape
         lanes = np.zeros((angles, columns + 3, LANES), np.float32)
         for lane in range(count):
-            lanes[:, 1 : columns + 1, lane] = self._filtered(sinograms[lane])
+            lanes[:, 1 : columns + 1, lane] = self.filtered(sinograms[lane])
         volume = np.empty((count, columns, columns), np.float32) if out is None else out
         _back_project(lanes, self.cosines, self.sines, self.axis, self.radius, volume)
         return volume
 
-    def _filtered(self, sinogram: Floats) -> Floats:
+    def filtered(self, sinogram: Floats) -> Floats:
+        """What is to be summed along the rays: (angles, columns), filtered, each angle times its share."""
         lines = filtered(sinogram, self.response, self.padded, edge=self.edge, workers=threads())
         return lines * self.weights[:, None]
 

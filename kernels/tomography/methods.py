@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import KernelError
+from kernels.tomography.backends.choose import foreign_method
+from kernels.tomography.backends.packages import NATIVE
 from kernels.tomography.cuda.gridrec import CudaGridrec
 from kernels.tomography.direct.gridrec import Gridrec
 from kernels.tomography.direct.halves import halves, is_half_acquisition
@@ -55,10 +57,13 @@ def method(
     iterations: int | None = None,
     nonnegative: bool = False,
     device: str = "cpu",
+    backend: str = "native",
     **how: Any,
 ) -> Method:
     """That of this name, for one geometry; `how` are window, padding and scale, as `fbp.Reconstructor` has them;
     `device` as `cuda.device.choose` has chosen.
+
+    `backend` says whose it is: ours, or that of a package (`kernels.tomography.backends`).
 
     A full turn with the axis far off the middle is joined to slices that are wider than the detector.
 
@@ -68,14 +73,18 @@ def method(
         Exit 2 for an unknown name, what a method does not have, or a geometry that it cannot reconstruct; those of
         `CudaGridrec`.
     """
-    if algorithm not in ALGORITHMS:
+    foreign = backend != NATIVE
+    if not foreign and algorithm not in ALGORITHMS:
         raise KernelError(f"There is no algorithm {algorithm!r}; there are {', '.join(ALGORITHMS)}.")
     joined = halves(columns, axis) if is_half_acquisition(theta_deg, columns, axis) else None
-    if joined and algorithm != "gridrec":
+    if joined and (foreign or algorithm != "gridrec"):
         raise KernelError(
             f"The scan is a full turn with its axis at {axis:.1f} of {columns} columns; {algorithm} cannot join its "
-            "two halves: take gridrec."
+            "two halves: take gridrec, and no other backend than native."
         )
+    if foreign:
+        asked = {"axis": axis, "circle": circle, "iterations": iterations, "nonnegative": nonnegative, **how}
+        return foreign_method(backend, algorithm, theta_deg, columns, **asked)
     if algorithm in ITERATIVE:
         wanted = IterativeMethod(algorithm, iterations=iterations, nonnegative=nonnegative)
         return IterativeReconstructor(theta_deg, columns, axis=axis, circle=circle, method=wanted, **how)

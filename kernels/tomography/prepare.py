@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
 from kernels.io.dxchange import Scan
+from kernels.tomography.corrections.hardening import Linearisation, linearise
 from kernels.tomography.corrections.stripes import STRIPES
 from kernels.tomography.field import Field, read_field
 from kernels.tomography.logarithm import minus_log
@@ -45,17 +46,20 @@ class Recipe(NamedTuple):
         row or of the slab is left out.
     stripes
         Which way of `corrections.stripes.STRIPES` takes them from the line integrals; empty: none.
+    hardening
+        By which line integrals become proportional to thickness, after that; None: they are.
     """
 
     floor: float = 1e-4
     air_columns: int = 0
     binning: int = 1
     stripes: str = ""
+    hardening: Linearisation | None = None
 
     @property
     def plain(self) -> bool:
         """Whether nothing is done but transmission and logarithm."""
-        return not self.air_columns and self.binning == 1 and not self.stripes
+        return not (self.air_columns or self.binning > 1 or self.stripes or self.hardening)
 
 
 PLAIN = Recipe()
@@ -109,12 +113,19 @@ def read_raw(scan: Scan, start: int, stop: int) -> Raw:
     KernelError
         Exit 65 for flats that are not flats or data that cannot be read.
     """
-    return Raw(start, stop, read_field(scan, start, stop), _plain(scan.read_rows(start, stop)))
+    return Raw(start, stop, read_field(scan, start, stop), _native(scan.read_rows(start, stop)))
 
 
 def read_frames(scan: Scan, start: int, stop: int, frames: range, field: Field) -> Raw:
     """Detector rows start to stop of neighbouring frames alone; `field` is that of all rows."""
-    return Raw(start, stop, field.rows(start, stop), _plain(scan.read_rows(start, stop, frames)), frames)
+    return Raw(start, stop, field.rows(start, stop), _native(scan.read_rows(start, stop, frames)), frames)
+
+
+def _native(counts: NDArray[Any]) -> NDArray[Any]:
+    """Counts of a type that is compiled for."""
+    if counts.dtype.byteorder not in "=|":
+        counts = counts.astype(counts.dtype.newbyteorder("="))
+    return counts.astype(np.float32) if counts.dtype == np.float16 else counts
 
 
 def prepare_rows(scan: Scan, start: int, stop: int, recipe: Recipe = PLAIN) -> Prepared:
@@ -149,14 +160,9 @@ def prepare(scan: Scan, raw: Raw, recipe: Recipe = PLAIN) -> Prepared:
     floored = int(minus_log(values, np.float32(recipe.floor)))
     if recipe.stripes:
         values = STRIPES[recipe.stripes](values)
+    if recipe.hardening:
+        values = linearise(values, recipe.hardening)
     return Prepared(values, changed(field, values.size, floored, int(lost)))
-
-
-def _plain(counts: NDArray[Any]) -> NDArray[Any]:
-    """In a type that compiled code takes."""
-    if counts.dtype.byteorder not in "=|":
-        counts = counts.astype(counts.dtype.newbyteorder("="))
-    return counts.astype(np.float32) if counts.dtype == np.float16 else counts
 
 
 def refuse_lost(scan: Scan, lost: int, of: int, where: str) -> None:

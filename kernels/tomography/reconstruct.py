@@ -12,6 +12,8 @@ from kernels.errors import KernelError, printable
 from kernels.io.dxchange import Scan
 from kernels.job import Job
 from kernels.manifest import input_facts
+from kernels.tomography.backends.packages import described
+from kernels.tomography.corrections.hardening import curve_of
 from kernels.tomography.cuda.device import choose
 from kernels.tomography.locate import axis_of
 from kernels.tomography.methods import method
@@ -33,11 +35,13 @@ def reconstruct(
     picture: str | None,
     nexus: str | None,
     rotation_axis: float | None,
+    backend: str,
     algorithm: str,
     device: str,
     iterations: int | None,
     non_negative: bool,
     stripes: str,
+    hardening: str | None,
     filter: str,
     padding: str,
     circle: bool,
@@ -57,8 +61,9 @@ def reconstruct(
     them. memoryGB is for all ranks of a node together.
 
     Reports `rotation_axis`, `device` (what has computed, and `device_reason` where that was not a GPU it was given),
-    `slices`, `size`, `bad_pixels`, `floored_values`, `minimum`, `maximum`, and warns of what the scan, the search for
-    the axis, or iterations that ended too early leave in doubt.
+    `backend` where another package has (its version, and its name of the algorithm), `slices`, `size`, `bad_pixels`,
+    `floored_values`, `minimum`, `maximum`, and warns of what the scan, the search for the axis, or iterations that
+    ended too early leave in doubt.
 
     Raises
     ------
@@ -66,8 +71,11 @@ def reconstruct(
         Exit 65, 66, 75 for the scan; 2 when the axis is off the detector or a slice does not fit into memory; 3 when
         the volume would hold values that are not finite; 73, 74 for outputs.
     """
-    ranks = job.ranks
-    recipe = Recipe(transmission_floor, air_columns, binning, "" if stripes == "none" else stripes)
+    ranks, package = job.ranks, described(backend, algorithm)
+    if package:
+        job.metric("backend", package)
+    curve = curve_of(hardening) if hardening else None
+    recipe = Recipe(transmission_floor, air_columns, binning, "" if stripes == "none" else stripes, curve)
     name = printable(Path(input).stem)
     voxel_um = pixel_size * binning if pixel_size else None
     with Scan(input, angles=angles, warn=job.warn) as scan:
@@ -80,11 +88,12 @@ def reconstruct(
         rotation_axis = ranks.told(
             axis_of(job, scan, rotation_axis, recipe, rows=_AXIS_ROWS, end=begun) if ranks.first else 0.0
         )
-        device = _device(job, device, algorithm)
+        device = _device(job, device, package or algorithm)
         chosen = method(
             algorithm,
             scan.theta_deg,
             columns,
+            backend=backend,
             axis=(rotation_axis + 0.5) / binning - 0.5,
             window=filter,
             padding=padding,
@@ -106,7 +115,7 @@ def reconstruct(
             itemsize=scan.dtype.itemsize,
             fixed=chosen.fixed_bytes,
             few=scan.by_frames,
-            copies=1 if stripes == "none" else 3,
+            copies=3 if recipe.stripes else 2 if curve else 1,
         )
         limit = int(memory_gb * 1e9)
         chunk = plan(limit=limit).chunk  # the same for any number of ranks
@@ -131,6 +140,7 @@ def reconstruct(
                 "input": input_facts(input),
                 "chosen": (
                     rotation_axis,
+                    package,
                     algorithm,
                     iterations,
                     non_negative,

@@ -7,6 +7,10 @@ from kernels.spec import KernelArgument, KernelSpec
 _VERSION = "1.0"
 
 _FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann", "parzen")
+_ALGORITHMS = (
+    *("gridrec", "fbp", "sirt", "cgls", "os-sart", "tv", "huber"),
+    *("sart", "art", "bart", "grad", "mlem", "osem", "ospml_hybrid", "ospml_quad", "pml_hybrid", "pml_quad", "tikh"),
+)
 _INPUT = KernelArgument(
     "input",
     "path",
@@ -346,13 +350,22 @@ KERNELS: tuple[KernelSpec, ...] = (
                 "it is 255.5. Not given: it is searched.",
             ),
             KernelArgument(
+                "backend",
+                "string",
+                "whose algorithm: native is ours; tomopy and astra are those of the packages TomoPy and ASTRA toolbox, "
+                "which have to be installed; with the same geometry, gain and circle.",
+                default="native",
+                choices=("native", "tomopy", "astra"),
+            ),
+            KernelArgument(
                 "algorithm",
                 "string",
                 "gridrec: direct, by gridding, exact to 1e-4 and by far the fastest; fbp: filtered back projection "
                 "with linear interpolation; for few or noisy angles the iterative sirt, cgls, os-sart, and tv or "
-                "huber, which prefer flat regions.",
+                "huber, which prefer flat regions. Those from sart on are only with another backend: each says what "
+                "it has.",
                 default="gridrec",
-                choices=("gridrec", "fbp", "sirt", "cgls", "os-sart", "tv", "huber"),
+                choices=_ALGORITHMS,
             ),
             KernelArgument(
                 "device",
@@ -377,6 +390,12 @@ KERNELS: tuple[KernelSpec, ...] = (
                 "wavelets), partial, large, dead, or all three of these.",
                 default="none",
                 choices=("none", "constant", "slow", "partial", "large", "dead", "all"),
+            ),
+            KernelArgument(
+                "hardening",
+                "string",
+                "MOST,C1,C2,…: undo the hardening of a beam of many energies in one material: line integrals p become "
+                "C1 p + C2 p^2 + …, straight on from MOST. Not given: one energy.",
             ),
             _FILTER,
             KernelArgument(

@@ -71,16 +71,17 @@ def kernels(name: str | None, as_json: bool) -> None:
     names = registry.names()
     if name is not None and name not in names:
         raise NotFound(f"There is no kernel {name!r}.{nearest(name, names)}", "`beamway kernels` lists them.")
-    specs = [registry.get(n) for n in ([name] if name else names)]
+    known = {n: (registry.summary(n), _arguments(registry.get(n))) for n in ([name] if name else names)}
     if as_json:
-        formats.emit([{"name": s.name, "summary": s.summary, "arguments": _arguments(s)} for s in specs])
+        formats.emit([{"name": n, "summary": summary, "arguments": takes} for n, (summary, takes) in known.items()])
         return
     if name is None:
-        click.echo(formats.table(("kernel", "what it does"), [(s.name, s.summary) for s in specs]))
+        click.echo(formats.table(("kernel", "what it does"), [(n, summary) for n, (summary, _) in known.items()]))
         click.echo("\n`beamway kernels NAME` shows the arguments of one.")
         return
-    click.echo(f"{specs[0].name}: {specs[0].summary}\n")
-    click.echo(formats.entries((a["name"], _note(a), a["description"]) for a in _arguments(specs[0])))
+    summary, takes = known[name]
+    click.echo(f"{name}: {summary}\n")
+    click.echo(formats.entries((a["name"], _note(a), a["description"]) for a in takes))
 
 
 def _arguments(spec: Any) -> list[dict[str, Any]]:

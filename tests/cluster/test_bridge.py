@@ -118,7 +118,7 @@ def reconstructed(bridge: Bridge, name: str, tmp_path: Path, ours: Path, there: 
     assert made_at.is_relative_to(there / "scratch" / run.id)
     assert not made_at.parents[1].exists()
     assert float(run.variables["relativeError"]) < 0.15
-    assert run.variables["productsVerified"] == "4"
+    assert run.variables["productsVerified"] == "6"
     # The content that arrived is the content that was computed from.
     checksum = f"xxh3:{xxhash.xxh3_128_hexdigest(scan.read_bytes())}"
     assert run.variables["inputChecksum"] == checksum

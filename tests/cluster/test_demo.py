@@ -163,12 +163,12 @@ def test_a_site_is_chosen_for_each_stage(on_slurm: Product, scan: Path, tmp_path
     given = {"filePath": str(scan), "outputDir": str(tmp_path / "out"), "nodes": "2", "coresPerRank": "1"}
     plan = client.plan(definition, given, placing=Placing(site="auto"))
     tables = {found.stage: found for found in client.placements(plan)}
-    wide = tables["03-reconstruct"]
+    wide = tables["05-reconstruct"]
     assert wide.chosen is not None
     assert wide.chosen.site == "trial"
     assert "needs 2 nodes; local has 1" in {c.excluded for c in wide.table if c.site == "local"}
     assert "scheduler's estimate" in wide.chosen.queue_basis
     run = on_slurm.wait(client.submit(plan), 180)
     assert run.status is RunStatus.DONE, run.error
-    assert run.stages["03-reconstruct"].site == "trial"
-    assert "predicted" in run.stages["03-reconstruct"].placed
+    assert run.stages["05-reconstruct"].site == "trial"
+    assert "predicted" in run.stages["05-reconstruct"].placed

@@ -25,6 +25,9 @@ def test_the_tooth(shared_client: Client, data: Path, tmp_path: Path) -> None:
     answer = json.loads(result.stdout)
     assert answer["status"] == "done"
     assert str(out / "volume.zarr") in [o["path"] for o in answer["outputs"]]
+    assert answer["variables"]["scanPath"] == str(scan)  # no correction was asked for
+    assert not (out / "corrected.h5").exists()
+    assert (out / "preview.png").stat().st_size > 1000
     assert 294.5 < float(answer["variables"]["rotationAxis"]) < 296.5
     volume = np.asarray(zarr.open_group(str(out / "volume.zarr"), mode="r")["0"])
     assert volume.shape == (2, 640, 640)

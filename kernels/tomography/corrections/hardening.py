@@ -29,6 +29,28 @@ class Linearisation(NamedTuple):
     most: float
 
 
+def curve_of(words: str) -> Linearisation:
+    """From `MOST,C1,C2,…`, such as `3,1,0.05`.
+
+    Raises
+    ------
+    KernelError
+        Exit 2 for other words; 65 for a curve that does not grow.
+    """
+    try:
+        most, *coefficients = (float(word) for word in words.split(","))
+    except ValueError:
+        coefficients = []
+    if not coefficients or not np.isfinite([most, *coefficients]).all():
+        raise KernelError(
+            f"hardening is {words!r}; it has to be MOST,C1,C2,… of the curve: C1 p + C2 p^2 + … is the true line "
+            "integral of a measured one p, up to MOST."
+        )
+    curve = Linearisation(tuple(coefficients), most)
+    check_growing(curve)
+    return curve
+
+
 def linearise(line_integrals: Floats, curve: Linearisation) -> Floats:
     """Line integrals as one energy would have given them.
 

@@ -43,6 +43,14 @@ def test_an_unknown_kernel_is_a_key_error_that_suggests() -> None:
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(("other", "name"), registry.ALIASES.items())
+def test_another_name_is_the_same_kernel(other: str, name: str) -> None:
+    assert registry.get(other) is registry.get(name)
+    assert registry.get(name).name == name  # and no name of one stands for another
+    assert registry.summary(other) == f"another name of {name}"
+    assert {other, name} <= set(registry.names())
+
+
 def test_strings_are_cast_and_empty_ones_mean_not_given() -> None:
     bound = registry.get("tomography.reconstruct").bind(
         {"input": Path("a.h5"), "output": b"b\xff.zarr", "rotationAxis": "", "binning": "2", "circle": "false"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def test_its_slices_are_those_of_the_truth_averaged(scan: Path, tmp_path: Path) 
             assert np.polyfit(wanted.ravel(), found.ravel(), 1)[0] == pytest.approx(1, abs=0.06)
         assert file["entry/histogram/value"].shape == (256,)
         assert file["entry/process/parameters/rotation_axis"][()] == 98.5
+    manifest = json.loads((tmp_path / "p.png.manifest.json").read_text())
+    assert [Path(made["path"]).name for made in manifest["outputs"]] == ["p.png", "p.nxs"]
     with Image.open(tmp_path / "p.png") as image:
         assert np.ptp(np.asarray(image)) == 255
 
