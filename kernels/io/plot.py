@@ -24,6 +24,7 @@ _WIDTH, _HEIGHT = 460, 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66, 14, 28, 46
 _BAR, _BAR_GAP, _BAR_RIGHT = 14, 10, 58
 _TICK, _MARK = 4, 3
+_FACTORS = ((1,), (1, 3), (1, 2, 5), range(1, 10))  # of a power of ten: as few as will do
 _BLACK, _GREY, _LIGHT, _WHITE = (20, 20, 20), (120, 120, 120), (226, 226, 226), (255, 255, 255)
 _COLOURS = [
     (31, 119, 180),
@@ -101,14 +102,16 @@ def write_figure(path: Path, panels: Sequence[Plot | Map], columns: int = 1) -> 
 
 
 def ticks(low: float, high: float, *, log: bool, most: int = 7) -> list[float]:
-    """Round numbers between `low` and `high`: 1, 2 or 5 times powers of ten."""
+    """Round numbers between `low` and `high`."""
     low, high = min(low, high), max(low, high)
     if log:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        decades = last - first
-        factors: tuple[int, ...] = (1,) if decades > 3 else (1, 3) if decades > 1 else (1, 2, 3, 5)
-        every = max(1, -(-decades // most))
-        values = [f * 10.0**n for n in range(first, last + 1, every) for f in factors]
+        every = max(1, -(-(last - first) // most))
+        values = []
+        for factors in _FACTORS:
+            values = [f * 10.0**n for n in range(first, last + 1, every) for f in factors]
+            if sum(low <= v <= high for v in values) > 2:
+                break
     else:
         rough = (high - low) / (most - 1)
         power = 10.0 ** math.floor(math.log10(rough))

@@ -221,7 +221,7 @@ def _judge(kind: str, t: Floats, values: Floats, jacobian: Floats, *, success: b
         return f"the delays do not tell the parameters of the {kind} model apart", none
     errors = np.sqrt(np.diag(np.linalg.inv(scaled.T @ scaled))) / scale
     if values[1] < _SEEN * errors[1] or values[1] > 0.99 * _CONTRAST[1]:
-        return f"there is no contrast that stands out of the noise: {values[1]:.3g} ± {errors[1]:.2g}", none
+        return f"the delays do not tell the contrast: {values[1]:.3g} ± {errors[1]:.2g}", none
     last = 4 if kind == "double" else 3
     if (values[2:last] < t[0] / 3).any():
         return f"the decay is over before the first delay, {t[0]:.4g} s", none

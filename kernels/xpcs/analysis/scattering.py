@@ -3,7 +3,7 @@ the next. All of it is summed while the frames are read once, as whole numbers."
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,10 @@ class Tally:
         What is read, and its bins, of the same detector.
     segments
         So many parts; fewer where there are fewer frames.
+    average
+        Each frame is the sum of so many that were measured.
+    watch
+        Is told how many frames have been read, again and again.
 
     Raises
     ------
@@ -61,13 +65,21 @@ class Tally:
         Exit 65 when frames and bins are of different shapes, or there are no frames.
     """
 
-    def __init__(self, frames: Frames, partition: Partition, *, segments: int = SEGMENTS) -> None:
+    def __init__(
+        self,
+        frames: Frames,
+        partition: Partition,
+        *,
+        segments: int = SEGMENTS,
+        average: int = 1,
+        watch: Callable[[int], None] = lambda done: None,
+    ) -> None:
         check_shape(frames, partition)
         self.rows, self.columns, self.count = frames.rows, frames.columns, frames.count
         self.frame_time_s, self.largest = frames.frame_time_s, frames.largest
         self._frames, self._partition = frames, partition
-        self._segments = min(segments, frames.count)
-        self._done = False
+        self._segments, self._average = min(segments, frames.count), average
+        self._watch, self._done = watch, False
 
     def blocks(self) -> Iterator[Events]:
         """The blocks of the frames as they are. Those of the first whole reading are summed up."""
@@ -84,6 +96,7 @@ class Tally:
             intensity = self._intensity[block.first : block.first + block.frames]
             _add(*block[1:], flat, self._image, self._counts, segment, intensity)
             yield block
+            self._watch(block.first + block.frames)
         self._done = True
 
     def scattering(self) -> Scattering:
@@ -92,12 +105,13 @@ class Tally:
             for _ in self.blocks():
                 pass
         sizes = np.diff(self._partition.bounds)
-        lengths = np.bincount(_segment(np.arange(self.count), self.count, self._segments))
+        lengths = self._average * np.bincount(_segment(np.arange(self.count), self.count, self._segments))
+        measured = self._average * self.count
         return Scattering(
-            self._image.reshape(self.rows, self.columns) / self.count,
-            self._counts.sum(0) / (sizes * self.count),
+            self._image.reshape(self.rows, self.columns) / measured,
+            self._counts.sum(0) / (sizes * measured),
             self._counts / (lengths[:, None] * sizes),
-            self._intensity / len(self._partition.pixels),
+            self._intensity / (len(self._partition.pixels) * self._average),
             self._counts,
         )
 

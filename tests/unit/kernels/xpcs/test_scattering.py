@@ -44,6 +44,15 @@ def test_whoever_reads_the_frames_has_them_summed_up_once() -> None:
     np.testing.assert_allclose(tally.scattering().image, counts.mean(0))
 
 
+def test_frames_that_are_sums_of_others_have_the_same_mean_scattering() -> None:
+    counts = _counts(20)
+    single = Tally(Dense(counts), PARTITION).scattering()
+    sums = Tally(Dense(counts.reshape(10, 2, ROWS, COLUMNS).sum(1)), PARTITION, average=2).scattering()
+    for name in ("image", "bins", "segments"):
+        np.testing.assert_allclose(getattr(sums, name), getattr(single, name), rtol=1e-13)
+    np.testing.assert_allclose(sums.intensity, single.intensity.reshape(10, 2).mean(1), rtol=1e-13)
+
+
 def test_bins_of_another_detector_are_refused() -> None:
     with pytest.raises(KernelError, match="20 x 25 pixels and the qmap 20 x 26") as caught:
         Tally(Dense(_counts(3)[:, :, 1:]), PARTITION)
