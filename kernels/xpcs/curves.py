@@ -53,7 +53,7 @@ def read_curves(path: str) -> Curves:
     """The multi-tau g2 of a result file or, where it has none, that of its two-time correlations.
 
     Of two-time correlations no errors are stored: they are taken from the scatter among the slices of age, smoothed
-    over neighbouring delays, and delays longer than a slice have none.
+    over neighbouring delays; beyond the length of a slice it is taken to go on as it was.
 
     Raises
     ------
@@ -99,16 +99,19 @@ def bin_labels(axes: Sequence[Axis], steps: NDArray[np.integer]) -> list[str]:
 
 
 def _scatter(slices: Floats, delays: int) -> Floats:
-    """Standard deviation of the mean of the slices, shape (delays, slices, bins), from their scatter."""
-    err = np.full((delays, slices.shape[2]), np.nan)
-    count = slices.shape[1]
-    if count < 2:
-        return err
-    squares = slices.var(axis=1, ddof=1) / count
+    """Errors of g2, shape (delays, bins), from the scatter among its slices (delays of a slice, slices, bins).
+
+    A mean of n pairs of frames scatters as 1/n: the slices say by how much, and g2 of all frames has more pairs.
+    """
+    long, count, bins = slices.shape
+    if count < 2 or long < 2:
+        return np.full((delays, bins), np.nan)
+    pairs = long - np.arange(long)
+    single = slices.var(axis=1, ddof=1) * pairs[:, None]
     half = _NEIGHBOURS // 2
-    for n in range(len(squares)):
-        err[n] = np.sqrt(np.nanmean(squares[max(0, n - half) : n + half + 1], axis=0))
-    return err
+    smooth = [np.nanmean(single[max(1, n - half) : n + half + 1], axis=0) for n in range(long)]
+    squares = np.concatenate([smooth, np.broadcast_to(smooth[-1], (max(0, delays - long), bins))])[:delays]
+    return np.asarray(np.sqrt(squares / (delays - np.arange(delays))[:, None]))
 
 
 def _bins(file: h5py.File, bins: NDArray[np.int64]) -> tuple[Floats, str, list[str], NDArray[np.int64]]:

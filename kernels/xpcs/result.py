@@ -25,8 +25,7 @@ from kernels.io.nexus import add_process
 from kernels.xpcs.analysis.scattering import Scattering
 from kernels.xpcs.metadata import Metadata, write_metadata
 from kernels.xpcs.multitau import MultiTau
-from kernels.xpcs.partition import Partition
-from kernels.xpcs.qmap import write_partition
+from kernels.xpcs.qmap import Qmap, write_qmap
 from kernels.xpcs.twotime.correlate import OneTime
 
 ENDING = "_results.hdf"
@@ -35,7 +34,7 @@ _DETECTOR, _ENERGY = "/entry/instrument/detector_1", "/entry/instrument/incident
 
 
 @contextmanager
-def new_result(part: Path, partition: Partition, known: Metadata, metadata: str | None) -> Iterator[h5py.File]:
+def new_result(part: Path, qmap: Qmap, known: Metadata, metadata: str | None) -> Iterator[h5py.File]:
     """A result file to fill at a staged part: a copy of the file `metadata`, or else what is `known`, and the bins.
 
     What the viewer needs and the metadata lack is put in, from what is known.
@@ -51,11 +50,12 @@ def new_result(part: Path, partition: Partition, known: Metadata, metadata: str 
     with _opened(part, "r+") as file:
         try:
             _complete(file, known)
+            _set_frame_time(file, known.frame_time_s)
             if "xpcs" in file:
                 del file["xpcs"]
             xpcs = file.create_group("xpcs")
             xpcs.attrs["NX_class"] = "NXcollection"
-            write_partition(xpcs, partition)
+            write_qmap(xpcs.create_group("qmap"), qmap)
         except (KeyError, ValueError, TypeError) as error:
             sentence = f"The metadata {metadata!r} cannot be completed to a result: {hdf5.reason(error)}."
             raise KernelError(sentence, Exit.BAD_INPUT) from error
@@ -149,7 +149,6 @@ def _complete(file: h5py.File, known: Metadata) -> None:
     count_time = known.frame_time_s if known.count_time_s is None else known.count_time_s
     pixel_x, pixel_y = known.pixel_size_m or (None, None)
     for name, value in (
-        (f"{_DETECTOR}/frame_time", known.frame_time_s),
         (f"{_DETECTOR}/count_time", count_time),
         (f"{_DETECTOR}/x_pixel_size", pixel_x),
         (f"{_DETECTOR}/y_pixel_size", pixel_y),
@@ -158,6 +157,17 @@ def _complete(file: h5py.File, known: Metadata) -> None:
     ):
         if value is not None and hdf5.found(file, name) is None:
             file[name] = value
+
+
+def _set_frame_time(file: h5py.File, frame_time_s: float) -> None:
+    """Make it the one that was used."""
+    name = f"{_DETECTOR}/frame_time"
+    there = hdf5.found(file, name)
+    if there is None or float(np.ravel(there[()])[0]) != frame_time_s:
+        if there is not None:
+            del file[name]
+        file[name] = frame_time_s
+        file[name].attrs["units"] = "s"
 
 
 @contextmanager

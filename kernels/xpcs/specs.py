@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kernels.spec import KernelArgument, KernelSpec
+from kernels.xpcs.specs_io import KERNELS as _MAKING
 
 _VERSION = "1.0"
 
@@ -31,6 +32,12 @@ _FRAMES: tuple[KernelArgument, ...] = (
     KernelArgument("stride", "integer", "take every so many-th frame.", default=1, minimum=1),
     KernelArgument("average", "integer", "then take so many neighbouring frames as one.", default=1, minimum=1),
 )
+_BAD = KernelArgument(
+    "badPixels",
+    "boolean",
+    "look for dead and hot pixels first, which reads all frames once more, and leave them out.",
+    default=False,
+)
 _LAGS = KernelArgument(
     "lagsPerLevel",
     "integer",
@@ -55,6 +62,7 @@ def _frames(
 
 
 KERNELS: tuple[KernelSpec, ...] = (
+    *_MAKING,
     KernelSpec(
         "xpcs.inspect",
         "open frames, bins and metadata, check them as the others would, and tell what is there",
@@ -75,6 +83,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             _METADATA,
             _FRAME_TIME,
             *_FRAMES,
+            _BAD,
             _LAGS,
             KernelArgument(
                 "memoryGB",
@@ -100,6 +109,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             _METADATA,
             _FRAME_TIME,
             *_FRAMES,
+            _BAD,
             KernelArgument("bins", "string", "numbers of dynamic bins, from 1, such as 1,3,5-7. Not given: all."),
             KernelArgument(
                 "slices",

@@ -26,6 +26,7 @@ def multitau(
     last_frame: int | None,
     stride: int,
     average: int,
+    bad_pixels: bool,
     lags_per_level: int,
     memory_gb: float,
 ) -> None:
@@ -42,8 +43,17 @@ def multitau(
         73, 74 for outputs.
     """
     arguments = {name: value for name, value in locals().items() if name != "job"}
-    chosen = {"first_frame": first_frame, "last_frame": last_frame, "stride": stride, "average": average}
-    measured = open_measurement(input=input, qmap=qmap, metadata=metadata, frame_time=frame_time, **chosen)  # type: ignore[arg-type]
+    measured = open_measurement(
+        input=input,
+        qmap=qmap,
+        metadata=metadata,
+        frame_time=frame_time,
+        first_frame=first_frame,
+        last_frame=last_frame,
+        stride=stride,
+        average=average,
+        bad_pixels=bad_pixels,
+    )
     frames, partition = measured.frames, measured.partition
     longest_lag(frames.count, lags_per_level)
     tally = Tally(
@@ -61,12 +71,13 @@ def multitau(
     scattering = tally.scattering()
     figures, doubts = suspicions(scattering, len(partition.pixels))
     warnings = [*measured.warnings, *doubts]
+    config = {"begin_frame": first_frame, "end_frame": last_frame, "dpl": lags_per_level}
     with job.phase("write"):
         part = job.stage(output, check=result.check_result, shape=found.g2.shape, dtype="float64", finiteFraction=1.0)
-        with result.new_result(part, partition, measured.known, measured.metadata) as file:
+        with result.new_result(part, measured.qmap, measured.known, measured.metadata) as file:
             result.add_scattering(file, scattering)
-            result.add_multitau(file, found, stride=stride, average=average, config={"dpl": lags_per_level, **chosen})
-            result.add_record(file, VERSION, arguments, frames.left_out, warnings)
+            result.add_multitau(file, found, stride=stride, average=average, config=config)
+            result.add_record(file, VERSION, arguments, measured.left_out, warnings)
         if picture:
             draw_scattering(job.stage(picture, check=check_picture), scattering, partition, frames.frame_time_s)
     for name, value in figures.items():

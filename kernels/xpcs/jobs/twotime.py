@@ -37,6 +37,7 @@ def twotime(
     last_frame: int | None,
     stride: int,
     average: int,
+    bad_pixels: bool,
     bins: str | None,
     slices: int,
 ) -> None:
@@ -52,8 +53,17 @@ def twotime(
         73, 74 for outputs, among them a disk that could not hold the correlations.
     """
     arguments = {name: value for name, value in locals().items() if name != "job"}
-    chosen = {"first_frame": first_frame, "last_frame": last_frame, "stride": stride, "average": average}
-    measured = open_measurement(input=input, qmap=qmap, metadata=metadata, frame_time=frame_time, **chosen)  # type: ignore[arg-type]
+    measured = open_measurement(
+        input=input,
+        qmap=qmap,
+        metadata=metadata,
+        frame_time=frame_time,
+        first_frame=first_frame,
+        last_frame=last_frame,
+        stride=stride,
+        average=average,
+        bad_pixels=bad_pixels,
+    )
     frames, partition = measured.frames, measured.partition
     if frames.count < 2 * slices:
         raise KernelError(f"{frames.count} frames are too few for {slices} slices: each needs two.")
@@ -72,7 +82,7 @@ def twotime(
     part = job.stage(output, check=result.check_result)
     _check_room(part, frames.count, len(series.bins))
     thumbnails = {number: Thumbnail(frames.count) for number in shown_bins(series.bins)} if picture else {}
-    with result.new_result(part, partition, measured.known, measured.metadata) as file:
+    with result.new_result(part, measured.qmap, measured.known, measured.metadata) as file:
         result.add_scattering(file, scattering)
         maps = result.Maps(file, frames.count)
 
@@ -86,8 +96,9 @@ def twotime(
         with job.phase("correlate"):
             cut = segments(frames.count, slices)
             found = correlate(series, write, slices=cut)
-        maps.finish(found, segment=frames.count // slices, stride=stride, average=average, config=chosen)
-        result.add_record(file, VERSION, arguments, frames.left_out, warnings)
+        config = {"begin_frame": first_frame, "end_frame": last_frame, "dq_selection": bins}
+        maps.finish(found, segment=frames.count // slices, stride=stride, average=average, config=config)
+        result.add_record(file, VERSION, arguments, measured.left_out, warnings)
     job.describe(part, shape=found.g2.shape, dtype="float32", finiteFraction=1.0)
     if picture:
         names = _names(partition)
