@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import ir
-from numba import types
+from llvmlite import binding, ir
+from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -30,6 +30,19 @@ _HALVES = ir.VectorType(_I16, 2 * LANES)
 _EIGHT, _REAL = ir.VectorType(_I64, 8), ir.VectorType(_F64, 8)
 
 Value = Any  # of LLVM
+
+# Instructions that multiply and add pairs of int16: what a processor needs for them, and how many lanes they have.
+_MULTIPLIERS = (
+    ("avx512bw", "llvm.x86.avx512.pmaddw.d.512", 16),
+    ("avx2", "llvm.x86.avx2.pmadd.wd", 8),
+    ("sse2", "llvm.x86.sse2.pmadd.wd", 4),
+)
+
+
+def _features() -> list[str]:
+    """What Numba lets LLVM use of the processor."""
+    given = config.CPU_FEATURES
+    return (binding.get_host_cpu_features().flatten() if given is None else str(given)).split(",")
 
 
 class _Code:
@@ -78,7 +91,10 @@ class _Code:
         return self.builder.or_(self.high(earlier), self.builder.shl(later, self.constant(16, _ROW)))
 
     def product(self, a: Value, b: Value, total: Value) -> Value:
-        """`total` and the products of both halves, in the pattern LLVM knows multiply-and-add by."""
+        """`total` and the products of both halves."""
+        for feature, name, lanes in _MULTIPLIERS:
+            if f"+{feature}" in _features():
+                return self.builder.add(self._multiplied(name, lanes, a, b), total)
         halves = []
         for part in (0, 1):
             order = ir.Constant(ir.VectorType(_I32, LANES), list(range(part, 2 * LANES, 2)))
@@ -88,6 +104,20 @@ class _Code:
                 factors.append(self.builder.sext(self.builder.shuffle_vector(both, both, order), _ROW))
             halves.append(self.builder.mul(*factors))
         return self.builder.add(self.builder.add(*halves), total)
+
+    def _multiplied(self, name: str, lanes: int, a: Value, b: Value) -> Value:
+        """By a processor's own instruction for so many lanes: LLVM knows the products as such only now and then."""
+        result, halves = ir.VectorType(_I32, lanes), ir.VectorType(_I16, 2 * lanes)
+        call = self.builder.module.declare_intrinsic(name, (), ir.FunctionType(result, [halves, halves]))
+        parts = []
+        for first in range(0, LANES, lanes):
+            order = ir.Constant(ir.VectorType(_I32, lanes), list(range(first, first + lanes)))
+            factors = [self.builder.bitcast(self.builder.shuffle_vector(v, v, order), halves) for v in (a, b)]
+            parts.append(self.builder.call(call, factors))
+        while len(parts) > 1:
+            order = ir.Constant(ir.VectorType(_I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+            parts = [self.builder.shuffle_vector(x, y, order) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
 
     def larger(self, a: Value, b: Value) -> Value:
         return self.builder.select(self.builder.icmp_unsigned(">", a, b), a, b)
