@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiled import compiled
+from kernels.xpcs.twotime.prefetch import prefetch
 from kernels.xpcs.twotime.series import Series
 from kernels.xpcs.twotime.sums import Floats, Integers, Numbers, Span, fold, settle, weigh
 
 _STRIP = 32  # rows, whose totals fit into the second cache
+_AHEAD = 16  # events; of so many later ones the pairs are fetched already
+_LINE = 16  # words
 
 
 class Pairs:
@@ -30,20 +33,20 @@ class Pairs:
 
     def take(self, rows: Span) -> None:
         """Prepare the rows that the next tiles are of."""
-        begins, ends = self._ranges(rows)
-        self._rows = rows
-        self._entries = _by_frame(
-            self.series.words, self.series.bits, self._pixels - self._pixels[0], begins, ends, rows.first, len(rows)
+        self._rows, self._of_rows = rows, self._ranges(rows)
+        pixels = self._pixels - self._pixels[0]
+        self._at, self._which, self._pixel = _by_frame(
+            self.series.words, self.series.bits, pixels, *self._of_rows, rows.first, len(rows)
         )
 
     def tile(self, columns: Span) -> NDArray[np.float32]:
         """Correlations of the rows with `columns`, which begin with the rows or after them."""
-        begins, ends = self._ranges(columns)
+        begins, ends = self._of_rows if columns == self._rows else self._ranges(columns)
         tile = np.empty((len(self._rows), len(columns)), np.float32)
         size, scale = self.series.size(self.which), self.series.scale[self.which]
         _tile(
-            self.series.words, self.series.bits, *self._entries, begins, ends, self._rows.first, columns.first,
-            self._weights, size * scale, scale, self._kind, tile,
+            self.series.words, self.series.bits, self._at, self._which, *_partners(self._which, self._pixel, begins, ends),
+            self._rows.first, columns.first, self._weights, size * scale, scale, self._kind, tile,
         )  # fmt: skip
         return tile
 
@@ -103,12 +106,22 @@ def _by_frame(
 
 
 @compiled(parallel=True)
+def _partners(
+    which: Integers, pixel: NDArray[np.uint32], begins: Integers, ends: Integers
+) -> tuple[Integers, Integers]:
+    """From where to where the words of the columns are that make pairs with each word of the rows, itself included."""
+    first, last = np.empty_like(which), np.empty_like(which)
+    for e in numba.prange(which.size):
+        first[e], last[e] = max(which[e], begins[pixel[e]]), ends[pixel[e]]
+    return first, last
+
+
+@compiled(parallel=True)
 def _tile(
     words: Numbers,
     bits: int,
     at: Integers,
     which: Integers,
-    pixel: NDArray[np.uint32],
     begins: Integers,
     ends: Integers,
     first_row: int,
@@ -121,7 +134,7 @@ def _tile(
 ) -> None:
     rows, columns = tile.shape
     strips = -(-rows // _STRIP)
-    shift, mask, offset = np.uint64(bits), np.uint64((1 << bits) - 1), np.uint64(first_column)
+    mask = (1 << bits) - 1
     for k in numba.prange(strips):
         begin = fold(k, strips) * _STRIP
         end = min(begin + _STRIP, rows)
@@ -130,16 +143,19 @@ def _tile(
         for g in range(weights.shape[0]):
             of_columns = weights[g, first_column : first_column + columns]
             for r in range(begin, end):
+                left = max(0, first_row + r - first_column)
                 if at[g, r] == at[g, r + 1]:
                     continue
                 for e in range(at[g, r], at[g, r + 1]):
-                    i, p = which[e], pixel[e]
-                    count = words[i] & mask
-                    for j in range(max(i, begins[p]), ends[p]):
-                        word = np.uint64(words[j])
-                        sums[(word >> shift) - offset] += np.int64(count * (word & mask))
-                weigh(sums, weights[g, first_row + r], of_columns, totals[r - begin])
-                sums[:] = 0
+                    soon = begins[min(e + _AHEAD, begins.size - 1)]
+                    prefetch(words, soon)
+                    prefetch(words, soon + _LINE)
+                    count = np.int64(words[which[e]]) & mask
+                    for j in range(begins[e], ends[e]):
+                        word = np.int64(words[j])
+                        # Unsigned: a place is never counted from the end.
+                        sums[np.uint64((word >> bits) - first_column)] += count * (word & mask)
+                weigh(sums[left:], weights[g, first_row + r], of_columns[left:], totals[r - begin, left:])
         for r in range(begin, end):
             of_columns = scale[first_column : first_column + columns]
             settle(totals[r - begin], first_row + r - first_column, row_scale[first_row + r], of_columns, tile[r])

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.compiled import compiled, threads
+from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
 from kernels.xpcs.events import Events, Frames
 from kernels.xpcs.partition import Partition
@@ -24,6 +24,7 @@ Numbers = NDArray[Any]
 
 GROUP = 16384  # pixels; times 255 squared they stay below 2^31
 NARROW, WIDE = 8, 32  # bits of a count, beside the frame's number in a word of 32 bits or of 64
+_AT_ONCE = 4096  # pixels whose words are written at the same time
 _LARGEST = 2**24 - 1  # a group's sum of squares stays below 2^63
 _MOST_FRAMES = 2**24  # what is left of the narrow word
 
@@ -146,13 +147,14 @@ def by_pixel(
                 f"Frame {block.first} follows frame {count - 1}: frames are missing or come twice.", Exit.BAD_INPUT
             )
         count += block.frames
-        if len(block.pixels) and int(block.pixels.max()) >= len(place):
+        most, wrong = _survey(block.starts, block.pixels, block.counts, place)
+        if wrong:
             raise KernelError(
-                f"Frames {block.first} to {count - 1} have counts in pixel {int(block.pixels.max())}, and the detector "
-                f"has {len(place)} pixels.",
+                f"Frames {block.first} to {count - 1} name {wrong} pixels out of order, twice, or outside the detector of "
+                f"{len(place)} pixels: the file is damaged, or of another detector.",
                 Exit.BAD_INPUT,
             )
-        largest = max(largest, _largest(block.pixels, block.counts, place))
+        largest = max(largest, most)
         blocks.append(block)
     if count != frames.count:
         raise KernelError(f"{frames.count} frames were announced and {count} came.", Exit.BAD_INPUT)
@@ -164,7 +166,7 @@ def by_pixel(
     whole = _joined(blocks)
     blocks.clear()
     kind: Numbers = np.empty(0, np.uint32 if largest < 1 << NARROW else np.uint64)
-    starts, words = _sorted(*whole, place, pixels, _bits(kind), kind, threads())
+    starts, words = _sorted(*whole, place, pixels, _bits(kind), kind)
     return starts, words, largest
 
 
@@ -189,37 +191,38 @@ def _sorted(
     pixels: int,
     bits: int,
     kind: Numbers,
-    slices: int,
 ) -> tuple[Integers, Numbers]:
-    """A counting sort: each slice of the frames counts its events of each pixel, and then knows where they go."""
-    frames = starts.size - 1
-    cuts = np.empty(slices + 1, np.int64)
-    for k in range(slices + 1):
-        cuts[k] = np.searchsorted(starts, starts[0] + k * (starts[-1] - starts[0]) // slices)
-    cuts[0], cuts[slices] = 0, frames
-    many = np.zeros((slices, pixels), np.int64)
-    for k in numba.prange(slices):
-        for i in range(starts[cuts[k]], starts[cuts[k + 1]]):
-            p = place[frame_pixels[i]]
-            if p >= 0:
-                many[k, p] += 1
-    begins = np.empty(pixels + 1, np.int64)
-    total = 0
-    for p in range(pixels):
-        begins[p] = total
-        for k in range(slices):
-            here = many[k, p]
-            many[k, p] = total
-            total += here
-    begins[pixels] = total
-    words = np.empty(total, kind.dtype)
-    for k in numba.prange(slices):
-        for frame in range(cuts[k], cuts[k + 1]):
-            for i in range(starts[frame], starts[frame + 1]):
+    """A counting sort, some neighbouring pixels at a time: where their words go lies in the second cache."""
+    frames, parts = starts.size - 1, -(-place.size // _AT_ONCE)
+    cuts = np.empty((parts + 1, frames), np.int64)  # where the events of each part begin in each frame
+    cuts[0], cuts[parts] = starts[:-1], starts[1:]
+    for part in numba.prange(1, parts):
+        for frame in range(frames):
+            of_frame = frame_pixels[starts[frame] : starts[frame + 1]]
+            cuts[part, frame] = starts[frame] + np.searchsorted(of_frame, np.uint32(part * _AT_ONCE))
+    begins = np.zeros(pixels + 1, np.int64)
+    for part in numba.prange(parts):
+        for frame in range(frames):
+            for i in range(cuts[part, frame], cuts[part + 1, frame]):
                 p = place[frame_pixels[i]]
                 if p >= 0:
-                    words[many[k, p]] = np.uint64(frame) << np.uint64(bits) | np.uint64(counts[i])
-                    many[k, p] += 1
+                    begins[p + 1] += 1
+    for p in range(pixels):
+        begins[p + 1] += begins[p]
+    words = np.empty(begins[pixels], kind.dtype)
+    for part in numba.prange(parts):
+        first = part * _AT_ONCE
+        places = place[first : first + _AT_ONCE]
+        target = np.empty(places.size, np.int64)
+        for n in range(places.size):
+            target[n] = begins[max(places[n], 0)]
+        for frame in range(frames):
+            high = np.uint64(frame) << np.uint64(bits)
+            for i in range(cuts[part, frame], cuts[part + 1, frame]):
+                n = np.int64(frame_pixels[i]) - first
+                if places[n] >= 0:
+                    words[target[n]] = high | np.uint64(counts[i])
+                    target[n] += 1
     return begins, words
 
 
@@ -236,13 +239,21 @@ def _totals(starts: Integers, words: Numbers, bits: int, bounds: Integers, frame
 
 
 @compiled(parallel=True)
-def _largest(pixels: NDArray[np.uint32], counts: Numbers, place: NDArray[np.int32]) -> int:
-    """The largest count of a pixel that is wanted."""
-    largest = 0
-    for i in numba.prange(pixels.size):
-        if place[pixels[i]] >= 0:
-            largest = max(largest, np.int64(counts[i]))
-    return largest
+def _survey(
+    starts: Integers, pixels: NDArray[np.uint32], counts: Numbers, place: NDArray[np.int32]
+) -> tuple[int, int]:
+    """The largest count of a pixel that is wanted, and how many pixels are out of order or outside the detector."""
+    largest, wrong = np.zeros(starts.size - 1, np.int64), np.zeros(starts.size - 1, np.int64)
+    for frame in numba.prange(starts.size - 1):
+        last = np.int64(-1)
+        for i in range(starts[frame], starts[frame + 1]):
+            pixel = np.int64(pixels[i])
+            if not last < pixel < place.size:
+                wrong[frame] += 1
+            elif place[pixel] >= 0:
+                largest[frame] = max(largest[frame], np.int64(counts[i]))
+            last = pixel
+    return largest.max(), wrong.sum()
 
 
 def _bits(words: Numbers) -> int:

@@ -37,9 +37,10 @@ def fold(index: int, count: int) -> int:
 
 @compiled()
 def weigh(sums: Numbers, row_weight: float, weights: Floats, totals: Floats) -> None:
-    """Add a group's sums of one row to the row's totals."""
+    """Add a group's sums of one row to the row's totals, and begin the next sums with 0."""
     for c in range(totals.size):
         totals[c] += sums[c] * (row_weight * weights[c])
+        sums[c] = 0
 
 
 @compiled()
