@@ -187,7 +187,9 @@ def _correlating(lags: int, *, odd: bool) -> Any:
             code.add_to(sums, code.plus(s, lag), builder.sext(builder.load(total), _LONG))
 
     @intrinsic
-    def instruction(typing: Any, words: Any, first: Any, count: Any, back: Any, mask: Any, sums: Any, s: Any) -> Any:
+    def instruction(
+        typing: Any, words: Any, first: Any, count: Any, back: Any, mask: Any, sums: Any, s: Any
+    ) -> Any:
         return _typed(write, types.void, words, first, count, back, mask, sums, s)
 
     return instruction

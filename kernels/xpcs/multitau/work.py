@@ -26,9 +26,7 @@ class Work:
     `held` are frames that came and are not in the sums yet; their arrays are not copied.
     """
 
-    def __init__(
-        self, partition: Partition, per_level: int, part: range | None = None, cost: float | None = None
-    ) -> None:
+    def __init__(self, partition: Partition, per_level: int, part: range | None = None, cost: float | None = None) -> None:
         used = np.flatnonzero(partition.static.ravel())
         part = range(len(used)) if part is None else part
         self.partition, self.part, self.per_level = partition, part, per_level
@@ -60,17 +58,12 @@ class Work:
                 f"Frame {expected} was to come, and frame {events.first} came: each has to come once, in order.",
                 Exit.BAD_INPUT,
             )
-        if (
-            len(events.pixels) != len(events.counts)
-            or (np.diff(events.starts, prepend=0, append=len(events.pixels)) < 0).any()
-        ):
+        if len(events.pixels) != len(events.counts) or (np.diff(events.starts, prepend=0, append=len(events.pixels)) < 0).any():
             raise KernelError(
                 f"The events of the frames from {events.first} on are not where the frames say.", Exit.BAD_INPUT
             )
         if not self._whole:
-            events = _between(
-                events, *((int(self.pixels[0]), int(self.pixels[-1]) + 1) if len(self.pixels) else (0, 0))
-            )
+            events = _between(events, *((int(self.pixels[0]), int(self.pixels[-1]) + 1) if len(self.pixels) else (0, 0)))
         pixels, counts = np.ascontiguousarray(events.pixels, np.uint32), np.ascontiguousarray(events.counts)
         self.held.append(Events(events.first, events.starts, pixels, counts))
         self.held_frames += events.frames

@@ -106,9 +106,7 @@ def gather(frames: Frames, partition: Partition, bins: Sequence[int] | None = No
     used = np.concatenate(mine)
     place[used] = np.arange(len(used), dtype=np.int32)
     pieces = [-(-int(sizes[s]) // GROUP) for s in order]
-    lengths = [
-        min(GROUP, int(sizes[s]) - n * GROUP) for s, count in zip(order, pieces, strict=True) for n in range(count)
-    ]
+    lengths = [min(GROUP, int(sizes[s]) - n * GROUP) for s, count in zip(order, pieces, strict=True) for n in range(count)]
     pixels = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     static = np.repeat(np.arange(len(order)), pieces)  # of each group, in `order`
     groups = np.searchsorted(partition.owner[order][static], [*chosen, chosen[-1] + 1]).astype(np.int64)
@@ -241,7 +239,9 @@ def _totals(starts: Integers, words: Numbers, bits: int, bounds: Integers, frame
 
 
 @compiled(parallel=True)
-def _survey(starts: Integers, pixels: NDArray[np.uint32], counts: Numbers, place: NDArray[np.int32]) -> tuple[int, int]:
+def _survey(
+    starts: Integers, pixels: NDArray[np.uint32], counts: Numbers, place: NDArray[np.int32]
+) -> tuple[int, int]:
     """The largest count of a pixel that is wanted, and how many pixels are out of order or outside the detector."""
     largest, wrong = np.zeros(starts.size - 1, np.int64), np.zeros(starts.size - 1, np.int64)
     for frame in numba.prange(starts.size - 1):

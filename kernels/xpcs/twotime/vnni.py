@@ -51,7 +51,9 @@ def _multiplying() -> Any:
         ]
         rows, r, columns, c, across, cells, sums = arrays
         operand = _operand()
-        dot = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_SUMS, [_SUMS, operand, operand]), _NAME)
+        dot = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_SUMS, [_SUMS, operand, operand]), _NAME
+        )
 
         def at(array: Any, offset: Any, kind: Any) -> Any:
             return builder.bitcast(builder.gep(array, [offset]), kind.as_pointer())
@@ -75,7 +77,9 @@ def _multiplying() -> Any:
         return context.get_dummy_value()
 
     @intrinsic
-    def instruction(typing: Any, rows: Any, r: Any, columns: Any, c: Any, across: Any, cells: Any, sums: Any) -> Any:
+    def instruction(
+        typing: Any, rows: Any, r: Any, columns: Any, c: Any, across: Any, cells: Any, sums: Any
+    ) -> Any:
         return types.void(rows, r, columns, c, across, cells, sums), write
 
     return instruction
