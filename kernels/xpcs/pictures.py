@@ -121,7 +121,7 @@ def _dispersion(curves: Curves, fits: Sequence[Relaxation], laws: Sequence[Power
         drawn.append(Curve(curves.q[mine], tau[mine, 0], tau[mine, 1], colour=n))
         if law.fitted:
             q = np.geomspace(curves.q[mine].min(), curves.q[mine].max(), 50)
-            said = f"q^({law.exponent:.2f} ± {law.exponent_err:.2f})"
+            said = f"q^({law.exponent:.3g} ± {law.exponent_err:.1g})"
             drawn.append(Curve(q, law.curve(q), line=True, colour=n, label=said if n < 6 else ""))
     if not any(law.fitted for law in laws):
         return []
