@@ -22,7 +22,7 @@ from kernels.xpcs.partition import Partition
 
 RARE = 1e-9
 _LEAST_PIXELS = 16  # of a bin, for its variance to be known
-_TRUSTED = 0.98  # part of a bin's pixels, without its brightest, that begins the search
+_TRUSTED = 0.05, 0.8  # the part of a bin's pixels, by their counts, with which the search begins
 _UNSEEN = 3.0  # counts that a bin could well have where none were seen
 _MOST_PASSES = 20
 
@@ -59,32 +59,31 @@ def find_bad(frames: Frames, partition: Partition) -> BadPixels:
 
 def judged(sums: NDArray[np.int64], partition: Partition) -> BadPixels:
     """Bad pixels by what each has counted in all, shape (pixels,)."""
-    dead, hot = [], []
+    dead, hot = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for first, beyond in zip(partition.bounds[:-1], partition.bounds[1:], strict=True):
-        pixels = partition.pixels[first:beyond]
+        pixels = partition.pixels[first:beyond].astype(np.int64)
         if len(pixels) < _LEAST_PIXELS:
             continue
         counts = sums[pixels]
-        mean, modes, most = _usual(counts)
+        least, most = _usual(counts)
+        dead.append(pixels[counts < least])
         hot.append(pixels[counts > most])
-        if -modes * np.log1p(mean / modes) < np.log(RARE):
-            dead.append(pixels[counts == 0])
-    none = np.zeros(0, np.int64)
-    return BadPixels(*(np.sort(np.concatenate([none, *some])).astype(np.int64) for some in (dead, hot)))
+    return BadPixels(np.sort(np.concatenate(dead)), np.sort(np.concatenate(hot)))
 
 
-def _usual(counts: NDArray[np.int64]) -> tuple[float, float, int]:
-    """Mean and modes of the good pixels of a bin, and the most that one of them can count."""
+def _usual(counts: NDArray[np.int64]) -> tuple[int, int]:
+    """Between which counts the good pixels of a bin are: at least 0 or 1, and at most."""
     ranked = np.sort(counts)
-    good = ranked[: max(2, int(_TRUSTED * len(ranked)))]
+    low, high = (int(part * len(ranked)) for part in _TRUSTED)
+    good = ranked[low:high]
     for _ in range(_MOST_PASSES):
         mean, variance = max(float(good.mean()), _UNSEEN / len(good)), float(good.var(ddof=1))
         modes = min(mean**2 / (variance - mean), 1e9) if variance > mean else 1e9
-        most = _most(mean, modes)
-        before, good = good, ranked[ranked <= most]
-        if len(good) in (len(before), 0):
+        least, most = int(-modes * np.log1p(mean / modes) < np.log(RARE)), _most(mean, modes)
+        before, good = good, ranked[(ranked >= least) & (ranked <= most)]
+        if len(good) == len(before) or len(good) < 2:
             break
-    return mean, modes, most
+    return least, most
 
 
 def _most(mean: float, modes: float) -> int:

@@ -69,10 +69,11 @@ class Partition:
                 raise KernelError(f"The {name} bins are not numbered from 1 without gaps.", Exit.BAD_INPUT)
         if ((self.static > 0) != (self.dynamic > 0)).any():
             raise KernelError("Some pixels are in a static bin and in no dynamic one, or in reverse.", Exit.BAD_INPUT)
-        pairs = np.unique(np.stack([self.static.ravel(), self.dynamic.ravel()]), axis=1)
-        if (np.bincount(pairs[0])[1:] > 1).any():
-            crossing = int(np.flatnonzero(np.bincount(pairs[0])[1:] > 1)[0]) + 1
-            raise KernelError(f"Static bin {crossing} lies in more than one dynamic bin.", Exit.BAD_INPUT)
+        owner = np.zeros(int(self.static.max()) + 1, np.int32)
+        owner[self.static] = self.dynamic
+        crossing = self.static[owner[self.static] != self.dynamic]
+        if len(crossing):
+            raise KernelError(f"Static bin {crossing.min()} lies in more than one dynamic bin.", Exit.BAD_INPUT)
 
     @cached_property
     def pixels(self) -> NDArray[np.uint32]:

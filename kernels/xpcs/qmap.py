@@ -157,9 +157,9 @@ def write_qmap(group: h5py.Group, qmap: Qmap, *, source: str = "") -> None:
 
 def numbered(bins: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Bins numbered from 1 without gaps, and which number each had."""
-    left = np.unique(bins)
-    left = left[left > 0].astype(np.int64)
-    return np.where(bins > 0, np.searchsorted(left, bins) + 1, 0).astype(np.int32), left
+    there = np.bincount(bins.ravel()) > 0
+    there[0] = False
+    return np.where(there, np.cumsum(there), 0).astype(np.int32)[bins], np.flatnonzero(there)
 
 
 def _bins(file: h5py.File, path: str, name: str) -> NDArray[np.int64]:

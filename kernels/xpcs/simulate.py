@@ -49,8 +49,9 @@ def simulate(
     """Write frames to `output`, and beside it their qmap, metadata and truth.
 
     Those are `<stem>_qmap.hdf`, `<stem>_metadata.hdf` and `<stem>_truth.h5`. The beam meets the detector in a corner's
-    neighbourhood, so that rings are long; the intensity falls with q and is `photons` per pixel and frame on average
-    over the rings. In dynamic bin b, g2 = 1 + contrast · exp(-2 t / tau_b), tau_b = tau · (q_b / q_middle)^-tau_power.
+    neighbourhood, so that rings are long; the intensity falls with q from one static ring to the next and is `photons`
+    per pixel and frame on average. In dynamic bin b, g2 = 1 + contrast · exp(-2 t / tau_b), where
+    tau_b = tau · (q_b / q_middle)^-tau_power.
 
     The truth holds /truth/tau_s (dynamic bins), /truth/dead and /truth/hot (numbers of pixels), and the attributes
     `contrast`, `drift` and `ageing` of /truth. Memory is bounded by some tens of frames; the file depends only on the
@@ -79,7 +80,8 @@ def simulate(
     used = partition.dynamic > 0
     q = partition.axes[0].dynamic[partition.dynamic_index]
     tau_s = tau * (q / q[len(q) // 2]) ** -tau_power
-    rate = np.where(used, np.maximum(geometry.q((rows, columns)), 1e-9) ** -1.0, 0)
+    rings = partition.axes[0].static[partition.static_index] ** -1.0
+    rate = np.where(used, np.append(rings[:1], rings)[partition.static], 0)
     rate *= photons / rate[used].mean()
     rate.ravel()[~blemish.ravel()] = 0
     per_pixel = np.append(tau_s[:1], tau_s)[partition.dynamic] / frame_time
