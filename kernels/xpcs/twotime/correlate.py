@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import KernelError
+from kernels.ranks import Ranks
+from kernels.xpcs.partition import Partition
 from kernels.xpcs.twotime import cost, vnni
 from kernels.xpcs.twotime.pairs import Pairs
 from kernels.xpcs.twotime.products import BlasProducts, VnniProducts
@@ -20,7 +22,7 @@ TILE = 2048  # frames along a side; a chunk of a file should divide it
 Way = Literal["pairs", "vnni", "blas"]
 
 Write = Callable[[int, int, int, NDArray[np.float32]], None]
-"""Takes a tile: `write(bin, row, column, tile)`. Its place is that of its first element; below the diagonal are zeros."""
+"""Takes a tile: `write(bin, row, column, tile)`. Its place is that of its first element; zeros below the diagonal."""
 
 
 class OneTime(NamedTuple):
@@ -52,21 +54,21 @@ def twotime(
 ) -> OneTime:
     """Correlate the counts of each two frames, for every dynamic bin of the series.
 
-    Counts are divided by the mean of their static bin in their frame; of that, C2(t1, t2) is the mean over the pixels of
-    the dynamic bin of the product of both frames, over the product of both means: the definition of boost-corr with
-    `smooth` by static bins. Frames in which a bin has counted nothing are 0 throughout.
+    Counts are divided by the mean of their static bin in their frame; of that, C2(t1, t2) is the mean over the pixels
+    of the dynamic bin of the product of both frames, over the product of both means: the definition of boost-corr
+    smoothed by static bins. Frames in which a bin has counted nothing are 0 throughout.
 
     Parameters
     ----------
     series : Series
     write : callable
-        Is given the upper triangle in tiles of float32, `write(bin, row, column, tile)`: bin after bin, rows from above,
-        in each the tiles from the diagonal to the right. `tile[i, j]` is C2(row + i, column + j).
+        Is given the upper triangle in tiles of float32, `write(bin, row, column, tile)`: bin after bin, rows from
+        above, in each the tiles from the diagonal to the right. `tile[i, j]` is C2(row + i, column + j).
     slices : sequence of Slice
         Of age, for which diagonals are averaged apart.
     way : {"pairs", "vnni", "blas"}, optional
-        By pairs of events, or by products of matrices with or without the processor's VNNI. All give the same bits; when
-        it is not given, the cheapest is taken, bin by bin.
+        By pairs of events, or by products of matrices with or without the processor's VNNI. All give the same bits;
+        when it is not given, the cheapest is taken, bin by bin.
     tile : int
         Frames along a side of a tile. Besides the series, memory is needed for three tiles of 8 bytes per element, or
         for two strips of this many frames of the largest bin's pixels at a byte each (up to 8 for "blas").
@@ -87,6 +89,34 @@ def twotime(
             write(int(number), row, column, made)
         results[:, :, which] = means.means
     return OneTime(series.bins, results[:, 0], results[:, 1:])
+
+
+def share(partition: Partition, ranks: Ranks) -> list[int]:
+    """The dynamic bins that this rank correlates, ascending: of all ranks about as many pixels each.
+
+    A rank needs the counts of its bins alone, so memory is shared out like work, and each bin has the same bits whoever
+    works on it.
+    """
+    sizes = np.bincount(partition.dynamic.ravel())[1:]
+    loads, mine = [0] * ranks.size, []
+    for which in np.argsort(-sizes, kind="stable"):
+        least = loads.index(min(loads))
+        loads[least] += int(sizes[which])
+        if least == ranks.rank:
+            mine.append(int(which) + 1)
+    return sorted(mine)
+
+
+def together(found: OneTime | None, ranks: Ranks) -> OneTime | None:
+    """What all ranks have found, for the first of them; None for the others. A rank without bins brings None."""
+    parts = [part for part in ranks.gathered(found) if part is not None]
+    if not parts:
+        return None
+    bins = np.concatenate([part.bins for part in parts])
+    order = np.argsort(bins)
+    g2 = np.concatenate([part.g2 for part in parts], axis=-1)
+    slices = np.concatenate([part.slices for part in parts], axis=-1)
+    return OneTime(bins[order], g2[..., order], slices[..., order])
 
 
 def tiles(

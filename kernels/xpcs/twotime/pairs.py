@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kernels.compiled import compiled
 from kernels.xpcs.twotime.prefetch import prefetch
 from kernels.xpcs.twotime.series import Series
-from kernels.xpcs.twotime.sums import Floats, Integers, Numbers, Span, fold, settle, weigh
+from kernels.xpcs.twotime.sums import Floats, Integers, Numbers, Span, fold, settle, weigh, weights_of
 
 _STRIP = 32  # rows, whose totals fit into the second cache
 _AHEAD = 16  # events; of so many later ones the pairs are fetched already
@@ -24,10 +24,10 @@ class Pairs:
     """Correlations of one dynamic bin by pairs of events."""
 
     def __init__(self, series: Series, which: int) -> None:
-        self.series, self.which = series, which
+        self.series = series
         begin, end = series.groups[which], series.groups[which + 1]
         self._pixels = series.pixels[begin : end + 1]
-        self._weights = series.weights[begin:end]
+        self._weights = weights_of(series, which)
         # Sums of narrow words fit into 32 bits: see GROUP.
         self._kind = np.empty(0, np.int32 if series.words.dtype == np.uint32 else np.int64)
 
@@ -43,10 +43,10 @@ class Pairs:
         """Correlations of the rows with `columns`, which begin with the rows or after them."""
         begins, ends = self._of_rows if columns == self._rows else self._ranges(columns)
         tile = np.empty((len(self._rows), len(columns)), np.float32)
-        size, scale = self.series.size(self.which), self.series.scale[self.which]
         _tile(
-            self.series.words, self.series.bits, self._at, self._which, *_partners(self._which, self._pixel, begins, ends),
-            self._rows.first, columns.first, self._weights, size * scale, scale, self._kind, tile,
+            self.series.words, self.series.bits,
+            self._at, self._which, *_partners(self._which, self._pixel, begins, ends),
+            self._rows.first, columns.first, *self._weights, self._kind, tile,
         )  # fmt: skip
         return tile
 
@@ -89,7 +89,7 @@ def _by_frame(
         for p in range(pixels[g], pixels[g + 1]):
             for i in range(begins[p], ends[p]):
                 at[g, (np.int64(words[i]) >> bits) - first + 1] += 1
-    total = 0
+    total = np.int64(0)
     for g in range(groups):
         for r in range(rows + 1):
             total += at[g, r]
@@ -99,9 +99,9 @@ def _by_frame(
         place = at[g].copy()
         for p in range(pixels[g], pixels[g + 1]):
             for i in range(begins[p], ends[p]):
-                r = (np.int64(words[i]) >> bits) - first
-                which[place[r]], pixel[place[r]] = i, p
-                place[r] += 1
+                row = (np.int64(words[i]) >> bits) - first
+                which[place[row]], pixel[place[row]] = i, p
+                place[row] += 1
     return at, which, pixel
 
 

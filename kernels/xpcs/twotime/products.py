@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kernels.compiled import compiled
 from kernels.xpcs.twotime import vnni
 from kernels.xpcs.twotime.series import Series
-from kernels.xpcs.twotime.sums import Floats, Integers, Numbers, Span, fold, settle, weigh
+from kernels.xpcs.twotime.sums import Floats, Integers, Numbers, Span, fold, settle, weigh, weights_of
 
 _CELL = vnni.FRAMES * vnni.PIXELS
 _STRIP = 64  # rows; so often are columns used that come from the third cache or from memory
@@ -21,10 +21,10 @@ class VnniProducts:
     """Correlations of one dynamic bin by products of 8-bit counts, where `vnni.available()` and none is above 127."""
 
     def __init__(self, series: Series, which: int) -> None:
-        self.series, self.which = series, which
+        self.series = series
         begin, end = series.groups[which], series.groups[which + 1]
         self._pixels = series.pixels[begin : end + 1]
-        self._weights = series.weights[begin:end]
+        self._weights = weights_of(series, which)
         self._cells = -(-np.diff(self._pixels) // vnni.PIXELS)
 
     def take(self, rows: Span) -> None:
@@ -35,10 +35,8 @@ class VnniProducts:
         """Correlations of the rows with `columns`, which begin with the rows or after them."""
         dense = self._dense_rows if columns == self._rows else self._dense(columns)
         tile = np.empty((len(self._rows), len(columns)), np.float32)
-        size, scale = self.series.size(self.which), self.series.scale[self.which]
         _vnni_tile(
-            *self._dense_rows, *dense, self._cells, self._rows.first, columns.first,
-            self._weights, size * scale, scale, tile,
+            *self._dense_rows, *dense, self._cells, self._rows.first, columns.first, *self._weights, tile
         )  # fmt: skip
         return tile
 
@@ -57,13 +55,13 @@ class BlasProducts:
     """Correlations of one dynamic bin by float32 products where their sums stay whole numbers, else by float64."""
 
     def __init__(self, series: Series, which: int) -> None:
-        self.series, self.which = series, which
+        self.series, self._weights = series, weights_of(series, which)
         self._begin, self._end = int(series.groups[which]), int(series.groups[which + 1])
         squares = _most_squares(
             series.words, series.bits, series.starts, series.pixels[self._begin : self._end + 1], series.frames
         )
         # No sum of products is larger than the largest of squares (Cauchy and Schwarz).
-        self._kinds = np.where(squares < 2.0**24, np.float32, np.float64)
+        self._kinds: list[Any] = [np.float32 if most < 2.0**24 else np.float64 for most in squares]
 
     def take(self, rows: Span) -> None:
         """Prepare the rows that the next tiles are of."""
@@ -71,17 +69,16 @@ class BlasProducts:
 
     def tile(self, columns: Span) -> NDArray[np.float32]:
         """Correlations of the rows with `columns`, which begin with the rows or after them."""
-        rows, series = self._rows, self.series
+        rows = self._rows
         totals = np.zeros((len(rows), len(columns)))
         for g in range(self._begin, self._end):
             kind = self._kinds[g - self._begin]
             left = self._dense(g, rows, kind)
             right = left if rows == columns else self._dense(g, columns, kind)
-            weights = series.weights[g]
+            weights = self._weights.groups[g - self._begin]
             _weigh_all(left @ right.T, weights[rows.first : rows.last], weights[columns.first : columns.last], totals)
         tile = np.empty(totals.shape, np.float32)
-        size, scale = series.size(self.which), series.scale[self.which]
-        _settle_all(totals, rows.first, columns.first, size * scale, scale, tile)
+        _settle_all(totals, rows.first, columns.first, self._weights.rows, self._weights.columns, tile)
         return tile
 
     def _dense(self, group: int, span: Span, kind: Any) -> Numbers:

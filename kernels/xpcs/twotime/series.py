@@ -46,10 +46,10 @@ class Series(NamedTuple):
         Where the words of each pixel begin.
     words : ndarray, uint32 or uint64
         `frame << bits | count`, ascending within a pixel.
-    weights : ndarray, shape (groups, frames), float64
-        One over the mean count of the group's static bin in each frame; 1 where nothing was counted.
-    scale : ndarray, shape (bins, frames), float64
-        One over the sum of a bin's counts so weighted; 1 where nothing was counted.
+    totals : ndarray, shape (groups, frames), int64
+        What the group's static bin has counted in each frame.
+    sizes : ndarray, shape (groups,), int64
+        How many pixels that static bin has, which may be more than the group.
     largest : int
         No count is larger.
     """
@@ -60,19 +60,14 @@ class Series(NamedTuple):
     pixels: Integers
     starts: Integers
     words: NDArray[np.unsignedinteger]
-    weights: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    totals: Integers
+    sizes: Integers
     largest: int
 
     @property
     def bits(self) -> int:
         """How many bits of a word are the count."""
         return _bits(self.words)
-
-    def size(self, which: int) -> int:
-        """How many pixels the bin has that is the `which`th of `bins`."""
-        begin, end = self.pixels[self.groups[[which, which + 1]]]
-        return int(end - begin)
 
 
 def gather(frames: Frames, partition: Partition, bins: Sequence[int] | None = None) -> Series:
@@ -106,7 +101,9 @@ def gather(frames: Frames, partition: Partition, bins: Sequence[int] | None = No
     used = np.concatenate(mine)
     place[used] = np.arange(len(used), dtype=np.int32)
     pieces = [-(-int(sizes[s]) // GROUP) for s in order]
-    lengths = [min(GROUP, int(sizes[s]) - n * GROUP) for s, count in zip(order, pieces, strict=True) for n in range(count)]
+    lengths = [
+        min(GROUP, int(sizes[s]) - n * GROUP) for s, count in zip(order, pieces, strict=True) for n in range(count)
+    ]
     pixels = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     static = np.repeat(np.arange(len(order)), pieces)  # of each group, in `order`
     groups = np.searchsorted(partition.owner[order][static], [*chosen, chosen[-1] + 1]).astype(np.int64)
@@ -115,12 +112,6 @@ def gather(frames: Frames, partition: Partition, bins: Sequence[int] | None = No
     bits = _bits(words)
     bounds = np.concatenate([[0], np.cumsum(sizes[order])]).astype(np.int64)
     totals = _totals(starts, words, bits, bounds, frames.count)
-    seen = totals > 0
-    weights = np.where(seen, sizes[order][:, None] / np.maximum(totals, 1), 1.0)
-    # The mean of counts over their own mean is one: a bin's sum is the number of pixels of static bins that saw any.
-    of_bin = np.searchsorted(chosen, partition.owner[order])
-    normal = np.zeros((len(chosen), frames.count))
-    np.add.at(normal, of_bin, np.where(seen, sizes[order][:, None], 0))
     return Series(
         frames=frames.count,
         bins=chosen,
@@ -128,8 +119,8 @@ def gather(frames: Frames, partition: Partition, bins: Sequence[int] | None = No
         pixels=pixels,
         starts=starts,
         words=words,
-        weights=weights[static],
-        scale=1 / np.maximum(normal, 1),
+        totals=totals[static],
+        sizes=sizes[order][static],
         largest=largest,
     )
 
@@ -146,12 +137,14 @@ def by_pixel(
             raise KernelError(
                 f"Frame {block.first} follows frame {count - 1}: frames are missing or come twice.", Exit.BAD_INPUT
             )
+        if not block.frames:
+            continue
         count += block.frames
         most, wrong = _survey(block.starts, block.pixels, block.counts, place)
         if wrong:
             raise KernelError(
-                f"Frames {block.first} to {count - 1} name {wrong} pixels out of order, twice, or outside the detector of "
-                f"{len(place)} pixels: the file is damaged, or of another detector.",
+                f"Frames {block.first} to {count - 1} name {wrong} pixels out of order, twice, or outside the detector "
+                f"of {len(place)} pixels: the file is damaged, or of another detector.",
                 Exit.BAD_INPUT,
             )
         largest = max(largest, most)
@@ -219,10 +212,10 @@ def _sorted(
         for frame in range(frames):
             high = np.uint64(frame) << np.uint64(bits)
             for i in range(cuts[part, frame], cuts[part + 1, frame]):
-                n = np.int64(frame_pixels[i]) - first
-                if places[n] >= 0:
-                    words[target[n]] = high | np.uint64(counts[i])
-                    target[n] += 1
+                own = np.int64(frame_pixels[i]) - first
+                if places[own] >= 0:
+                    words[target[own]] = high | np.uint64(counts[i])
+                    target[own] += 1
     return begins, words
 
 
@@ -239,9 +232,7 @@ def _totals(starts: Integers, words: Numbers, bits: int, bounds: Integers, frame
 
 
 @compiled(parallel=True)
-def _survey(
-    starts: Integers, pixels: NDArray[np.uint32], counts: Numbers, place: NDArray[np.int32]
-) -> tuple[int, int]:
+def _survey(starts: Integers, pixels: NDArray[np.uint32], counts: Numbers, place: NDArray[np.int32]) -> tuple[int, int]:
     """The largest count of a pixel that is wanted, and how many pixels are out of order or outside the detector."""
     largest, wrong = np.zeros(starts.size - 1, np.int64), np.zeros(starts.size - 1, np.int64)
     for frame in numba.prange(starts.size - 1):
@@ -253,7 +244,7 @@ def _survey(
             elif place[pixel] >= 0:
                 largest[frame] = max(largest[frame], np.int64(counts[i]))
             last = pixel
-    return largest.max(), wrong.sum()
+    return int(largest.max()), int(wrong.sum())
 
 
 def _bits(words: Numbers) -> int:

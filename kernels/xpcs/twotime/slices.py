@@ -19,11 +19,11 @@ _STRIP = 64  # rows whose sums are made apart; the same for any number of thread
 
 
 class Slice(NamedTuple):
-    """Pairs of frames by their age: those with the age in frames from `first` to `last` - 1.
+    """Pairs of frames by their age: those whose age is one of the frames `first` to `last` - 1.
 
-    `age` says which age a pair has: that of `both` frames, each within the slice (what boost-corr calls a segment); that
-    of its earlier frame, from which its delay runs (`start`); or the `middle` of both. For a sample that changes these
-    differ: Bikondoa, J. Appl. Cryst. 50 (2017) 357.
+    `age` says which age a pair has: that of `both` frames, each within the slice (what boost-corr calls a segment);
+    that of its earlier frame, from which its delay runs (`start`); or the `middle` of both. For a sample that changes
+    these differ: Bikondoa, J. Appl. Cryst. 50 (2017) 357.
     """
 
     first: int
@@ -64,7 +64,8 @@ class Means:
     def means(self) -> Floats:
         counts = np.zeros((len(self._slices), self._frames), np.int64)
         _pairs(self._slices, self._frames, counts)
-        return np.divide(self._sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0).T
+        means: Floats = np.divide(self._sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+        return means.T
 
 
 @compiled()

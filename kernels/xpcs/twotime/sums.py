@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiled import compiled
+from kernels.xpcs.twotime.series import Series
 
 Numbers = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -27,6 +28,36 @@ class Span(NamedTuple):
 
     def __len__(self) -> int:
         return self.last - self.first
+
+
+class Weights(NamedTuple):
+    """What a bin's sums are multiplied with.
+
+    Attributes
+    ----------
+    groups : ndarray, shape (groups, frames), float64
+        One over the mean count of the group's static bin in each frame; 1 where that has counted nothing.
+    rows, columns : ndarray, shape (frames,), float64
+        One over the sum of the counts so weighted over the bin (0 is taken as 1); for rows times its pixels.
+    """
+
+    groups: Floats
+    rows: Floats
+    columns: Floats
+
+
+def weights(totals: Integers, sizes: Integers, pixels: Integers) -> Weights:
+    """Those of a bin whose groups have so many `pixels` of static bins of such `sizes`, which have counted `totals`."""
+    seen = totals > 0
+    # Counts over their own mean have a mean of 1: their sum is the number of pixels of static bins that saw anything.
+    columns = 1 / np.maximum(pixels @ seen, 1)
+    return Weights(np.where(seen, sizes[:, None] / np.maximum(totals, 1), 1.0), pixels.sum() * columns, columns)
+
+
+def weights_of(series: Series, which: int) -> Weights:
+    """Those of the `which`th bin of the series."""
+    begin, end = series.groups[which], series.groups[which + 1]
+    return weights(series.totals[begin:end], series.sizes[begin:end], np.diff(series.pixels[begin : end + 1]))
 
 
 @compiled()

@@ -1,9 +1,9 @@
 """Sums of products of small counts with AVX-512 VNNI, as LLVM's own instruction: 64 products and sums at once, exact.
 
 Counts of up to 127 lie in panels: of 16 neighbouring frames, four neighbouring pixels of the first, of the second, …;
-then the next four pixels of all sixteen. One instruction multiplies the four pixels of one frame with those of 16 others
-and adds the products to 16 int32. Of 8 x 32 frames the sums stay in registers from the first pixel to the last, which
-needs ten loads for every sixteen instructions: the multiplier is what limits, not the caches.
+then the next four pixels of all sixteen. One instruction multiplies the four pixels of one frame with those of 16
+others and adds the products to 16 int32. Of 8 x 32 frames the sums stay in registers from the first pixel to the last,
+which needs ten loads for every sixteen instructions: the multiplier is what limits, not the caches.
 
 Only where `available()` says so: other processors do not know the instruction, and compiling it for them ends Python.
 """
@@ -23,6 +23,7 @@ FRAMES, PIXELS = 16, 4  # of a cell of a panel: 64 bytes
 ROWS, COLUMNS = 8, 32  # frames whose sums are worked out together
 LARGEST = 127
 
+_cgutils: Any = cgutils  # whose functions have no types
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _BYTES, _SUMS = ir.VectorType(_I8, 64), ir.VectorType(_I32, 16)
 _NAME = "llvm.x86.avx512.vpdpbusd.512"
@@ -30,7 +31,8 @@ _NAME = "llvm.x86.avx512.vpdpbusd.512"
 
 def available() -> bool:
     """Whether code compiled here may use the instruction: the processor has it, and Numba compiles for this one."""
-    own = not numba.config.CPU_NAME and not numba.config.CPU_FEATURES
+    config: Any = numba.config
+    own = not config.CPU_NAME and not config.CPU_FEATURES
     return own and bool(llvm.get_host_cpu_features().get("avx512vnni", False))
 
 
@@ -51,15 +53,13 @@ def _multiplying() -> Any:
         ]
         rows, r, columns, c, across, cells, sums = arrays
         operand = _operand()
-        dot = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_SUMS, [_SUMS, operand, operand]), _NAME
-        )
+        dot = _cgutils.get_or_insert_function(builder.module, ir.FunctionType(_SUMS, [_SUMS, operand, operand]), _NAME)
 
         def at(array: Any, offset: Any, kind: Any) -> Any:
             return builder.bitcast(builder.gep(array, [offset]), kind.as_pointer())
 
-        totals = [cgutils.alloca_once_value(builder, ir.Constant(_SUMS, None)) for _ in range(ROWS * 2)]
-        with cgutils.for_range(builder, cells) as loop:
+        totals = [_cgutils.alloca_once_value(builder, ir.Constant(_SUMS, None)) for _ in range(ROWS * 2)]
+        with _cgutils.for_range(builder, cells) as loop:
             here = builder.mul(loop.index, ir.Constant(_I64, FRAMES * PIXELS))
             left, right = builder.add(c, here), builder.add(builder.add(c, across), here)
             halves = [builder.load(at(columns, side, operand), align=1) for side in (left, right)]
@@ -77,9 +77,7 @@ def _multiplying() -> Any:
         return context.get_dummy_value()
 
     @intrinsic
-    def instruction(
-        typing: Any, rows: Any, r: Any, columns: Any, c: Any, across: Any, cells: Any, sums: Any
-    ) -> Any:
+    def instruction(typing: Any, rows: Any, r: Any, columns: Any, c: Any, across: Any, cells: Any, sums: Any) -> Any:
         return types.void(rows, r, columns, c, across, cells, sums), write
 
     return instruction
