@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
-
 import h5py
 import pytest
 from scans import run
+from series import Measured
 
 SIMULATED = {
     "rows": 40,
@@ -20,15 +18,6 @@ SIMULATED = {
     "dynamicQ": 4,
     "frameTime": 0.01,
 }
-
-
-class Measured(NamedTuple):
-    """Files of a measurement; not to be changed."""
-
-    frames: Path
-    qmap: Path
-    metadata: Path
-    truth: Path
 
 
 @pytest.fixture(scope="session")

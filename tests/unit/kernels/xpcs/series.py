@@ -1,15 +1,25 @@
-"""Series of frames in memory, for tests that know every count."""
+"""Series of frames: in memory, for tests that know every count, and as files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.xpcs.events import Events
+
+
+class Measured(NamedTuple):
+    """Files of a measurement; not to be changed."""
+
+    frames: Path
+    qmap: Path
+    metadata: Path
+    truth: Path
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import Measured
 from scans import left_behind, run
+from series import Measured
+from test_ranks import mpirun
 
 from kernels.errors import KernelError
 from kernels.io.picture import check_picture
@@ -225,6 +226,17 @@ def test_what_cannot_be_is_said_in_a_sentence(
     assert sentence in str(caught.value)
     assert caught.value.exit_code == code
     assert left_behind(tmp_path) == []
+
+
+def test_ranks_change_no_bit_of_g2(measured: Measured, results: tuple[Path, Path], tmp_path: Path) -> None:
+    output = tmp_path / "a_results.hdf"
+    words = ["--input", str(measured.frames), "--qmap", str(measured.qmap), "--output", str(output)]
+    said = mpirun(2, "xpcs.multitau", *words)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.count("product ") == 1  # one speaks for both
+    with h5py.File(output) as file, h5py.File(results[0]) as alone:
+        for name in ("multitau/normalized_g2", "multitau/normalized_g2_err", "temporal_mean/scattering_2d"):
+            np.testing.assert_array_equal(file[f"xpcs/{name}"][()], alone[f"xpcs/{name}"][()])
 
 
 def test_a_qmap_of_another_detector_is_refused(measured: Measured, tmp_path: Path) -> None:

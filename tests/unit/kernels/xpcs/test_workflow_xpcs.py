@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Measured
 from scans import run
+from series import Measured
 
 from kernels import contract, registry
 
