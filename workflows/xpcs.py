@@ -72,6 +72,12 @@
             "default": "",
             "description": "Dynamic bins for two times, such as 1,3,5-7: one of n frames takes 2 n² bytes. Empty: all.",
         },
+        "scheme": {
+            "type": "string",
+            "choices": ["full", "multitau"],
+            "default": "full",
+            "description": "Of two times: full for each two frames; multitau for long series, by delay and time.",
+        },
         "slices": {
             "type": "integer",
             "default": "5",
@@ -198,6 +204,8 @@
                 "badPixels": "$badPixels",
                 "bins": "$bins",
                 "slices": "$slices",
+                "scheme": "$scheme",
+                "lagsPerLevel": "$lagsPerLevel",
             },
             "inputs": ["$filePath"],
             "outputs": ["$outputDir/twotime_results.hdf", "$outputDir/twotime.png"],

@@ -52,7 +52,7 @@ class Curves(NamedTuple):
 def read_curves(path: str) -> Curves:
     """The multi-tau g2 of a result file or, where it has none, that of its two-time correlations.
 
-    Of two-time correlations no errors are stored: they are taken from the scatter among the slices of age, smoothed
+    Of two-time correlations of all frames no errors are stored: they are taken from the scatter among slices, smoothed
     over neighbouring delays; beyond the length of a slice it is taken to go on as it was.
 
     Raises
@@ -74,12 +74,13 @@ def read_curves(path: str) -> Curves:
             step *= _number(file, f"/xpcs/{kind}/config/{name}")
         if len(delay) != len(g2):
             raise KernelError(f"The input {path!r} has {len(delay)} delays and g2 at {len(g2)}.", Exit.BAD_INPUT)
-        if kind == "multitau":
-            err = np.asarray(hdf5.numbers(file, "/xpcs/multitau/normalized_g2_err", rank=2)[()], float)
-            bins = np.arange(1, g2.shape[1] + 1)
+        if kind == "multitau" or hdf5.found(file, f"/xpcs/{kind}/normalized_g2_err"):
+            err = np.asarray(hdf5.numbers(file, f"/xpcs/{kind}/normalized_g2_err", rank=2)[()], float)
         else:
             slices = np.asarray(hdf5.numbers(file, "/xpcs/twotime/normalized_g2_segments", rank=3)[()], float)
             err = _scatter(slices, len(g2))
+        bins = np.arange(1, g2.shape[1] + 1)
+        if kind == "twotime":
             bins = _list(file, "/xpcs/twotime/processed_bins").astype(np.int64)
         if err.shape != g2.shape or len(bins) != g2.shape[1]:
             raise KernelError(f"In the input {path!r} g2, its errors and its bins do not fit together.", Exit.BAD_INPUT)

@@ -14,6 +14,7 @@ from kernels.xpcs.analysis.relaxation import Relaxation
 from kernels.xpcs.analysis.scattering import Scattering
 from kernels.xpcs.curves import Curves
 from kernels.xpcs.partition import Partition
+from kernels.xpcs.twotime.multitau import MultiTau as ByDelay
 
 Floats = NDArray[np.float64]
 
@@ -76,6 +77,33 @@ def draw_maps(path: Path, maps: Sequence[tuple[str, Floats]], duration_s: float)
     ends = (0.0, duration_s)
     panels = [Map(name, "t1 (s)", "t2 (s)", values, ends, ends) for name, values in maps]
     write_figure(path, panels, _ACROSS)
+
+
+def draw_by_delay(path: Path, found: ByDelay, labels: Sequence[str], duration_s: float) -> None:
+    """How the correlation at each delay changes with time; `labels` are of all dynamic bins."""
+    delays = np.geomspace(found.lags.frames[0], found.lags.frames[-1], _LINE)
+    nearest = [int(n) for n in np.abs(np.log(found.lags.frames[:, None] / delays)).argmin(0)]
+    frame_time_s = duration_s / (len(found.values[0][0]) + int(found.lags.frames[0]))
+    ends = np.log10(delays[[0, -1]] * frame_time_s)
+    panels = []
+    for which in _evenly(len(found.bins)):
+        rows = [
+            _in_time(values[which], int(level), len(found.values[0][0]))
+            for values, level in zip(found.values, found.lags.level, strict=True)
+        ]
+        values = np.stack([rows[n] for n in nearest])
+        label = labels[int(found.bins[which]) - 1]
+        panels.append(Map(label, "time (s)", "log10 of delay (s)", values, (0.0, duration_s), (ends[0], ends[1])))
+    write_figure(path, panels, _ACROSS)
+
+
+def _in_time(values: NDArray[np.float32], level: int, frames: int) -> Floats:
+    """A row of equal times: means where there are more values, NaN after the last."""
+    edges = np.linspace(0, frames / 2**level, _THUMBNAIL + 1)
+    first = np.minimum(edges[:-1].astype(int), len(values) - 1)
+    last = np.minimum(np.maximum(np.ceil(edges[1:]).astype(int), first + 1), len(values))
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    return np.where(edges[:-1] < len(values), (sums[last] - sums[first]) / (last - first), np.nan)
 
 
 def shown_bins(bins: NDArray[np.int64]) -> list[int]:

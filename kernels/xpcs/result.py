@@ -27,9 +27,10 @@ from kernels.xpcs.metadata import Metadata, write_metadata
 from kernels.xpcs.multitau import MultiTau
 from kernels.xpcs.qmap import Qmap, write_qmap
 from kernels.xpcs.twotime.correlate import OneTime
+from kernels.xpcs.twotime.multitau import MultiTau as ByDelay
 
 ENDING = "_results.hdf"
-_CHUNK = 512
+_CHUNK, _PARTS = 512, 10
 _DETECTOR, _ENERGY = "/entry/instrument/detector_1", "/entry/instrument/incident_beam/incident_energy"
 
 
@@ -79,7 +80,7 @@ def add_multitau(file: h5py.File, found: MultiTau, *, stride: int, average: int,
     group["normalized_g2"] = found.g2
     group["normalized_g2_err"] = found.g2_err
     group["static_g2"], group["static_g2_err"] = found.partial, found.partial_err
-    _config(group, stride, average, config)
+    add_config(group, stride, average, config)
 
 
 class Maps:
@@ -106,13 +107,25 @@ class Maps:
             last, skip = min(at + _CHUNK, rows), at if row == column else 0
             self._bins[number][row + at : row + last, column + skip : column + columns] = tile[at:last, skip:]
 
-    def finish(self, found: OneTime, *, segment: int, stride: int, average: int, config: Mapping[str, object]) -> None:
+    def finish(self, found: OneTime, *, segment: int) -> None:
         """Add what the diagonals say; slices of age are `segment` frames long."""
         self._group["normalized_g2"] = found.g2.astype(np.float32)
         self._group["normalized_g2_segments"] = found.slices[:segment].astype(np.float32)
         self._group["delay_list"] = np.arange(self._frames)
         self._group["processed_bins"] = found.bins
-        _config(self._group, stride, average, config)
+
+
+def add_by_delay(file: h5py.File, found: ByDelay) -> None:
+    """Two-time correlations by delay and time: `by_delay/d00001` (bins, times) is of the first of `delay_list`.
+
+    The time of a column is that many times 2^level frames. Errors of g2 are from the scatter among parts of the series.
+    """
+    group = file.create_group("xpcs/twotime")
+    group["delay_list"], group["level"], group["processed_bins"] = found.lags.frames, found.lags.level, found.bins
+    group["normalized_g2"] = found.g2
+    group["normalized_g2_err"] = np.stack([_error_of_mean(values) for values in found.values])
+    for n, values in enumerate(found.values):
+        group[f"by_delay/d{n + 1:05d}"] = values
 
 
 def add_record(
@@ -139,7 +152,17 @@ def check_result(path: Path) -> None:
         raise KernelError(f"The written result {str(path)!r} has a g2 that is not finite.", Exit.BAD_OUTPUT)
 
 
-def _config(group: h5py.Group, stride: int, average: int, config: Mapping[str, object]) -> None:
+def _error_of_mean(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of each row, from the means of ten parts of it; NaN where they would be of a single value."""
+    length = values.shape[1] // _PARTS
+    if length < 2:
+        return np.full(len(values), np.nan)
+    means = values[:, : _PARTS * length].reshape(len(values), _PARTS, length).mean(2, dtype=np.float64)
+    return np.asarray(means.std(axis=1, ddof=1) / np.sqrt(_PARTS))
+
+
+def add_config(group: h5py.Group, stride: int, average: int, config: Mapping[str, object]) -> None:
+    """How frames were chosen, by the names that boost-corr has for it."""
     said = {"stride_frame": stride, "avg_frame": average, **config}
     group.update({f"config/{name}": value for name, value in said.items() if value is not None})
 

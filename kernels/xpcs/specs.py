@@ -119,6 +119,15 @@ KERNELS: tuple[KernelSpec, ...] = (
                 minimum=1,
                 maximum=1000,
             ),
+            KernelArgument(
+                "scheme",
+                "string",
+                "full: each two frames, which grows with the square of their number. multitau: for long series, how "
+                "correlations at delays of all lengths change with time; viewers do not show it.",
+                default="full",
+                choices=("full", "multitau"),
+            ),
+            _LAGS,
         ),
     ),
     KernelSpec(

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,12 +16,13 @@ from kernels.job import Job
 from kernels.xpcs import result
 from kernels.xpcs.analysis.scattering import Tally
 from kernels.xpcs.curves import bin_labels
-from kernels.xpcs.jobs.measurement import open_measurement, suspicions
+from kernels.xpcs.jobs.measurement import longest_lag, open_measurement, suspicions
 from kernels.xpcs.jobs.multitau import VERSION
 from kernels.xpcs.partition import Partition
-from kernels.xpcs.pictures import Thumbnail, draw_maps, shown_bins
+from kernels.xpcs.pictures import Thumbnail, draw_by_delay, draw_maps, shown_bins
 from kernels.xpcs.twotime.correlate import twotime as correlate
-from kernels.xpcs.twotime.series import gather
+from kernels.xpcs.twotime.multitau import multitau_twotime
+from kernels.xpcs.twotime.series import Series, gather
 from kernels.xpcs.twotime.slices import segments
 
 
@@ -40,6 +42,8 @@ def twotime(
     bad_pixels: bool,
     bins: str | None,
     slices: int,
+    scheme: str,
+    lags_per_level: int,
 ) -> None:
     """Write the result file `output` of the frames `input`; arguments as in the schema.
 
@@ -80,37 +84,55 @@ def twotime(
     figures, doubts = suspicions(scattering, len(partition.pixels))
     warnings = [*measured.warnings, *doubts]
     part = job.stage(output, check=result.check_result)
-    _check_room(part, frames.count, len(series.bins))
-    thumbnails = {number: Thumbnail(frames.count) for number in shown_bins(series.bins)} if picture else {}
+    config = {"begin_frame": first_frame, "end_frame": last_frame, "dq_selection": bins, "scheme": scheme}
     with result.new_result(part, measured.qmap, measured.known, measured.metadata) as file:
         result.add_scattering(file, scattering)
-        maps = result.Maps(file, frames.count)
-
-        def write(number: int, row: int, column: int, tile: NDArray[np.float32]) -> None:
-            maps.write(number, row, column, tile)
-            if number in thumbnails:
-                thumbnails[number].add(row, column, tile)
-            done = int(np.searchsorted(series.bins, number))
-            job.progress(0.3 + 0.65 * done / len(series.bins), "correlate", f"{done}/{len(series.bins)} bins")
-
-        with job.phase("correlate"):
-            cut = segments(frames.count, slices)
-            found = correlate(series, write, slices=cut)
-        config = {"begin_frame": first_frame, "end_frame": last_frame, "dq_selection": bins}
-        maps.finish(found, segment=frames.count // slices, stride=stride, average=average, config=config)
+        labels = _labels(partition)
+        if scheme == "full":
+            maps, g2 = _full(job, file, part, series, slices)
+        else:
+            longest_lag(frames.count, lags_per_level)
+            with job.phase("correlate"):
+                found = multitau_twotime(series, lags_per_level)
+            result.add_by_delay(file, found)
+            g2 = found.g2
+        result.add_config(file["xpcs/twotime"], stride, average, config)
         result.add_record(file, VERSION, arguments, measured.left_out, warnings)
-    job.describe(part, shape=found.g2.shape, dtype="float32", finiteFraction=1.0)
-    if picture:
-        names = _names(partition)
-        named = [(names[number - 1], thumbnail.values) for number, thumbnail in thumbnails.items()]
-        draw_maps(job.stage(picture, check=check_picture), named, frames.count * frames.frame_time_s)
+    job.describe(part, shape=g2.shape, dtype="float32", finiteFraction=1.0)
+    duration_s = frames.count * frames.frame_time_s
+    if picture and scheme == "full":
+        shown = [(labels[number - 1], values) for number, values in maps]
+        draw_maps(job.stage(picture, check=check_picture), shown, duration_s)
+    elif picture:
+        draw_by_delay(job.stage(picture, check=check_picture), found, labels, duration_s)
     for name, value in figures.items():
         job.metric(name, value)
     job.metric("frames", frames.count)
     job.metric("dynamic_bins", len(series.bins))
-    job.metric("contrast", float(found.g2[1].max() - 1))
+    job.metric("contrast", float(g2[1 if scheme == "full" else 0].max() - 1))
     job.metric("intensity", float(scattering.intensity.mean()))
     job.metric("warnings", len(warnings))
+
+
+def _full(
+    job: Job, file: h5py.File, part: Path, series: Series, slices: int
+) -> tuple[list[tuple[int, NDArray[np.float64]]], NDArray[np.float64]]:
+    """Write the correlations of all pairs of frames; what is to be shown of them, by bin, and g2."""
+    _check_room(part, series.frames, len(series.bins))
+    maps = result.Maps(file, series.frames)
+    thumbnails = {number: Thumbnail(series.frames) for number in shown_bins(series.bins)}
+
+    def write(number: int, row: int, column: int, tile: NDArray[np.float32]) -> None:
+        maps.write(number, row, column, tile)
+        if number in thumbnails:
+            thumbnails[number].add(row, column, tile)
+        done = int(np.searchsorted(series.bins, number))
+        job.progress(0.3 + 0.65 * done / len(series.bins), "correlate", f"{done}/{len(series.bins)} bins")
+
+    with job.phase("correlate"):
+        found = correlate(series, write, slices=segments(series.frames, slices))
+    maps.finish(found, segment=series.frames // slices)
+    return [(number, thumbnail.values) for number, thumbnail in thumbnails.items()], found.g2
 
 
 def numbers_of(text: str | None) -> list[int] | None:
@@ -133,7 +155,7 @@ def numbers_of(text: str | None) -> list[int] | None:
     return sorted(numbers)
 
 
-def _names(partition: Partition) -> list[str]:
+def _labels(partition: Partition) -> list[str]:
     if partition.axes and len(partition.dynamic_index) == partition.dynamic_bins:
         return bin_labels(partition.axes, partition.dynamic_index)
     return [f"bin {n + 1}" for n in range(partition.dynamic_bins)]

@@ -81,6 +81,21 @@ def test_the_upper_triangle_of_two_times(measured: Measured, results: tuple[Path
         assert group["processed_bins"][()].tolist() == [1, 2, 3, 4]
 
 
+def test_long_series_are_correlated_by_delay_and_time(
+    measured: Measured, results: tuple[Path, Path], tmp_path: Path
+) -> None:
+    output, picture = tmp_path / "c_results.hdf", tmp_path / "c.png"
+    given = {"input": measured.frames, "qmap": measured.qmap, "scheme": "multitau", "bins": "2,4"}
+    run("xpcs.twotime", output=output, picture=picture, **given)
+    check_picture(picture)
+    with h5py.File(output) as file, h5py.File(results[1]) as full:
+        group, every = file["xpcs/twotime"], full["xpcs/twotime/correlation_map/c2_00002"][()]
+        assert group["delay_list"][2] == 3
+        np.testing.assert_allclose(group["by_delay/d00003"][0], np.diagonal(every, 3), rtol=1e-5)
+        assert group["normalized_g2"][2, 0] == pytest.approx(np.diagonal(every, 3).mean(), rel=1e-5)
+    assert run("xpcs.fit", input=output, output=tmp_path / "fit.nxs", model="simple").metrics["fitted"] == 2
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_fits_find_the_relaxation_that_was_simulated(
     measured: Measured, results: tuple[Path, Path], tmp_path: Path, which: int
