@@ -74,11 +74,13 @@ def find_metadata(path: str) -> str:
         Exit 66 when there is none, or there are several.
     """
     folder, stem = Path(path).parent, Path(path).name
-    own = [folder / f"{stem[:end]}{ENDING}" for end in range(len(stem), 0, -1) if stem[end - 1 : end + 1][-1:] == "."]
-    own += [folder / f"{stem}{ENDING}"]
-    for beside in own:
-        if beside.is_file():
-            return str(beside)
+    while True:
+        own = folder / f"{stem}{ENDING}"
+        if own.is_file():
+            return str(own)
+        if not Path(stem).suffix:
+            break
+        stem = Path(stem).stem
     there = sorted(p for p in folder.glob(f"*{ENDING}") if p.is_file()) if folder.is_dir() else []
     if len(there) == 1:
         return str(there[0])

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from kernels.errors import KernelError
 from kernels.io.nexus import new_file
 from kernels.job import Job
-from kernels.outputs import io_error
 from kernels.xpcs.events import Events
 from kernels.xpcs.metadata import ENDING, Metadata, write_metadata
 from kernels.xpcs.qmap import GROUP, write_qmap
@@ -124,10 +123,7 @@ def simulate(
             yield events
 
     with job.phase("simulate"):
-        try:
-            write_frames(parts, form, told(), rows=rows, columns=columns, frames=frames, frame_time_s=frame_time)
-        except OSError as error:
-            raise io_error(error, f"Cannot write {output!r}") from error
+        write_frames(parts, form, told(), rows=rows, columns=columns, frames=frames, frame_time_s=frame_time)
     job.metric("events", counted)
     job.metric("occupancy", counted / (frames * int(used.sum())))
     job.metric("static_bins", partition.static_bins)

@@ -56,6 +56,9 @@ class Hdf5Source:
             self.count, self.rows, self.columns = (int(n) for n in dataset.shape)
             if self.rows * self.columns > _MOST_PIXELS or self.count > _MOST_FRAMES:
                 raise bad(path, f"{data} claims {self.count} frames of {self.rows} x {self.columns} pixels.")
+            if dataset.chunks is not None and self.count > 10**6 + 1000 * dataset.id.get_num_chunks():
+                written = int(dataset.id.get_num_chunks())
+                raise bad(path, f"{data} claims {self.count} frames, of which {written} chunks were written.")
             self._kind = dataset.dtype
             bits = 8 * self._kind.itemsize
             marker = (1 << bits) - 1 if self._kind.kind == "u" else 1 << bits - 1

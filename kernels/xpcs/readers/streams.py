@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiled import compiled
-from kernels.errors import KernelError
 from kernels.io.hdf5 import regular
 from kernels.xpcs.events import Events
 from kernels.xpcs.readers.source import Keep, bad
@@ -226,8 +225,5 @@ def _separate(
 def checked_pixels(path: str, pixels: NDArray[np.uint64], rows: int, columns: int) -> None:
     """Refuse pixels that the detector does not have."""
     if len(pixels) and int(pixels.max()) >= rows * columns:
-        raise KernelError(
-            f"The frames {path!r} are not usable: an event is in pixel {int(pixels.max())} of a detector of {rows} x "
-            f"{columns}. It is not of this detector, or damaged.",
-            65,
-        )
+        what = f"an event is in pixel {int(pixels.max())} of a detector of {rows} x {columns}"
+        raise bad(path, f"{what}. It is not of this detector, or damaged.")

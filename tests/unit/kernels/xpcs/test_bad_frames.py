@@ -86,6 +86,12 @@ def hostile(file: h5py.File) -> None:
     data[0] = 1
 
 
+def hostile_count(file: h5py.File) -> None:
+    data = file.create_dataset(hdf5.DATA, (1 << 24, 1, 1), np.uint8, chunks=(1, 1, 1))
+    data[:100] = 1
+    file["padding"] = np.ones(1 << 16)
+
+
 def hostile_chunk(file: h5py.File) -> None:
     data = file.create_dataset(hdf5.DATA, (2, 1 << 14, 1 << 14), np.uint16, chunks=(1, 1 << 14, 1 << 14), **LZ4)
     for n in range(2):
@@ -107,6 +113,7 @@ BROKEN: list[tuple[str, Callable[[h5py.File], Any], str]] = [
     ("nothing", lambda f: f.create_dataset(hdf5.DATA, (9, 5, 5), int, chunks=(1, 5, 5)), "none were written"),
     ("filter", unknown_filter, "compressed by filter 32999, which is not installed"),
     ("hostile", hostile, "claims .* bytes out of only"),
+    ("hostile count", hostile_count, "claims .* bytes out of only|claims 16777216 frames, of which 100 chunks"),
     ("hostile chunk", hostile_chunk, "claims chunks of"),
 ]
 
