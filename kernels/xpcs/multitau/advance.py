@@ -17,8 +17,8 @@ from kernels.compiled import compiled
 from kernels.xpcs.multitau import dense, lanes, sparse
 from kernels.xpcs.multitau.dense import LANES, Sums, Words
 
-BLOCKS = 8  # of sixteen pixels in a group
-TILE = 2048  # frames that are in work at once
+BLOCKS = 16  # of sixteen pixels in a group
+TILE = 1024  # frames that are in work at once: with the blocks, half of a cache of 1 MiB
 GROUP = BLOCKS * LANES
 
 
@@ -94,20 +94,20 @@ def _fill(
     total: Sums,
 ) -> int:
     """Put the events of a group, of frames from one of the table on, into its tile; the largest count."""
-    largest = 0
+    largest, corner = 0, (dense.GUARD + per_level) * 2 * LANES
     for f in range(len(table)):
         pixels, counts, events, width = table[f, 0], table[f, 1], table[f, 2], table[f, 3]
-        at, i = (dense.GUARD + per_level) * 2 * LANES + ((odd + f) >> 1) * 2 * LANES + ((odd + f) & 1), found[f]
+        at, i = corner + ((odd + f) >> 1) * 2 * LANES + ((odd + f) & 1), found[f]
         while i < events:
             pixel = lanes.read32(pixels, i)
             if pixel >= end:
                 break
-            slot = slots[pixel] - begin
+            slot = slots[np.uint64(pixel)] - begin
             if slot >= 0:
-                count = _count(counts, width, i)
+                count = lanes.read8(counts, i) if width == 1 else _count(counts, width, i)
                 largest = max(largest, count)
-                halves[(slot >> 4) * rows * 2 * LANES + at + (slot & 15) * 2] = count
-                total[slot] += count
+                halves[np.uint64((slot >> 4) * rows * 2 * LANES + at + (slot & 15) * 2)] = count
+                total[np.uint64(slot)] += count
             i += 1
         found[f] = i
     return largest
