@@ -65,4 +65,6 @@ def xpcs_correlator(folder, starts, pixels, counts, static, dynamic):
 if __name__ == "__main__":
     name, folder = sys.argv[1], Path(sys.argv[2])
     data = [np.load(folder / f"{word}.npy") for word in ("starts", "pixels", "counts", "static", "dynamic")]
-    np.savez(folder / f"{name}.npz", **{"boost_corr": boost_corr, "xpcs_correlator": xpcs_correlator}[name](folder, *data))
+    np.savez(
+        folder / f"{name}.npz", **{"boost_corr": boost_corr, "xpcs_correlator": xpcs_correlator}[name](folder, *data)
+    )

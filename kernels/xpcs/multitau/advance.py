@@ -60,10 +60,10 @@ def empty(blocks: int, levels: int, per_level: int) -> State:
 @compiled()
 def _count(address: int, width: int, index: int) -> int:
     if width == 1:
-        return lanes.read8(address, index)
+        return lanes.read8(address, index)  # type: ignore[no-any-return]
     if width == 2:
-        return lanes.read16(address, index)
-    return lanes.read32(address, index)
+        return lanes.read16(address, index)  # type: ignore[no-any-return]
+    return lanes.read32(address, index)  # type: ignore[no-any-return]
 
 
 @compiled()
@@ -175,14 +175,6 @@ def _crowded(table: Sums, found: Sums, past: int, blocks: int, cost: float) -> b
 
 
 @compiled()
-def _lit(total: Sums) -> bool:
-    for value in total:
-        if value:
-            return True
-    return False
-
-
-@compiled()
 def _dense_group(
     table: Sums,
     found: Sums,
@@ -211,7 +203,7 @@ def _dense_group(
             total.reshape(-1),
         )  # fmt: skip
         for block in range(blocks):
-            if _lit(total[block]):
+            if total[block].any():
                 dense.correlate(
                     words, block * rows + dense.GUARD, wide, now, now + frames, 0, levels, per_level, peak,
                     early[block].reshape(-1), late[block].reshape(-1), sums[block].reshape(-1),
@@ -243,7 +235,7 @@ def _sparse_group(
     )  # fmt: skip
     halves = words.view(np.uint16)
     for block in range(blocks):
-        if not _lit(total[block]):
+        if not total[block].any():
             continue
         own = slice(block * LANES, (block + 1) * LANES)
         state = early[block].reshape(-1), late[block].reshape(-1), sums[block].reshape(-1)
@@ -376,7 +368,7 @@ def advance(
             most[worker] = max(most[worker], total[own].max())
             if tallies.size:
                 for block in range(base, base + blocks):
-                    if _lit(total[block]):
+                    if total[block].any():
                         for lane in range(LANES):
                             pixel = begin + (block - base) * LANES + lane
                             places[lane] = bins[pixel] * tallies.shape[2] * lanes.WORDS
