@@ -17,8 +17,8 @@ from kernels.compiled import compiled
 from kernels.xpcs.multitau import dense, lanes, sparse
 from kernels.xpcs.multitau.dense import LANES, Sums, Words
 
-BLOCKS = 8  # of sixteen pixels in a group
-TILE = 2048  # frames that are in work at once
+BLOCKS = 16  # of sixteen pixels in a group
+TILE = 1024  # frames that are in work at once: with the blocks, half of a cache of 1 MiB
 GROUP = BLOCKS * LANES
 
 
@@ -60,10 +60,10 @@ def empty(blocks: int, levels: int, per_level: int) -> State:
 @compiled()
 def _count(address: int, width: int, index: int) -> int:
     if width == 1:
-        return lanes.read8(address, index)
+        return lanes.read8(address, index)  # type: ignore[no-any-return]
     if width == 2:
-        return lanes.read16(address, index)
-    return lanes.read32(address, index)
+        return lanes.read16(address, index)  # type: ignore[no-any-return]
+    return lanes.read32(address, index)  # type: ignore[no-any-return]
 
 
 @compiled()
@@ -94,20 +94,20 @@ def _fill(
     total: Sums,
 ) -> int:
     """Put the events of a group, of frames from one of the table on, into its tile; the largest count."""
-    largest = 0
+    largest, corner = 0, (dense.GUARD + per_level) * 2 * LANES
     for f in range(len(table)):
         pixels, counts, events, width = table[f, 0], table[f, 1], table[f, 2], table[f, 3]
-        at, i = (dense.GUARD + per_level) * 2 * LANES + ((odd + f) >> 1) * 2 * LANES + ((odd + f) & 1), found[f]
+        at, i = corner + ((odd + f) >> 1) * 2 * LANES + ((odd + f) & 1), found[f]
         while i < events:
             pixel = lanes.read32(pixels, i)
             if pixel >= end:
                 break
-            slot = slots[pixel] - begin
+            slot = slots[np.uint64(pixel)] - begin
             if slot >= 0:
-                count = _count(counts, width, i)
+                count = lanes.read8(counts, i) if width == 1 else _count(counts, width, i)
                 largest = max(largest, count)
-                halves[(slot >> 4) * rows * 2 * LANES + at + (slot & 15) * 2] = count
-                total[slot] += count
+                halves[np.uint64((slot >> 4) * rows * 2 * LANES + at + (slot & 15) * 2)] = count
+                total[np.uint64(slot)] += count
             i += 1
         found[f] = i
     return largest
@@ -175,14 +175,6 @@ def _crowded(table: Sums, found: Sums, past: int, blocks: int, cost: float) -> b
 
 
 @compiled()
-def _lit(total: Sums) -> bool:
-    for value in total:
-        if value:
-            return True
-    return False
-
-
-@compiled()
 def _dense_group(
     table: Sums,
     found: Sums,
@@ -211,7 +203,7 @@ def _dense_group(
             total.reshape(-1),
         )  # fmt: skip
         for block in range(blocks):
-            if _lit(total[block]):
+            if total[block].any():
                 dense.correlate(
                     words, block * rows + dense.GUARD, wide, now, now + frames, 0, levels, per_level, peak,
                     early[block].reshape(-1), late[block].reshape(-1), sums[block].reshape(-1),
@@ -243,7 +235,7 @@ def _sparse_group(
     )  # fmt: skip
     halves = words.view(np.uint16)
     for block in range(blocks):
-        if not _lit(total[block]):
+        if not total[block].any():
             continue
         own = slice(block * LANES, (block + 1) * LANES)
         state = early[block].reshape(-1), late[block].reshape(-1), sums[block].reshape(-1)
@@ -376,7 +368,7 @@ def advance(
             most[worker] = max(most[worker], total[own].max())
             if tallies.size:
                 for block in range(base, base + blocks):
-                    if _lit(total[block]):
+                    if total[block].any():
                         for lane in range(LANES):
                             pixel = begin + (block - base) * LANES + lane
                             places[lane] = bins[pixel] * tallies.shape[2] * lanes.WORDS

@@ -16,15 +16,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import config, types
-from numba.core import cgutils
+from numba import types
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 LANES = 16
 WORDS = 8  # of a tally
 FRACTION_BITS = 38  # of each of the two words of a moment
 
-_I1, _I16, _I32, _I64, _F64 = ir.IntType(1), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.DoubleType()
+_I16, _I32, _I64, _F64 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.DoubleType()
 _ROW, _LONG = ir.VectorType(_I32, LANES), ir.VectorType(_I64, LANES)
 _HALVES = ir.VectorType(_I16, 2 * LANES)
 _EIGHT, _REAL = ir.VectorType(_I64, 8), ir.VectorType(_F64, 8)
@@ -41,7 +41,7 @@ _MULTIPLIERS = (
 
 def _features() -> list[str]:
     """What Numba lets LLVM use of the processor."""
-    given = config.CPU_FEATURES
+    given = config.CPU_FEATURES  # type: ignore[attr-defined]
     return (binding.get_host_cpu_features().flatten() if given is None else str(given)).split(",")
 
 
@@ -131,7 +131,7 @@ class _Code:
 
     def variable(self, kind: ir.Type, value: Value) -> Value:
         """A place whose value may change within a loop."""
-        place = cgutils.alloca_once(self.builder, kind)
+        place: Value = cgutils.alloca_once(self.builder, kind)  # type: ignore[no-untyped-call]
         self.builder.store(value, place)
         return place
 
@@ -187,9 +187,7 @@ def _correlating(lags: int, *, odd: bool) -> Any:
             code.add_to(sums, code.plus(s, lag), builder.sext(builder.load(total), _LONG))
 
     @intrinsic
-    def instruction(
-        typing: Any, words: Any, first: Any, count: Any, back: Any, mask: Any, sums: Any, s: Any
-    ) -> Any:
+    def instruction(typing: Any, words: Any, first: Any, count: Any, back: Any, mask: Any, sums: Any, s: Any) -> Any:
         return _typed(write, types.void, words, first, count, back, mask, sums, s)
 
     return instruction

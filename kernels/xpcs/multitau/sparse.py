@@ -14,7 +14,7 @@ from kernels.compiled import compiled
 from kernels.xpcs.multitau.dense import LANES, LARGEST_STORED, Sums, Words, first_row
 
 # Of the time that one frame of sixteen pixels takes, an event takes so much: measured (`benchmarks/xpcs.py --costs`).
-EVENT_COST = 5.0
+EVENT_COST = 15.0
 
 
 @compiled()

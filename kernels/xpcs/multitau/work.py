@@ -10,9 +10,9 @@ from kernels.errors import Exit, KernelError
 from kernels.xpcs.events import Events
 from kernels.xpcs.lags import Lags
 from kernels.xpcs.multitau import sparse
-from kernels.xpcs.multitau.advance import BLOCKS, GROUP, LANES, State, advance, empty
+from kernels.xpcs.multitau.advance import BLOCKS, GROUP, State, advance, empty
 from kernels.xpcs.multitau.dense import LARGEST_STORED, first_row
-from kernels.xpcs.multitau.lanes import WORDS
+from kernels.xpcs.multitau.lanes import LANES, WORDS
 from kernels.xpcs.multitau.result import unit
 from kernels.xpcs.partition import Partition
 
@@ -26,7 +26,9 @@ class Work:
     `held` are frames that came and are not in the sums yet; their arrays are not copied.
     """
 
-    def __init__(self, partition: Partition, per_level: int, part: range | None = None, cost: float | None = None) -> None:
+    def __init__(
+        self, partition: Partition, per_level: int, part: range | None = None, cost: float | None = None
+    ) -> None:
         used = np.flatnonzero(partition.static.ravel())
         part = range(len(used)) if part is None else part
         self.partition, self.part, self.per_level = partition, part, per_level
@@ -58,12 +60,17 @@ class Work:
                 f"Frame {expected} was to come, and frame {events.first} came: each has to come once, in order.",
                 Exit.BAD_INPUT,
             )
-        if len(events.pixels) != len(events.counts) or (np.diff(events.starts, prepend=0, append=len(events.pixels)) < 0).any():
+        if (
+            len(events.pixels) != len(events.counts)
+            or (np.diff(events.starts, prepend=0, append=len(events.pixels)) < 0).any()
+        ):
             raise KernelError(
                 f"The events of the frames from {events.first} on are not where the frames say.", Exit.BAD_INPUT
             )
         if not self._whole:
-            events = _between(events, *((int(self.pixels[0]), int(self.pixels[-1]) + 1) if len(self.pixels) else (0, 0)))
+            events = _between(
+                events, *((int(self.pixels[0]), int(self.pixels[-1]) + 1) if len(self.pixels) else (0, 0))
+            )
         pixels, counts = np.ascontiguousarray(events.pixels, np.uint32), np.ascontiguousarray(events.counts)
         self.held.append(Events(events.first, events.starts, pixels, counts))
         self.held_frames += events.frames
@@ -78,8 +85,11 @@ class Work:
         """Have a state with so many levels that goes on."""
         made = empty(self.blocks, levels, self.per_level)
         if self.state is not None:
-            for old, new in zip(self.state, made, strict=True):
-                new[:, : old.shape[1]] = old
+            old = self.state
+            made.early[:, : old.early.shape[1]] = old.early
+            made.late[:, : old.late.shape[1]] = old.late
+            made.sums[:, : old.sums.shape[1]] = old.sums
+            made.total[:] = old.total
         self.state = made
 
     def go_on(self, delays: Lags | None = None) -> NDArray[np.int64]:
