@@ -52,7 +52,7 @@ def new_result(part: Path, qmap: Qmap, known: Metadata, metadata: str | None) ->
         try:
             _complete(file, known)
             _set_frame_time(file, known.frame_time_s)
-            if "xpcs" in file:
+            if "xpcs" in file.keys():  # noqa: SIM118 -- `in file` follows links
                 del file["xpcs"]
             xpcs = file.create_group("xpcs")
             xpcs.attrs["NX_class"] = "NXcollection"

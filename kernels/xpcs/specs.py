@@ -93,6 +93,13 @@ KERNELS: tuple[KernelSpec, ...] = (
                 default=4.0,
                 minimum=0.01,
             ),
+            KernelArgument(
+                "backend",
+                "string",
+                "native, or boost-corr where it is installed: as many delays, with the rounding of float32.",
+                default="native",
+                choices=("native", "boost-corr"),
+            ),
         ),
         parallel=True,
     ),

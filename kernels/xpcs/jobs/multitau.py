@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from kernels.errors import KernelError
 from kernels.io.picture import check_picture
 from kernels.job import Job
-from kernels.xpcs import result
+from kernels.xpcs import boost, result
 from kernels.xpcs.analysis.scattering import Tally
 from kernels.xpcs.jobs.measurement import longest_lag, open_measurement, suspicions
 from kernels.xpcs.multitau import multitau as correlate
@@ -29,6 +30,7 @@ def multitau(
     bad_pixels: bool,
     lags_per_level: int,
     memory_gb: float,
+    backend: str,
 ) -> None:
     """Write the result file `output` of the frames `input`; arguments as in the schema.
 
@@ -56,6 +58,9 @@ def multitau(
     )
     frames, partition = measured.frames, measured.partition
     longest_lag(frames.count, lags_per_level)
+    memory = int(memory_gb * 1e9)
+    if backend == "boost-corr" and (job.ranks.size > 1 or lags_per_level != 4):
+        raise KernelError("boost-corr has 4 lagsPerLevel, and is one process.")
     tally = Tally(
         frames,
         partition,
@@ -63,15 +68,16 @@ def multitau(
         watch=lambda done: job.progress(0.9 * done / frames.count, "correlate", f"{done}/{frames.count} frames"),
     )
     with job.phase("correlate"):
-        found = correlate(
-            tally, partition, per_level=lags_per_level, memory_bytes=int(memory_gb * 1e9), ranks=job.ranks
-        )
+        if backend == "boost-corr":
+            found = boost.multitau(tally, partition, memory_bytes=memory)
+        else:
+            found = correlate(tally, partition, per_level=lags_per_level, memory_bytes=memory, ranks=job.ranks)
     if not job.ranks.first:
         return
     scattering = tally.scattering()
     figures, doubts = suspicions(scattering, len(partition.pixels))
     warnings = [*measured.warnings, *doubts]
-    config = {"begin_frame": first_frame, "end_frame": last_frame, "dpl": lags_per_level}
+    config = {"begin_frame": first_frame, "end_frame": last_frame, "dpl": lags_per_level, "backend": backend}
     with job.phase("write"):
         part = job.stage(output, check=result.check_result, shape=found.g2.shape, dtype="float64", finiteFraction=1.0)
         with result.new_result(part, measured.qmap, measured.known, measured.metadata) as file:

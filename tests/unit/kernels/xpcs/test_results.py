@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -213,6 +214,24 @@ def test_without_metadata_the_time_of_a_frame_is_enough(measured: Measured, tmp_
     assert found["frame_time"] == 0.02
 
 
+def test_results_that_the_metadata_hold_or_link_to_are_replaced(measured: Measured, tmp_path: Path) -> None:
+    metadata, other = tmp_path / "m_metadata.hdf", tmp_path / "other.h5"
+    shutil.copy(measured.metadata, metadata)
+    with h5py.File(metadata, "r+") as file:
+        file["xpcs"] = h5py.ExternalLink("other.h5", "/")
+        file["entry/loop"] = h5py.SoftLink("/entry")
+    given = {"input": measured.frames, "qmap": measured.qmap, "metadata": metadata}
+    for there in (False, True):  # what the link leads to
+        if there:
+            h5py.File(other, "w").close()
+        run("xpcs.multitau", output=tmp_path / "a_results.hdf", **given)
+        with h5py.File(tmp_path / "a_results.hdf") as file:
+            assert isinstance(file.get("xpcs", getlink=True), h5py.HardLink)
+            assert "multitau" in file["xpcs"]
+    with h5py.File(other) as file:
+        assert list(file) == []
+
+
 @pytest.mark.parametrize(
     ("kernel", "wrong", "sentence", "code"),
     [
@@ -241,6 +260,24 @@ def test_what_cannot_be_is_said_in_a_sentence(
     assert sentence in str(caught.value)
     assert caught.value.exit_code == code
     assert left_behind(tmp_path) == []
+
+
+def test_boost_corr_finds_the_same(measured: Measured, results: tuple[Path, Path], tmp_path: Path) -> None:
+    given = {"input": measured.frames, "qmap": measured.qmap, "output": tmp_path / "a_results.hdf"}
+    if importlib.util.find_spec("boost_corr") is None:
+        with pytest.raises(KernelError, match="boost-corr is not installed here"):
+            run("xpcs.multitau", backend="boost-corr", **given)
+        pytest.skip("boost-corr is not installed")
+    run("xpcs.multitau", backend="boost-corr", **given)
+    with h5py.File(tmp_path / "a_results.hdf") as file, h5py.File(results[0]) as ours:
+        for name, near in (
+            ("delay_list", 0),
+            ("normalized_g2", 1e-5),
+            ("normalized_g2_err", 1e-6),
+            ("static_g2", 1e-5),
+        ):
+            there, here = (each[f"xpcs/multitau/{name}"][()] for each in (file, ours))
+            np.testing.assert_allclose(there, here, atol=near)
 
 
 def test_ranks_change_no_bit_of_g2(measured: Measured, results: tuple[Path, Path], tmp_path: Path) -> None:
