@@ -116,6 +116,25 @@ def test_hdf5_layouts(how: dict[str, Any], tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(chosen), shown[2:11:3])
 
 
+@pytest.mark.parametrize("selection", [Selection(), Selection(3), Selection(1, 40, 3), Selection(0, 36, 9)])
+def test_no_chunk_is_read_twice(selection: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of many frames are what takes time to unpack, so that a block ends where one does."""
+    monkeypatch.setattr(hdf5, "BLOCK_EVENTS", 630)
+    shown = some_frames("hdf5", 40)
+    path = written(tmp_path, "hdf5", shown, how={"chunks": (4, 7, 9), "compression": "gzip"})
+    asked: list[int] = []
+    laid_out = hdf5.Hdf5Source._laid_out
+
+    def noted(self: hdf5.Hdf5Source, file: h5py.File, chosen: range) -> Any:
+        asked.extend({frame // 4 for frame in chosen})
+        return laid_out(self, file, chosen)
+
+    monkeypatch.setattr(hdf5.Hdf5Source, "_laid_out", noted)
+    chosen = open_frames(path, frame_time_s=1.0, selection=selection)
+    np.testing.assert_array_equal(read(chosen), shown[selection.first : selection.beyond : selection.stride])
+    assert len(asked) == len(set(asked)) > 3
+
+
 @pytest.mark.parametrize("kind", ["u1", "u2", "u4", "<u8", ">u2", "i2", "i4"])
 def test_markers_are_left_out(kind: str, tmp_path: Path) -> None:
     """All ones, and negative numbers, do not count; they are told."""
