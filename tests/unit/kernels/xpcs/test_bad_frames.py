@@ -12,7 +12,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from test_readers import SHAPES, TIME_S, events_of, read, some_frames, written
+from recorded import SHAPES, TIME_S, events_of, read, some_frames, written
 
 from kernels.errors import Exit, KernelError
 from kernels.xpcs.metadata import Metadata, find_metadata, read_metadata, write_metadata
