@@ -69,7 +69,7 @@ def open_source(path: str, frame_time_s: float) -> Source:
         return Hdf5Source(path)
     if re.search(r"\.bin(\.00[0-5])?$", path):
         return open_rigaku(path)
-    if re.search(r"\.tpx(\.000)?$", path):
+    if path.endswith(".tpx"):
         return open_timepix(path, frame_time_s)
     if path.endswith(".imm"):
         return ImmSource(path)

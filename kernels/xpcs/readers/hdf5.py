@@ -66,6 +66,10 @@ class Hdf5Source:
             self.largest = self._limit - 1
             self.word: np.dtype[Any] = np.dtype(f"u{min(self._kind.itemsize, 4)}")
             self._there = _written(dataset)
+            # How many frames a chunk holds; those of so many that they would not fit are unpacked several times.
+            self._deep = dataset.chunks[0] if dataset.chunks is not None else 1
+            if self._deep * self.rows * self.columns * self._kind.itemsize > 4 * BLOCK_BYTES:
+                self._deep = 1
             self._chunks = self._straight(file, dataset)
 
     @property
@@ -82,7 +86,7 @@ class Hdf5Source:
         with open(self.path, "rb") as raw, hdf5.open_file(self.path) as file, ThreadPoolExecutor(1, "read") as reader:
             # One block is read ahead by another thread; only this one runs compiled code on all cores.
             def read(first: int, frames: int) -> Any:
-                chosen = wanted[first : first + frames]
+                chosen = wanted[first : first + self._whole_chunks(wanted, first, frames)]
                 return self._packed(raw.fileno(), chosen) if self._chunks else self._laid_out(file, chosen)
 
             coming = reader.submit(read, 0, at_once)
@@ -100,6 +104,16 @@ class Hdf5Source:
                 done = following
                 room = max(1, BLOCK_EVENTS // (densest + densest // 4 + 64))
                 at_once = max(1, min(room, 2 * at_once, self._most_at_once()))
+
+    def _whole_chunks(self, wanted: range, first: int, frames: int) -> int:
+        """About so many frames, ending where a chunk does, so that none is unpacked twice."""
+        if self._deep == 1:
+            return frames
+        here = wanted[first]
+        end = (here + frames * wanted.step) // self._deep * self._deep
+        if end <= here:
+            end = (here // self._deep + 1) * self._deep
+        return -(-(end - here) // wanted.step)
 
     def _most_at_once(self) -> int:
         if self._chunks:

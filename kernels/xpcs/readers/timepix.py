@@ -1,7 +1,8 @@
 """Timepix4 events, binned into frames of a time of one's choice.
 
 `*.tpx` is taken to be the 64-bit packets of one chip as it sends them, little-endian, both halves in one stream: no
-layout of these files is published, and the package that reads them at APS is not either. Of a packet:
+layout of these files is published, and the package that reads them at APS is not either. (So several chips, `.tpx.000`
+and following, are not read: how they lie is not known.) Of a packet:
 
     bit 63      the half of the chip; rows and columns of the upper one are counted from the far end
     55 .. 62    column / 2 (End of Column); from 0xE0 on it is no pixel: 0xE0 is a heartbeat

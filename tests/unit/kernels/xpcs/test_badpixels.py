@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_readers import written
+from recorded import written
 
 from kernels.errors import KernelError
 from kernels.xpcs.badpixels import find_bad, judged

@@ -9,70 +9,11 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from recorded import SHAPES, TIME_S, events_of, read, some_frames, written
 
 from kernels.errors import KernelError
-from kernels.xpcs.events import Events
 from kernels.xpcs.readers import Selection, frames, hdf5, open_frames, source, streams
-from kernels.xpcs.writers import FORMATS, files_of, laid_out, write_frames
-
-SHAPES = {"rigaku-500k": (512, 1024), "rigaku-3m": (1676, 2100), "timepix4": (512, 448)}
-TIME_S = 1e-6
-
-
-def some_frames(form: str, count: int = 13, seed: int = 1) -> NDArray[np.uint8]:
-    """A few counts in each frame, none in one of them; none where a detector has gaps."""
-    rows, columns = SHAPES.get(form, (7, 9))
-    random = np.random.default_rng(seed)
-    shown = np.zeros((count, rows * columns), np.uint8)
-    for frame in shown:
-        frame[random.choice(frame.size, 12, replace=False)] = random.integers(1, 6, 12)
-    shown[4] = 0
-    if form == "rigaku-3m":
-        laid = shown.reshape(count, rows, columns)
-        laid[:, 512:582] = laid[:, 1094:1164] = 0
-        laid[:, :, 1024:1076] = 0
-    return shown
-
-
-def events_of(shown: NDArray[Any], blocks: int = 3) -> list[Events]:
-    """Frames as events, in several blocks."""
-    found = []
-    for numbers in np.array_split(np.arange(len(shown)), blocks):
-        frame, pixel = np.nonzero(shown[numbers])
-        starts = np.searchsorted(frame, np.arange(len(numbers) + 1))
-        counts = shown[numbers][frame, pixel]
-        found.append(Events(int(numbers[0]), starts, pixel.astype(np.uint32), counts.astype(np.uint32)))
-    return found
-
-
-def written(folder: Path, form: str, shown: NDArray[Any], **how: Any) -> str:
-    """Frames in a file of this format; its path."""
-    rows, columns = SHAPES.get(form, (7, 9))
-    parts = files_of(folder / f"run{FORMATS[form]}", form)
-    how = {"rows": rows, "columns": columns, "frames": len(shown), "frame_time_s": TIME_S} | how
-    write_frames(parts, form, events_of(shown), **how)
-    return str(parts[0])
-
-
-def read(chosen: Any) -> NDArray[Any]:
-    """All frames laid out, after a look at whether the events are as they should be."""
-    pixels = chosen.rows * chosen.columns
-    shown = np.zeros((chosen.count, pixels), chosen.word)
-    done = 0
-    for events in chosen.blocks():
-        assert events.first == done
-        assert len(events.pixels) == len(events.counts) == events.starts[-1]
-        assert events.starts[0] == 0
-        assert events.starts.dtype == np.int64
-        assert events.pixels.dtype == np.uint32
-        for n in range(events.frames):
-            assert (np.diff(events.pixels[events.starts[n] : events.starts[n + 1]].astype(int)) > 0).all()
-        assert len(events.counts) == 0 or 1 <= events.counts.min() <= events.counts.max() <= chosen.largest
-        shown[done : done + events.frames] = laid_out(events, pixels, chosen.word)
-        done += events.frames
-    assert done == chosen.count
-    return shown
+from kernels.xpcs.writers import FORMATS, laid_out
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -114,6 +55,25 @@ def test_hdf5_layouts(how: dict[str, Any], tmp_path: Path) -> None:
     path = written(tmp_path, "hdf5", shown, how=how)
     chosen = open_frames(path, frame_time_s=1.0, selection=Selection(2, 12, 3))
     np.testing.assert_array_equal(read(chosen), shown[2:11:3])
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(3), Selection(1, 40, 3), Selection(0, 36, 9)])
+def test_no_chunk_is_read_twice(selection: Selection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of many frames are what takes time to unpack, so that a block ends where one does."""
+    monkeypatch.setattr(hdf5, "BLOCK_EVENTS", 630)
+    shown = some_frames("hdf5", 40)
+    path = written(tmp_path, "hdf5", shown, how={"chunks": (4, 7, 9), "compression": "gzip"})
+    asked: list[int] = []
+    laid_out = hdf5.Hdf5Source._laid_out
+
+    def noted(self: hdf5.Hdf5Source, file: h5py.File, chosen: range) -> Any:
+        asked.extend({frame // 4 for frame in chosen})
+        return laid_out(self, file, chosen)
+
+    monkeypatch.setattr(hdf5.Hdf5Source, "_laid_out", noted)
+    chosen = open_frames(path, frame_time_s=1.0, selection=selection)
+    np.testing.assert_array_equal(read(chosen), shown[selection.first : selection.beyond : selection.stride])
+    assert len(asked) == len(set(asked)) > 3
 
 
 @pytest.mark.parametrize("kind", ["u1", "u2", "u4", "<u8", ">u2", "i2", "i4"])

@@ -9,8 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from recorded import SHAPES, read
 from scans import left_behind, run
-from test_readers import SHAPES, read
 
 from kernels import registry
 from kernels.errors import KernelError
