@@ -15,7 +15,7 @@ from kernels.xpcs.twotime.prefetch import prefetch
 from kernels.xpcs.twotime.series import Series
 from kernels.xpcs.twotime.sums import Floats, Integers, Numbers, Span, fold, settle, weigh, weights_of
 
-_STRIP = 32  # rows, whose totals fit into the second cache
+_STRIP = 16  # rows, whose totals fit into the second cache
 _AHEAD = 16  # events; of so many later ones the pairs are fetched already
 _LINE = 16  # words
 

@@ -26,6 +26,8 @@ class VnniProducts:
         self._pixels = series.pixels[begin : end + 1]
         self._weights = weights_of(series, which)
         self._cells = -(-np.diff(self._pixels) // vnni.PIXELS)
+        # Blocks of rows and columns reach beyond the last frame, where nothing was counted.
+        self._padded = np.pad(self._weights.groups, ((0, 0), (0, vnni.COLUMNS)), constant_values=1.0)
 
     def take(self, rows: Span) -> None:
         """Prepare the rows that the next tiles are of."""
@@ -36,7 +38,8 @@ class VnniProducts:
         dense = self._dense_rows if columns == self._rows else self._dense(columns)
         tile = np.empty((len(self._rows), len(columns)), np.float32)
         _vnni_tile(
-            *self._dense_rows, *dense, self._cells, self._rows.first, columns.first, *self._weights, tile
+            *self._dense_rows, *dense, self._cells, self._rows.first, columns.first,
+            self._padded, self._weights.rows, self._weights.columns, tile,
         )  # fmt: skip
         return tile
 
@@ -137,27 +140,24 @@ def _vnni_tile(
     for k in numba.prange(strips):
         begin = fold(k, strips) * _STRIP
         end = min(begin + _STRIP, height)
-        totals = np.zeros((_STRIP, width))
-        sums = np.empty(vnni.ROWS * vnni.COLUMNS, np.int32)
+        across = -(-width // vnni.COLUMNS) * vnni.COLUMNS
+        totals = np.zeros((_STRIP, across))
         # The first columns that are not all below the diagonal.
         left = max(0, (first_row + begin - first_column) // vnni.COLUMNS * vnni.COLUMNS)
         for g in range(weights.shape[0]):
-            across = cells[g] * _CELL
+            panel = cells[g] * _CELL
             for c in range(left, width, vnni.COLUMNS):
-                most = min(vnni.COLUMNS, width - c)
-                of_columns = weights[g, first_column + c : first_column + c + most]
-                for r in range(begin, end, vnni.ROWS):
-                    panel, half = r // vnni.FRAMES, r % vnni.FRAMES
+                for r in range(begin, min(end, first_column + c + vnni.COLUMNS - first_row), vnni.ROWS):
+                    of_rows = r // vnni.FRAMES * panel + r % vnni.FRAMES * vnni.PIXELS
                     vnni.multiply(
-                        rows, row_begins[g] + panel * across + half * vnni.PIXELS,
-                        columns, column_begins[g] + c // vnni.FRAMES * across, across, cells[g], sums,
+                        rows, row_begins[g] + of_rows, columns, column_begins[g] + c // vnni.FRAMES * panel, panel,
+                        cells[g], weights, g * weights.shape[1] + first_row + r,
+                        g * weights.shape[1] + first_column + c, totals, (r - begin) * across + c, across,
                     )  # fmt: skip
-                    for n in range(min(vnni.ROWS, end - r)):
-                        of_row = sums[n * vnni.COLUMNS : n * vnni.COLUMNS + most]
-                        weigh(of_row, weights[g, first_row + r + n], of_columns, totals[r - begin + n, c : c + most])
         for r in range(begin, end):
             of_columns = scale[first_column : first_column + width]
-            settle(totals[r - begin], first_row + r - first_column, row_scale[first_row + r], of_columns, tile[r])
+            of_row = totals[r - begin, :width]
+            settle(of_row, first_row + r - first_column, row_scale[first_row + r], of_columns, tile[r])
 
 
 @compiled(parallel=True)

@@ -49,7 +49,7 @@ class Series(NamedTuple):
     totals : ndarray, shape (groups, frames), int64
         What the group's static bin has counted in each frame.
     sizes : ndarray, shape (groups,), int64
-        How many pixels that static bin has, which may be more than the group.
+        How many pixels that static bin has, that may be more than the group.
     largest : int
         No count is larger.
     """

@@ -25,7 +25,7 @@ LARGEST = 127
 
 _cgutils: Any = cgutils  # whose functions have no types
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_BYTES, _SUMS = ir.VectorType(_I8, 64), ir.VectorType(_I32, 16)
+_BYTES, _SUMS, _EIGHT = ir.VectorType(_I8, 64), ir.VectorType(_I32, 16), ir.VectorType(ir.DoubleType(), 8)
 _NAME = "llvm.x86.avx512.vpdpbusd.512"
 
 
@@ -42,43 +42,62 @@ def _operand() -> Any:
 
 
 def _multiplying() -> Any:
-    """`multiply(rows, r, columns, c, across, cells, sums)`: sums of products over `cells` cells of pixels, of the 8
-    frames that begin at byte r of `rows` with the 32 whose panels begin at bytes c and c + across of `columns`, into
-    `sums`, 8 x 32 int32."""
+    """`multiply(rows, r, columns, c, across, cells, weights, row, column, totals, at, width)`: sums of products over
+    `cells` cells of pixels, of the 8 frames that begin at byte r of `rows` with the 32 whose panels begin at bytes c
+    and c + across of `columns`; each times the product of its two `weights`, of which those of rows begin at `row` and
+    those of columns at `column`; added to 8 x 32 `totals` from `at` on, whose rows lie `width` apart."""
 
     def write(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         arrays = [
             context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
             for kind, value in zip(signature.args, values, strict=True)
         ]
-        rows, r, columns, c, across, cells, sums = arrays
+        rows, r, columns, c, across, cells, weights, row, column, totals, at, width = arrays
         operand = _operand()
-        dot = _cgutils.get_or_insert_function(builder.module, ir.FunctionType(_SUMS, [_SUMS, operand, operand]), _NAME)
+        kind = ir.FunctionType(_SUMS, [_SUMS, operand, operand])
+        dot = _cgutils.get_or_insert_function(builder.module, kind, _NAME)
 
-        def at(array: Any, offset: Any, kind: Any) -> Any:
+        def place(array: Any, offset: Any, kind: Any) -> Any:
             return builder.bitcast(builder.gep(array, [offset]), kind.as_pointer())
 
-        totals = [_cgutils.alloca_once_value(builder, ir.Constant(_SUMS, None)) for _ in range(ROWS * 2)]
+        def after(offset: Any, count: int) -> Any:
+            return builder.add(offset, ir.Constant(_I64, count))
+
+        def all_of(scalar: Any, kind: Any) -> Any:
+            one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_I32, 0))
+            return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, kind.count), [0] * kind.count))
+
+        sums = [_cgutils.alloca_once_value(builder, ir.Constant(_SUMS, None)) for _ in range(ROWS * 2)]
         with _cgutils.for_range(builder, cells) as loop:
             here = builder.mul(loop.index, ir.Constant(_I64, FRAMES * PIXELS))
-            left, right = builder.add(c, here), builder.add(builder.add(c, across), here)
-            halves = [builder.load(at(columns, side, operand), align=1) for side in (left, right)]
-            for row in range(ROWS):
-                place = builder.add(builder.add(r, here), ir.Constant(_I64, row * PIXELS))
-                four = builder.load(at(rows, place, _I32), align=1)
-                one = builder.insert_element(ir.Constant(_SUMS, ir.Undefined), four, ir.Constant(_I32, 0))
-                spread = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, 16), [0] * 16))
-                spread = builder.bitcast(spread, operand)
-                for half, counts in enumerate(halves):
-                    total = totals[2 * row + half]
-                    builder.store(builder.call(dot, [builder.load(total), counts, spread]), total)
-        for n, total in enumerate(totals):
-            builder.store(builder.load(total), at(sums, ir.Constant(_I64, 16 * n), _SUMS), align=4)
+            left = builder.add(c, here)
+            both = [builder.load(place(columns, o, operand), align=1) for o in (left, builder.add(left, across))]
+            for n in range(ROWS):
+                four = builder.load(place(rows, after(builder.add(r, here), n * PIXELS), _I32), align=1)
+                counts = builder.bitcast(all_of(four, _SUMS), operand)
+                for half in range(2):
+                    total = sums[2 * n + half]
+                    builder.store(builder.call(dot, [builder.load(total), both[half], counts]), total)
+        of_columns = [builder.load(place(weights, after(column, 8 * q), _EIGHT), align=8) for q in range(4)]
+        for n in range(ROWS):
+            of_row = all_of(builder.load(builder.gep(weights, [after(row, n)])), _EIGHT)
+            for q in range(4):
+                which = ir.Constant(ir.VectorType(_I32, 8), list(range(q % 2 * 8, q % 2 * 8 + 8)))
+                whole = builder.load(sums[2 * n + q // 2])
+                eight = builder.sitofp(builder.shuffle_vector(whole, whole, which), _EIGHT)
+                # The operations of `sums.weigh`, none of them merged, so that every way has the same bits.
+                weighed = builder.fmul(eight, builder.fmul(of_row, of_columns[q]))
+                target = place(totals, after(builder.add(at, builder.mul(ir.Constant(_I64, n), width)), 8 * q), _EIGHT)
+                builder.store(builder.fadd(builder.load(target, align=8), weighed), target, align=8)
         return context.get_dummy_value()
 
     @intrinsic
-    def instruction(typing: Any, rows: Any, r: Any, columns: Any, c: Any, across: Any, cells: Any, sums: Any) -> Any:
-        return types.void(rows, r, columns, c, across, cells, sums), write
+    def instruction(
+        typing: Any, rows: Any, r: Any, columns: Any, c: Any, across: Any, cells: Any, weights: Any, row: Any,
+        column: Any, totals: Any, at: Any, width: Any,
+    ) -> Any:  # fmt: skip
+        given = (rows, r, columns, c, across, cells, weights, row, column, totals, at, width)
+        return types.void(*given), write
 
     return instruction
 

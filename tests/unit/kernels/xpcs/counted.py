@@ -22,13 +22,12 @@ class Counted:
         self.largest = int(counts.max())
 
     def blocks(self) -> Iterator[Events]:
-        kind = np.uint8 if self.largest < 256 else np.uint32
         for first in range(0, self.count, self._at_once):
             frames = self.counts[first : first + self._at_once]
             frames = frames.reshape(len(frames), -1)
             frame, pixel = np.nonzero(frames)
             starts = np.searchsorted(frame, np.arange(len(frames) + 1))
-            yield Events(first, starts, pixel.astype(np.uint32), frames[frame, pixel].astype(kind))
+            yield Events(first, starts, pixel.astype(np.uint32), frames[frame, pixel].astype(np.uint32))
 
 
 def partition(seed: int, rows: int, columns: int, static: int, per_dynamic: int = 3) -> Partition:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -242,3 +247,34 @@ def test_a_hot_pixel_outside_of_all_bins_does_no_harm() -> None:
     hot[:, BINS.static == 0] = 2**31
     made, _ = whole(gather(Counted(hot), BINS))
     np.testing.assert_array_equal(made, expected)
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, {here!r})
+import numpy as np
+from test_twotime import BINS, counts
+from counted import Counted
+from kernels.ranks import Ranks
+from kernels.xpcs.twotime.correlate import share, together, twotime
+from kernels.xpcs.twotime.series import gather
+
+ranks = Ranks.here()
+mine = share(BINS, ranks)
+found = twotime(gather(Counted(counts(9)), BINS, mine), lambda *tile: None) if mine else None
+if joined := together(found, ranks):
+    np.save({output!r}, joined.g2)
+"""
+
+
+def test_ranks_of_mpi_bring_together_what_one_process_finds(tmp_path: Path) -> None:
+    if shutil.which("mpirun") is None:
+        pytest.skip("there is no mpirun here; see tests/install-system-parts")
+    output = tmp_path / "g2.npy"
+    program = PROGRAM.format(here=str(Path(__file__).parent), output=str(output))
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "NUMBA_NUM_THREADS": "1"}
+    argv = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", "2", sys.executable, "-c", program]
+    said = subprocess.run(argv, env={**os.environ, **allowed}, capture_output=True, text=True, timeout=100)
+    assert said.returncode == 0, said.stderr
+    _, means = whole(gather(Counted(counts(9)), BINS))
+    np.testing.assert_array_equal(np.load(output), means.g2)
