@@ -8,10 +8,11 @@ beam, and counts photons of it; 0.0101 of them in a frame are 1 % of occupied pi
 
 Times are CPU seconds. Ours are the least of the rounds, from events in memory to g2. A rival runs in a process of its
 own, in the environment of `--rival-python` (`pip install boost-corr==0.1.7 xpcs-correlator==0.4.5`; without one nothing
-is compared), once, on CPUs; what it takes to import and to make frames of events is not counted. boost-corr gets
-batches that are its own and 6 GB, since its reader of HDF5 overwrites batches and its default is 36 GB. It keeps frames
-in bfloat16, so that its g2 differs; how far is told. xpcs-correlator has every delay, one after another, and one g2 of
-all pixels of a bin: what it says of delays below 8 of one bin is compared with that.
+is compared), once, on CPUs, from events in memory, too; what it takes to import is not counted. boost-corr gets
+batches of events that are its own, of which it makes frames, and 6 GB, since its reader of HDF5 overwrites batches and
+its default is 36 GB. It keeps frames in bfloat16, so that its g2 differs; how far is told. xpcs-correlator gets the
+events sorted by pixel, which is not counted; it has every delay and no errors, and normalises each pair of frames by
+the means of these, over a whole dynamic bin, so that its g2 is another: only the least delays are compared.
 
 `--live` feeds frames one by one, and asks for g2 once in 1000. `--costs` tells what the model of costs needs: what an
 event takes in frames of sixteen pixels. The limit is memory: the time to read the events once is told beside ours.

@@ -25,16 +25,19 @@ def boost_corr(folder, starts, pixels, counts, static, dynamic):
     correlator = MultitauCorrelator(
         static.shape, frames, device="cpu", queue_size=batch, mask_crop=bins.mask_crop, max_memory=6.0
     )
-    crop = None if bins.mask_crop is None else np.asarray(bins.mask_crop)
+    correlator.is_sparse = True  # it makes frames of events itself
+    place = np.full(static.size, -1) if bins.mask_crop is not None else np.arange(static.size)
+    if bins.mask_crop is not None:
+        place[np.asarray(bins.mask_crop)] = np.arange(len(bins.mask_crop))
     cpu = wall = 0.0
     for first in range(0, frames, batch):
-        dense = np.zeros((min(batch, frames - first), static.size), np.uint8)
-        for row in range(len(dense)):
-            part = slice(starts[first + row], starts[first + row + 1])
-            dense[row, pixels[part]] = counts[part]
-        given = torch.from_numpy(dense if crop is None else dense[:, crop])
+        last = min(first + batch, frames)
+        part = slice(starts[first], starts[last])
+        index, frame = place[pixels[part]], np.repeat(np.arange(last - first), np.diff(starts[first : last + 1]))
+        seen = index >= 0
+        given = [torch.from_numpy(array[seen]) for array in (index, frame, counts[part])]
         begun, on_wall = time.process_time(), time.perf_counter()
-        correlator.process(given)
+        correlator.process(*given, last - first)
         cpu, wall = cpu + time.process_time() - begun, wall + time.perf_counter() - on_wall
     begun, on_wall = time.process_time(), time.perf_counter()
     correlator.post_process()

@@ -52,4 +52,4 @@ class Frames(Protocol):
     largest: int  # no count is larger
 
     def blocks(self) -> Iterator[Events]:
-        """All frames in order, each once; as often as it is asked for."""
+        """All frames in order, each once; as often as it is asked for. The arrays of a block stay as they are."""

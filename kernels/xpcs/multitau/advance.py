@@ -193,9 +193,8 @@ def _dense_group(
     blocks, levels, rows = early.shape[0], early.shape[1], dense.words_of(TILE, per_level)
     for first in range(0, len(table), TILE):
         frames = min(TILE, len(table) - first)
-        used = dense.words_of(frames, per_level) * LANES
         for block in range(blocks):
-            words[block * rows * LANES : block * rows * LANES + used] = 0
+            lanes.clear(words, block * rows * LANES, dense.words_of(frames, per_level))
         now = before + first
         part = slice(first, first + frames)
         peak = _fill(
@@ -246,7 +245,7 @@ def _sparse_group(
         while level < levels and now >> level < after >> level:
             old = now >> level
             then = min(after, (old + TILE) << level)
-            words[: dense.words_of((then >> level) - old, per_level) * LANES] = 0
+            lanes.clear(words, 0, dense.words_of((then >> level) - old, per_level))
             peak = 0
             for lane in range(LANES):
                 i = begins[block * LANES + lane]

@@ -289,6 +289,21 @@ def _packing() -> Any:
     return instruction
 
 
+def _clearing() -> Any:
+    """`clear(words, w, count)`: `count` rows of zeros."""
+
+    def write(code: _Code) -> None:
+        words, w, count = code.values
+        with cgutils.for_range(code.builder, count) as loop:
+            code.store(ir.Constant(_ROW, None), words, code.row(w, loop.index))
+
+    @intrinsic
+    def instruction(typing: Any, words: Any, w: Any, count: Any) -> Any:
+        return _typed(write, types.void, words, w, count)
+
+    return instruction
+
+
 def _unpacking() -> Any:
     """`unpack(words, w, values, v, count)`: two rows of values of each word."""
 
@@ -401,5 +416,5 @@ correlate4_odd, correlate4_even, correlate8_odd = (
     _correlating(8, odd=True),
 )
 correlate_wide, halve, halve_wide, widen = _correlating_wide(), _halving(), _halving_wide(), _widening()
-pack, unpack, take, tally = _packing(), _unpacking(), _taking(), _tallying()
+pack, unpack, clear, take, tally = _packing(), _unpacking(), _clearing(), _taking(), _tallying()
 read8, read16, read32 = _reading(8), _reading(16), _reading(32)

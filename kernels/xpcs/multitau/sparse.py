@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from kernels.compiled import compiled
 from kernels.xpcs.multitau.dense import LANES, LARGEST_STORED, Sums, Words, first_row
 
-# Of the time that one frame of sixteen pixels takes, an event takes so much: measured (`benchmarks/xpcs.py --costs`).
+# Of the time that one frame of sixteen pixels takes, an event takes so much: measured, and nothing but time depends on
+# it (`benchmarks/xpcs.py --costs`).
 EVENT_COST = 15.0
 
 
