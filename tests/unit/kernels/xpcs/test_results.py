@@ -24,6 +24,8 @@ from kernels.xpcs.qmap import read_qmap
 
 VIEWER = Path(sys.prefix, "viewer")
 
+pytestmark = pytest.mark.timeout(300)  # the first run of these kernels compiles for half a minute
+
 
 @pytest.fixture(scope="module")
 def results(measured: Measured, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
