@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What opens results of XPCS at beamlines, without its windows: of its libraries only those that reading needs.
+VIEWER := xpcs-viewer scikit-learn joblib cloudpickle threadpoolctl narwhals
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
@@ -19,6 +21,8 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 
 $(BIN)/.installed-dev: $(BIN)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade \
+	  --target $(VENV)/viewer $(VIEWER) || echo "not installed, so one test will be skipped: $(VIEWER)"
 	touch $@
 
 demo: $(BIN)/.installed ## scan, reconstruct and check a phantom on this machine, through the whole product

@@ -6,6 +6,7 @@ from kernels.errors import KernelError, UnknownKernel, nearest, printable
 from kernels.products.specs import KERNELS as _PRODUCTS
 from kernels.spec import KernelArgument, KernelSpec
 from kernels.tomography.specs import KERNELS as _TOMOGRAPHY
+from kernels.xpcs.specs import KERNELS as _XPCS
 
 __all__ = ["ALIASES", "KernelArgument", "KernelError", "KernelSpec", "UnknownKernel", "get", "names", "summary"]
 
@@ -14,7 +15,7 @@ ALIASES = {
     "tomography.find-center": "tomography.axis",
     "tomography.phase-retrieve": "tomography.correct",
 }
-_ALL = {spec.name: spec for spec in (*_PRODUCTS, *_TOMOGRAPHY)}
+_ALL = {spec.name: spec for spec in (*_PRODUCTS, *_TOMOGRAPHY, *_XPCS)}
 
 
 def names() -> list[str]:

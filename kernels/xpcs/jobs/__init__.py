@@ -1,0 +1,1 @@
+"""The registered kernels of XPCS: what they open, what they call, and what they write."""

@@ -1,0 +1,96 @@
+"""`xpcs.multitau`: g2 of every dynamic bin, and the scattering, in one reading of the frames."""
+
+from __future__ import annotations
+
+from kernels.errors import KernelError
+from kernels.io.picture import check_picture
+from kernels.job import Job
+from kernels.xpcs import boost, result
+from kernels.xpcs.analysis.scattering import Tally
+from kernels.xpcs.jobs.measurement import longest_lag, open_measurement, suspicions
+from kernels.xpcs.multitau import multitau as correlate
+from kernels.xpcs.pictures import draw_scattering
+
+VERSION = "1.0"
+
+
+def multitau(
+    job: Job,
+    *,
+    input: str,
+    qmap: str,
+    output: str,
+    picture: str | None,
+    metadata: str | None,
+    frame_time: float | None,
+    first_frame: int,
+    last_frame: int | None,
+    stride: int,
+    average: int,
+    bad_pixels: bool,
+    lags_per_level: int,
+    memory_gb: float,
+    backend: str,
+) -> None:
+    """Write the result file `output` of the frames `input`; arguments as in the schema.
+
+    Reports `frames`, `delays`, `dynamic_bins`, `contrast` (largest of g2 - 1 at the first delay), `intensity` (counts
+    per pixel and frame), `bad_frames` and `changing_bins` (see `kernels.xpcs.analysis.flags`), and how many
+    `warnings` the result holds.
+
+    Raises
+    ------
+    KernelError
+        Exit 65, 66, 75 for the inputs; 2 for frames that are not there or too few; 3 when a g2 would not be finite;
+        73, 74 for outputs.
+    """
+    arguments = {name: value for name, value in locals().items() if name != "job"}
+    measured = open_measurement(
+        input=input,
+        qmap=qmap,
+        metadata=metadata,
+        frame_time=frame_time,
+        first_frame=first_frame,
+        last_frame=last_frame,
+        stride=stride,
+        average=average,
+        bad_pixels=bad_pixels,
+    )
+    frames, partition = measured.frames, measured.partition
+    longest_lag(frames.count, lags_per_level)
+    memory = int(memory_gb * 1e9)
+    if backend == "boost-corr" and (job.ranks.size > 1 or lags_per_level != 4):
+        raise KernelError("boost-corr has 4 lagsPerLevel, and is one process.")
+    tally = Tally(
+        frames,
+        partition,
+        average=average,
+        watch=lambda done: job.progress(0.9 * done / frames.count, "correlate", f"{done}/{frames.count} frames"),
+    )
+    with job.phase("correlate"):
+        if backend == "boost-corr":
+            found = boost.multitau(tally, partition, memory_bytes=memory)
+        else:
+            found = correlate(tally, partition, per_level=lags_per_level, memory_bytes=memory, ranks=job.ranks)
+    if not job.ranks.first:
+        return
+    scattering = tally.scattering()
+    figures, doubts = suspicions(scattering, len(partition.pixels))
+    warnings = [*measured.warnings, *doubts]
+    config = {"begin_frame": first_frame, "end_frame": last_frame, "dpl": lags_per_level, "backend": backend}
+    with job.phase("write"):
+        part = job.stage(output, check=result.check_result, shape=found.g2.shape, dtype="float64", finiteFraction=1.0)
+        with result.new_result(part, measured.qmap, measured.known, measured.metadata) as file:
+            result.add_scattering(file, scattering)
+            result.add_multitau(file, found, stride=stride, average=average, config=config)
+            result.add_record(file, VERSION, arguments, measured.left_out, warnings)
+        if picture:
+            draw_scattering(job.stage(picture, check=check_picture), scattering, partition, frames.frame_time_s)
+    for name, value in figures.items():
+        job.metric(name, value)
+    job.metric("frames", frames.count)
+    job.metric("delays", len(found.lags.frames))
+    job.metric("dynamic_bins", partition.dynamic_bins)
+    job.metric("contrast", float(found.g2[0].max() - 1))
+    job.metric("intensity", float(scattering.intensity.mean()))
+    job.metric("warnings", len(warnings))

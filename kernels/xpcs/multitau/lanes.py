@@ -1,0 +1,420 @@
+"""Vector instructions on lanes: sixteen pixels side by side, as LLVM's own vectors of 32-bit words.
+
+A row is 16 such words, one of each pixel. While values fit into 16 bits a word holds those of two frames that follow
+each other (the earlier in the lower half), an even and an odd one counted from the start of the series: one instruction
+multiplies both with those of another word and adds the two products, which is what processors have instructions for
+(VPDPWSSD, VPMADDWD). Beyond that a row is the values of one frame.
+
+Numba does not turn such loops into vector instructions by itself, since it cannot know that arrays do not overlap.
+Offsets count elements of flat arrays and are not checked. All is integers, so that no order matters; `tally` has the
+only floating-point numbers, and they are rounded in the same way wherever a pixel is worked out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
+
+LANES = 16
+WORDS = 8  # of a tally
+FRACTION_BITS = 38  # of each of the two words of a moment
+
+_I16, _I32, _I64, _F64 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.DoubleType()
+_ROW, _LONG = ir.VectorType(_I32, LANES), ir.VectorType(_I64, LANES)
+_HALVES = ir.VectorType(_I16, 2 * LANES)
+_EIGHT, _REAL = ir.VectorType(_I64, 8), ir.VectorType(_F64, 8)
+
+Value = Any  # of LLVM
+
+# Instructions that multiply and add pairs of int16: what a processor needs for them, and how many lanes they have.
+_MULTIPLIERS = (
+    ("avx512bw", "llvm.x86.avx512.pmaddw.d.512", 16),
+    ("avx2", "llvm.x86.avx2.pmadd.wd", 8),
+    ("sse2", "llvm.x86.sse2.pmadd.wd", 4),
+)
+
+
+def _features() -> list[str]:
+    """What Numba lets LLVM use of the processor."""
+    given = config.CPU_FEATURES  # type: ignore[attr-defined]
+    return (binding.get_host_cpu_features().flatten() if given is None else str(given)).split(",")
+
+
+class _Code:
+    """Writes LLVM instructions at the place of a call."""
+
+    def __init__(self, context: Any, builder: Any, signature: Any, values: Sequence[Value]) -> None:
+        self.builder = builder
+        self.values = [
+            context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+            for kind, value in zip(signature.args, values, strict=True)
+        ]
+
+    def load(self, array: Value, offset: Value, kind: ir.Type = _ROW) -> Value:
+        return self.builder.load(self._pointer(array, offset, kind), align=4)
+
+    def store(self, value: Value, array: Value, offset: Value) -> None:
+        self.builder.store(value, self._pointer(array, offset, value.type), align=4)
+
+    def _pointer(self, array: Value, offset: Value, kind: ir.Type) -> Value:
+        return self.builder.bitcast(self.builder.gep(array, [offset]), kind.as_pointer())
+
+    def plus(self, offset: Value, rows: int) -> Value:
+        """`rows` rows after an offset."""
+        return self.builder.add(offset, _I64(LANES * rows))
+
+    def row(self, first: Value, index: Value, times: int = 1) -> Value:
+        """The offset of row `times` * `index` from `first` on."""
+        return self.builder.add(first, self.builder.mul(index, _I64(LANES * times)))
+
+    def all_of(self, scalar: Value, kind: ir.VectorType) -> Value:
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, _I32(0))
+        mask = ir.Constant(ir.VectorType(_I32, kind.count), [0] * kind.count)
+        return self.builder.shuffle_vector(one, one, mask)
+
+    def constant(self, value: float, kind: ir.VectorType) -> Value:
+        return ir.Constant(kind, [value] * kind.count)
+
+    def low(self, words: Value) -> Value:
+        return self.builder.and_(words, self.constant(0xFFFF, _ROW))
+
+    def high(self, words: Value) -> Value:
+        return self.builder.lshr(words, self.constant(16, _ROW))
+
+    def between(self, earlier: Value, later: Value) -> Value:
+        """The word of the odd frame of one and the even frame of the next."""
+        return self.builder.or_(self.high(earlier), self.builder.shl(later, self.constant(16, _ROW)))
+
+    def product(self, a: Value, b: Value, total: Value) -> Value:
+        """`total` and the products of both halves."""
+        for feature, name, lanes in _MULTIPLIERS:
+            if f"+{feature}" in _features():
+                return self.builder.add(self._multiplied(name, lanes, a, b), total)
+        halves = []
+        for part in (0, 1):
+            order = ir.Constant(ir.VectorType(_I32, LANES), list(range(part, 2 * LANES, 2)))
+            factors = []
+            for words in (a, b):
+                both = self.builder.bitcast(words, _HALVES)
+                factors.append(self.builder.sext(self.builder.shuffle_vector(both, both, order), _ROW))
+            halves.append(self.builder.mul(*factors))
+        return self.builder.add(self.builder.add(*halves), total)
+
+    def _multiplied(self, name: str, lanes: int, a: Value, b: Value) -> Value:
+        """By a processor's own instruction for so many lanes: LLVM knows the products as such only now and then."""
+        result, halves = ir.VectorType(_I32, lanes), ir.VectorType(_I16, 2 * lanes)
+        call = self.builder.module.declare_intrinsic(name, (), ir.FunctionType(result, [halves, halves]))
+        parts = []
+        for first in range(0, LANES, lanes):
+            order = ir.Constant(ir.VectorType(_I32, lanes), list(range(first, first + lanes)))
+            factors = [self.builder.bitcast(self.builder.shuffle_vector(v, v, order), halves) for v in (a, b)]
+            parts.append(self.builder.call(call, factors))
+        while len(parts) > 1:
+            order = ir.Constant(ir.VectorType(_I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+            parts = [self.builder.shuffle_vector(x, y, order) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    def larger(self, a: Value, b: Value) -> Value:
+        return self.builder.select(self.builder.icmp_unsigned(">", a, b), a, b)
+
+    def largest(self, rows: Value) -> Value:
+        """The largest of a row, as int64."""
+        values = [self.builder.extract_element(rows, _I32(lane)) for lane in range(LANES)]
+        while len(values) > 1:
+            values = [self.larger(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
+        return self.builder.zext(values[0], _I64)
+
+    def variable(self, kind: ir.Type, value: Value) -> Value:
+        """A place whose value may change within a loop."""
+        place: Value = cgutils.alloca_once(self.builder, kind)  # type: ignore[no-untyped-call]
+        self.builder.store(value, place)
+        return place
+
+    def add_to(self, sums: Value, offset: Value, values: Value) -> None:
+        self.store(self.builder.add(self.load(sums, offset, _LONG), values), sums, offset)
+
+
+def _typed(write: Callable[[_Code], Value | None], result: Any, *given: Any) -> Any:
+    """What Numba wants to know of an instruction: its types, and how to write it."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Sequence[Value]) -> Value:
+        made = write(_Code(context, builder, signature, values))
+        return context.get_dummy_value() if made is None else made
+
+    return result(*given), generate
+
+
+def _correlating(lags: int, *, odd: bool) -> Any:
+    """`correlate(words, first, count, back, mask, sums, s)`: for each of `count` words from `first` on, the products
+    with those `lags` lags in a row earlier; added to `lags` rows of int64 from s on.
+
+    The first lag is 2·back, plus one if `odd`. Of the first word only what `mask` leaves is taken.
+    """
+
+    def write(code: _Code) -> None:
+        words, first, count, back, mask, sums, s = code.values
+        builder = code.builder
+        start = builder.sub(first, builder.mul(back, _I64(LANES)))
+        totals = [code.variable(_ROW, ir.Constant(_ROW, None)) for _ in range(lags)]
+
+        def newest(index: Value, n: int) -> list[Value]:
+            """What the two least lags meet, n words before."""
+            late, early = (code.load(words, code.plus(code.row(start, index), -n - k)) for k in (0, 1))
+            return [code.between(early, late), early] if odd else [late, code.between(early, late)]
+
+        # What a lag meets is what the lag two less has met one word before.
+        met = [code.variable(_ROW, value) for n in range(1, lags // 2) for value in newest(_I64(0), n)]
+
+        def step(index: Value, taken: Value | None) -> None:
+            now = code.load(words, code.row(first, index))
+            if taken is not None:
+                now = builder.and_(now, code.all_of(taken, _ROW))
+            meets = newest(index, 0) + [builder.load(place) for place in met]
+            for earlier, total in zip(meets, totals, strict=True):
+                builder.store(code.product(now, earlier, builder.load(total)), total)
+            for place, value in zip(met, meets, strict=False):
+                builder.store(value, place)
+
+        step(_I64(0), builder.trunc(mask, _I32))
+        with cgutils.for_range(builder, count, start=_I64(1)) as loop:
+            step(loop.index, None)
+        for lag, total in enumerate(totals):
+            code.add_to(sums, code.plus(s, lag), builder.sext(builder.load(total), _LONG))
+
+    @intrinsic
+    def instruction(typing: Any, words: Any, first: Any, count: Any, back: Any, mask: Any, sums: Any, s: Any) -> Any:
+        return _typed(write, types.void, words, first, count, back, mask, sums, s)
+
+    return instruction
+
+
+def _correlating_wide() -> Any:
+    """`correlate_wide(values, first, count, lag, sums, s)`: for each of `count` rows of values from `first` on, the
+    product with the row `lag` earlier; added to the row of int64 at s."""
+
+    def write(code: _Code) -> None:
+        values, first, count, lag, sums, s = code.values
+        builder = code.builder
+        start = builder.sub(first, builder.mul(lag, _I64(LANES)))
+        total = code.variable(_LONG, ir.Constant(_LONG, None))
+        with cgutils.for_range(builder, count) as loop:
+            now, earlier = (builder.zext(code.load(values, code.row(at, loop.index)), _LONG) for at in (first, start))
+            builder.store(builder.add(builder.load(total), builder.mul(now, earlier)), total)
+        code.add_to(sums, s, builder.load(total))
+
+    @intrinsic
+    def instruction(typing: Any, values: Any, first: Any, count: Any, lag: Any, sums: Any, s: Any) -> Any:
+        return _typed(write, types.void, values, first, count, lag, sums, s)
+
+    return instruction
+
+
+def _halving() -> Any:
+    """`halve(words, source, target, count)`: of each two words from `source` on the sums of their frames, as one word,
+    from `target` on, which may be the same array as long as it is not ahead; gives the largest sum."""
+
+    def write(code: _Code) -> Value:
+        words, source, target, count = code.values
+        builder = code.builder
+        largest = code.variable(_ROW, ir.Constant(_ROW, None))
+        with cgutils.for_range(builder, count) as loop:
+            pair = [code.load(words, code.plus(code.row(source, loop.index, 2), n)) for n in (0, 1)]
+            a, b = (builder.add(code.low(word), code.high(word)) for word in pair)
+            builder.store(code.larger(builder.load(largest), code.larger(a, b)), largest)
+            both = builder.or_(a, builder.shl(b, code.constant(16, _ROW)))
+            code.store(both, words, code.row(target, loop.index))
+        return code.largest(builder.load(largest))
+
+    @intrinsic
+    def instruction(typing: Any, words: Any, source: Any, target: Any, count: Any) -> Any:
+        return _typed(write, types.int64, words, source, target, count)
+
+    return instruction
+
+
+def _widening() -> Any:
+    """`widen(words, source, values, target, count)`: the sum of the two frames of each word, as a row of values."""
+
+    def write(code: _Code) -> None:
+        words, source, values, target, count = code.values
+        with cgutils.for_range(code.builder, count) as loop:
+            word = code.load(words, code.row(source, loop.index))
+            code.store(code.builder.add(code.low(word), code.high(word)), values, code.row(target, loop.index))
+
+    @intrinsic
+    def instruction(typing: Any, words: Any, source: Any, values: Any, target: Any, count: Any) -> Any:
+        return _typed(write, types.void, words, source, values, target, count)
+
+    return instruction
+
+
+def _halving_wide() -> Any:
+    """`halve_wide(values, source, target, count)`: as `halve`, of rows of values."""
+
+    def write(code: _Code) -> None:
+        values, source, target, count = code.values
+        with cgutils.for_range(code.builder, count) as loop:
+            pair = [code.load(values, code.plus(code.row(source, loop.index, 2), n)) for n in (0, 1)]
+            code.store(code.builder.add(*pair), values, code.row(target, loop.index))
+
+    @intrinsic
+    def instruction(typing: Any, values: Any, source: Any, target: Any, count: Any) -> Any:
+        return _typed(write, types.void, values, source, target, count)
+
+    return instruction
+
+
+def _packing() -> Any:
+    """`pack(values, v, words, w, count)`: `count` words of two rows of values each; gives the largest value."""
+
+    def write(code: _Code) -> Value:
+        values, v, words, w, count = code.values
+        builder = code.builder
+        largest = code.variable(_ROW, ir.Constant(_ROW, None))
+        with cgutils.for_range(builder, count) as loop:
+            a, b = (code.load(values, code.plus(code.row(v, loop.index, 2), n)) for n in (0, 1))
+            builder.store(code.larger(builder.load(largest), code.larger(a, b)), largest)
+            code.store(builder.or_(a, builder.shl(b, code.constant(16, _ROW))), words, code.row(w, loop.index))
+        return code.largest(builder.load(largest))
+
+    @intrinsic
+    def instruction(typing: Any, values: Any, v: Any, words: Any, w: Any, count: Any) -> Any:
+        return _typed(write, types.int64, values, v, words, w, count)
+
+    return instruction
+
+
+def _clearing() -> Any:
+    """`clear(words, w, count)`: `count` rows of zeros."""
+
+    def write(code: _Code) -> None:
+        words, w, count = code.values
+        with cgutils.for_range(code.builder, count) as loop:
+            code.store(ir.Constant(_ROW, None), words, code.row(w, loop.index))
+
+    @intrinsic
+    def instruction(typing: Any, words: Any, w: Any, count: Any) -> Any:
+        return _typed(write, types.void, words, w, count)
+
+    return instruction
+
+
+def _unpacking() -> Any:
+    """`unpack(words, w, values, v, count)`: two rows of values of each word."""
+
+    def write(code: _Code) -> None:
+        words, w, values, v, count = code.values
+        with cgutils.for_range(code.builder, count) as loop:
+            word, at = code.load(words, code.row(w, loop.index)), code.row(v, loop.index, 2)
+            code.store(code.low(word), values, at)
+            code.store(code.high(word), values, code.plus(at, 1))
+
+    @intrinsic
+    def instruction(typing: Any, words: Any, w: Any, values: Any, v: Any, count: Any) -> Any:
+        return _typed(write, types.void, words, w, values, v, count)
+
+    return instruction
+
+
+def _taking() -> Any:
+    """`take(values, v, totals, t)`: subtract a row of values from the row of int64 at t."""
+
+    def write(code: _Code) -> None:
+        values, v, totals, t = code.values
+        row = code.builder.zext(code.load(values, v), _LONG)
+        code.store(code.builder.sub(code.load(totals, t, _LONG), row), totals, t)
+
+    @intrinsic
+    def instruction(typing: Any, values: Any, v: Any, totals: Any, t: Any) -> Any:
+        return _typed(write, types.void, values, v, totals, t)
+
+    return instruction
+
+
+def _reading(bits: int) -> Any:
+    """`read(address, index)`: the unsigned number of so many bits at that place of memory."""
+
+    def write(code: _Code) -> Value:
+        address, index = code.values
+        numbers = code.builder.inttoptr(address, ir.IntType(bits).as_pointer())
+        return code.builder.zext(code.builder.load(code.builder.gep(numbers, [index])), _I64)
+
+    @intrinsic
+    def instruction(typing: Any, address: Any, index: Any) -> Any:
+        return _typed(write, types.int64, address, index)
+
+    return instruction
+
+
+def _tallying() -> Any:
+    """`tally(sums, g, ends, terms, scale, table, places, shift)`: what a lag of sixteen pixels adds to their bins.
+
+    sums[g] is a row of correlations, the two rows of `ends` the sums of the earlier and of the later frames, `terms`
+    how many products there are of each. `shift` after places[lane] a bin's words of this lag begin in `table`: the
+    correlation (lower 32 bits, the rest), both sums, and the first and second moment of the pixel's own g2 times
+    `scale` (a power of two that makes it less than 1) as fractions (upper and lower `FRACTION_BITS`).
+    """
+
+    def write(code: _Code) -> None:
+        sums, g, ends, terms, scale, table, places, shift = code.values
+        builder = code.builder
+        unit = code.constant(2.0**FRACTION_BITS, _REAL)
+
+        def fraction(value: Value) -> list[Value]:
+            large = builder.fmul(value, unit)
+            whole = builder.fptosi(large, _EIGHT)
+            rest = builder.fmul(builder.fsub(large, builder.sitofp(whole, _REAL)), unit)
+            return [whole, builder.fptosi(rest, _EIGHT)]
+
+        for half in (0, LANES // 2):
+            raw = code.load(sums, builder.add(g, _I64(half)), _EIGHT)
+            earlier = code.load(ends, _I64(half), _EIGHT)
+            later = code.load(ends, _I64(LANES + half), _EIGHT)
+            below = builder.fmul(builder.sitofp(earlier, _REAL), builder.sitofp(later, _REAL))
+            lit = builder.fcmp_ordered(">", below, ir.Constant(_REAL, None))
+            above = builder.fmul(builder.sitofp(raw, _REAL), code.all_of(builder.fmul(terms, scale), _REAL))
+            own = builder.fdiv(above, builder.select(lit, below, code.constant(1.0, _REAL)))
+            rows = [
+                builder.and_(raw, code.constant(0xFFFFFFFF, _EIGHT)),
+                builder.lshr(raw, code.constant(32, _EIGHT)),
+                earlier,
+                later,
+                *fraction(own),
+                *fraction(builder.fmul(own, own)),
+            ]
+            for apart in (1, 2, 4):  # exchange blocks of 1, 2, 4 across the diagonal
+                low = [n - apart + 8 if n & apart else n for n in range(8)]
+                high = [n + 8 if n & apart else n + apart for n in range(8)]
+                for n in range(8):
+                    if not n & apart:
+                        pair = rows[n], rows[n + apart]
+                        rows[n], rows[n + apart] = (
+                            builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_I32, 8), order))
+                            for order in (low, high)
+                        )
+            for lane, words in enumerate(rows):
+                place = builder.add(builder.load(builder.gep(places, [_I64(half + lane)])), shift)
+                code.store(builder.add(code.load(table, place, _EIGHT), words), table, place)
+
+    @intrinsic
+    def instruction(
+        typing: Any, sums: Any, g: Any, ends: Any, terms: Any, scale: Any, table: Any, places: Any, shift: Any
+    ) -> Any:
+        return _typed(write, types.void, sums, g, ends, terms, scale, table, places, shift)
+
+    return instruction
+
+
+correlate4_odd, correlate4_even, correlate8_odd = (
+    _correlating(4, odd=True),
+    _correlating(4, odd=False),
+    _correlating(8, odd=True),
+)
+correlate_wide, halve, halve_wide, widen = _correlating_wide(), _halving(), _halving_wide(), _widening()
+pack, unpack, clear, take, tally = _packing(), _unpacking(), _clearing(), _taking(), _tallying()
+read8, read16, read32 = _reading(8), _reading(16), _reading(32)
