@@ -51,6 +51,22 @@ def whole(of: Series, **how: object) -> tuple[NDArray[np.float32], OneTime]:
     return made, twotime(of, write, **how)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("largest", [255, 256])
+def test_counts_are_sorted_by_pixel_and_time(largest: int) -> None:
+    frames = counts(largest)
+    found = gather(Counted(frames), BINS)
+    order = np.lexsort((np.arange(23 * 31), BINS.static.ravel(), BINS.dynamic.ravel()))
+    order = order[BINS.static.ravel()[order] > 0]
+    times, seen = np.divmod(found.words.astype(np.int64), 1 << found.bits)
+    assert found.bits == (8 if largest < 256 else 32)
+    flat = frames.reshape(len(frames), -1)
+    for pixel, begin, end in zip(order, found.starts[:-1], found.starts[1:], strict=True):
+        np.testing.assert_array_equal(times[begin:end], np.flatnonzero(flat[:, pixel]))
+        np.testing.assert_array_equal(seen[begin:end], flat[times[begin:end], pixel])
+    static = BINS.static.ravel()[order[found.pixels[:-1]]]
+    np.testing.assert_array_equal(found.totals, [flat[:, BINS.static.ravel() == n].sum(axis=1) for n in static])
+
+
 @pytest.mark.parametrize(
     ("largest", "way"),
     [
