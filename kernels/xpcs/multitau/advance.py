@@ -175,6 +175,11 @@ def _crowded(table: Sums, found: Sums, past: int, blocks: int, cost: float) -> b
 
 
 @compiled()
+def _clear(values: Words) -> None:
+    lanes.clear(values, 0, len(values) // LANES)
+
+
+@compiled()
 def _dense_group(
     table: Sums,
     found: Sums,
@@ -352,7 +357,10 @@ def advance(
             base = begin // LANES if kept else worker * BLOCKS
             own = slice(base, base + blocks)
             if not kept:
-                early[own], late[own], sums[own], total[own] = 0, 0, 0, 0
+                _clear(early[own].reshape(-1))
+                _clear(late[own].reshape(-1))
+                _clear(sums[own].reshape(-1).view(np.int32))
+                _clear(total[own].reshape(-1).view(np.int32))
             past = pixels[end - 1] + 1
             if _crowded(table, found, past, blocks, cost):
                 _dense_group(
