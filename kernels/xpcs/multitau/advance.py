@@ -20,6 +20,7 @@ from kernels.xpcs.multitau.dense import LANES, Sums, Words
 BLOCKS = 16  # of sixteen pixels in a group
 TILE = 1024  # frames that are in work at once: with the blocks, half of a cache of 1 MiB
 GROUP = BLOCKS * LANES
+AHEAD = 8  # frames whose events are fetched while those of one are put into their places
 
 
 class State(NamedTuple):
@@ -96,6 +97,9 @@ def _fill(
     """Put the events of a group, of frames from one of the table on, into its tile; the largest count."""
     largest, corner = 0, (dense.GUARD + per_level) * 2 * LANES
     for f in range(len(table)):
+        ahead = min(f + AHEAD, len(table) - 1)
+        lanes.fetch(table[ahead, 0] + 4 * found[ahead])
+        lanes.fetch(table[ahead, 1] + table[ahead, 3] * found[ahead])
         pixels, counts, events, width = table[f, 0], table[f, 1], table[f, 2], table[f, 3]
         at, i = corner + ((odd + f) >> 1) * 2 * LANES + ((odd + f) & 1), found[f]
         while i < events:
