@@ -25,7 +25,6 @@ def boost_corr(folder, starts, pixels, counts, static, dynamic):
     correlator = MultitauCorrelator(
         static.shape, frames, device="cpu", queue_size=batch, mask_crop=bins.mask_crop, max_memory=6.0
     )
-    correlator.is_sparse = True  # it makes frames of events itself
     place = np.full(static.size, -1) if bins.mask_crop is not None else np.arange(static.size)
     if bins.mask_crop is not None:
         place[np.asarray(bins.mask_crop)] = np.arange(len(bins.mask_crop))
@@ -37,7 +36,10 @@ def boost_corr(folder, starts, pixels, counts, static, dynamic):
         seen = index >= 0
         given = [torch.from_numpy(array[seen]) for array in (index, frame, counts[part])]
         begun, on_wall = time.process_time(), time.perf_counter()
-        correlator.process(*given, last - first)
+        # As its reader of events does; what the correlator has for that itself calls torch in a way that torch refuses.
+        dense = torch.zeros((last - first, correlator.pixel_num), dtype=torch.uint8)
+        dense[given[1], given[0]] = given[2]
+        correlator.process(dense)
         cpu, wall = cpu + time.process_time() - begun, wall + time.perf_counter() - on_wall
     begun, on_wall = time.process_time(), time.perf_counter()
     correlator.post_process()

@@ -20,6 +20,7 @@ from kernels.xpcs.multitau.dense import LANES, Sums, Words
 BLOCKS = 16  # of sixteen pixels in a group
 TILE = 1024  # frames that are in work at once: with the blocks, half of a cache of 1 MiB
 GROUP = BLOCKS * LANES
+AHEAD = 8  # frames whose events are fetched while those of one are put into their places
 
 
 class State(NamedTuple):
@@ -96,6 +97,9 @@ def _fill(
     """Put the events of a group, of frames from one of the table on, into its tile; the largest count."""
     largest, corner = 0, (dense.GUARD + per_level) * 2 * LANES
     for f in range(len(table)):
+        ahead = min(f + AHEAD, len(table) - 1)
+        lanes.fetch(table[ahead, 0] + 4 * found[ahead])
+        lanes.fetch(table[ahead, 1] + table[ahead, 3] * found[ahead])
         pixels, counts, events, width = table[f, 0], table[f, 1], table[f, 2], table[f, 3]
         at, i = corner + ((odd + f) >> 1) * 2 * LANES + ((odd + f) & 1), found[f]
         while i < events:
@@ -172,6 +176,11 @@ def _crowded(table: Sums, found: Sums, past: int, blocks: int, cost: float) -> b
             i += 1
         frames, events = frames + 1, events + i - found[f]
     return events * cost >= frames * blocks and frames > 0
+
+
+@compiled()
+def _clear(values: Words) -> None:
+    lanes.clear(values, 0, len(values) // LANES)
 
 
 @compiled()
@@ -352,7 +361,10 @@ def advance(
             base = begin // LANES if kept else worker * BLOCKS
             own = slice(base, base + blocks)
             if not kept:
-                early[own], late[own], sums[own], total[own] = 0, 0, 0, 0
+                _clear(early[own].reshape(-1))
+                _clear(late[own].reshape(-1))
+                _clear(sums[own].reshape(-1).view(np.int32))
+                _clear(total[own].reshape(-1).view(np.int32))
             past = pixels[end - 1] + 1
             if _crowded(table, found, past, blocks, cost):
                 _dense_group(

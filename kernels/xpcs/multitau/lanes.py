@@ -336,6 +336,23 @@ def _taking() -> Any:
     return instruction
 
 
+def _fetching() -> Any:
+    """`fetch(address)`: have that place of memory in the cache soon."""
+
+    def write(code: _Code) -> None:
+        (address,) = code.values
+        place = code.builder.inttoptr(address, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
+        call = code.builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        code.builder.call(call, [place, _I32(0), _I32(3), _I32(1)])
+
+    @intrinsic
+    def instruction(typing: Any, address: Any) -> Any:
+        return _typed(write, types.void, address)
+
+    return instruction
+
+
 def _reading(bits: int) -> Any:
     """`read(address, index)`: the unsigned number of so many bits at that place of memory."""
 
@@ -417,4 +434,4 @@ correlate4_odd, correlate4_even, correlate8_odd = (
 )
 correlate_wide, halve, halve_wide, widen = _correlating_wide(), _halving(), _halving_wide(), _widening()
 pack, unpack, clear, take, tally = _packing(), _unpacking(), _clearing(), _taking(), _tallying()
-read8, read16, read32 = _reading(8), _reading(16), _reading(32)
+read8, read16, read32, fetch = _reading(8), _reading(16), _reading(32), _fetching()
