@@ -23,6 +23,9 @@ class Code(StrEnum):
     AXIS = "axis"  # low confidence
     FLOORED = "floored"  # many transmissions below what is taken for the least
     ITERATIONS = "iterations"  # ended before the slices had settled
+    METADATA = "metadata"  # missing, or other than what was given
+    STRANGE_FRAMES = "strange_frames"  # far from those around them, but used
+    CHANGING = "changing_sample"  # while it was measured
 
 
 class Caution(NamedTuple):

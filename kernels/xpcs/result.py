@@ -9,7 +9,7 @@ shapes are those of boost-corr 0.1.7). What only we write is in /xpcs/process: a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import outputs
+from kernels.cautions import Caution
 from kernels.errors import Exit, KernelError
 from kernels.io import hdf5
 from kernels.io.nexus import add_process
@@ -129,15 +130,17 @@ def add_by_delay(file: h5py.File, found: ByDelay) -> None:
 
 
 def add_record(
-    file: h5py.File, version: str, arguments: Mapping[str, object], left_out: Mapping[str, int], warnings: Sequence[str]
+    file: h5py.File,
+    version: str,
+    arguments: Mapping[str, object],
+    left_out: Mapping[str, int],
+    warnings: Iterable[Caution],
 ) -> None:
     """What made the result, what it leaves out (how many of what) and what is to be known before it is believed."""
     group = file["xpcs"]
-    add_process(group, "Beamway", version, arguments)
-    text = h5py.string_dtype()
+    add_process(group, "Beamway", version, arguments, warnings)
     said = [f"{what}: {count}" for what, count in left_out.items()]
-    group["process"].create_dataset("left_out", data=np.array(said, object), dtype=text)
-    group["process"].create_dataset("warnings", data=np.array(list(warnings), object), dtype=text)
+    group["process"].create_dataset("left_out", data=np.array(said, object), dtype=h5py.string_dtype())
 
 
 def check_result(path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kernels.cautions import Caution, Code
 from kernels.errors import KernelError
 from kernels.xpcs.analysis.flags import bad_frames, beam_damage
 from kernels.xpcs.analysis.scattering import Scattering
@@ -25,7 +26,7 @@ class Measurement(NamedTuple):
     qmap: Qmap
     known: Metadata
     metadata: str | None
-    warnings: list[str]
+    warnings: list[Caution]
 
     @property
     def partition(self) -> Partition:
@@ -84,14 +85,15 @@ def longest_lag(frames: int, per_level: int) -> int:
     return int(lags(frames, per_level).frames[-1])
 
 
-def suspicions(scattering: Scattering, pixels: int) -> tuple[dict[str, int], list[str]]:
+def suspicions(scattering: Scattering, pixels: int) -> tuple[dict[str, int], list[Caution]]:
     """Figures of what is not to be trusted, and what is to be said of it; see `kernels.xpcs.analysis.flags`."""
     bad, damage = bad_frames(scattering.intensity, pixels), beam_damage(scattering)
     figures = {"bad_frames": bad.total, "changing_bins": int(damage.significant.sum())}
-    return figures, [*bad.sentences(), *damage.sentences()]
+    doubts = [Caution(Code.STRANGE_FRAMES, sentence) for sentence in bad.sentences()]
+    return figures, [*doubts, *(Caution(Code.CHANGING, sentence) for sentence in damage.sentences())]
 
 
-def _known(input: str, metadata: str | None, frame_time: float | None) -> tuple[str | None, Metadata, list[str]]:
+def _known(input: str, metadata: str | None, frame_time: float | None) -> tuple[str | None, Metadata, list[Caution]]:
     """The metadata file, what is known, and what is to be said of it."""
     try:
         path = metadata or find_metadata(input)
@@ -99,12 +101,12 @@ def _known(input: str, metadata: str | None, frame_time: float | None) -> tuple[
         if frame_time is None:
             raise error.with_hint(" Give metadata, or at least frameTime.") from error
         said = "There were no metadata: only the time of a frame, and what the qmap says of the geometry, is known."
-        return None, Metadata(frame_time), [said]
+        return None, Metadata(frame_time), [Caution(Code.METADATA, said)]
     known = read_metadata(path)
     if frame_time is None or frame_time == known.frame_time_s:
         return path, known, []
     said = f"The time of a frame is {frame_time:g} s as given, not {known.frame_time_s:g} s as in the metadata."
-    return path, dataclasses.replace(known, frame_time_s=frame_time), [said]
+    return path, dataclasses.replace(known, frame_time_s=frame_time), [Caution(Code.METADATA, said)]
 
 
 def _with_geometry(known: Metadata, partition: Partition) -> Metadata:

@@ -35,8 +35,8 @@ def multitau(
     """Write the result file `output` of the frames `input`; arguments as in the schema.
 
     Reports `frames`, `delays`, `dynamic_bins`, `contrast` (largest of g2 - 1 at the first delay), `intensity` (counts
-    per pixel and frame), `bad_frames` and `changing_bins` (see `kernels.xpcs.analysis.flags`), and how many
-    `warnings` the result holds.
+    per pixel and frame), `bad_frames` and `changing_bins` (see `kernels.xpcs.analysis.flags`); warns of these, and of
+    metadata that are missing or other than what was given.
 
     Raises
     ------
@@ -76,14 +76,15 @@ def multitau(
         return
     scattering = tally.scattering()
     figures, doubts = suspicions(scattering, len(partition.pixels))
-    warnings = [*measured.warnings, *doubts]
+    for caution in (*measured.warnings, *doubts):
+        job.warn(*caution)
     config = {"begin_frame": first_frame, "end_frame": last_frame, "dpl": lags_per_level, "backend": backend}
     with job.phase("write"):
         part = job.stage(output, check=result.check_result, shape=found.g2.shape, dtype="float64", finiteFraction=1.0)
         with result.new_result(part, measured.qmap, measured.known, measured.metadata) as file:
             result.add_scattering(file, scattering)
             result.add_multitau(file, found, stride=stride, average=average, config=config)
-            result.add_record(file, VERSION, arguments, measured.left_out, warnings)
+            result.add_record(file, VERSION, arguments, measured.left_out, job.warnings)
         if picture:
             draw_scattering(job.stage(picture, check=check_picture), scattering, partition, frames.frame_time_s)
     for name, value in figures.items():
@@ -93,4 +94,3 @@ def multitau(
     job.metric("dynamic_bins", partition.dynamic_bins)
     job.metric("contrast", float(found.g2[0].max() - 1))
     job.metric("intensity", float(scattering.intensity.mean()))
-    job.metric("warnings", len(warnings))

@@ -48,7 +48,7 @@ def twotime(
     """Write the result file `output` of the frames `input`; arguments as in the schema.
 
     Reports `frames`, `dynamic_bins` (how many were correlated), `contrast` (largest of g2 - 1 at the first delay),
-    `intensity` (counts per pixel and frame), `bad_frames`, `changing_bins` and `warnings`, as `xpcs.multitau`.
+    `intensity` (counts per pixel and frame), `bad_frames` and `changing_bins`, and warns, as `xpcs.multitau`.
 
     Raises
     ------
@@ -82,7 +82,8 @@ def twotime(
         series = gather(tally, partition, numbers)
         scattering = tally.scattering()
     figures, doubts = suspicions(scattering, len(partition.pixels))
-    warnings = [*measured.warnings, *doubts]
+    for caution in (*measured.warnings, *doubts):
+        job.warn(*caution)
     part = job.stage(output, check=result.check_result)
     config = {"begin_frame": first_frame, "end_frame": last_frame, "dq_selection": bins, "scheme": scheme}
     with result.new_result(part, measured.qmap, measured.known, measured.metadata) as file:
@@ -97,7 +98,7 @@ def twotime(
             result.add_by_delay(file, found)
             g2 = found.g2
         result.add_config(file["xpcs/twotime"], stride, average, config)
-        result.add_record(file, VERSION, arguments, measured.left_out, warnings)
+        result.add_record(file, VERSION, arguments, measured.left_out, job.warnings)
     job.describe(part, shape=g2.shape, dtype="float32", finiteFraction=1.0)
     duration_s = frames.count * frames.frame_time_s
     if picture and scheme == "full":
@@ -111,7 +112,6 @@ def twotime(
     job.metric("dynamic_bins", len(series.bins))
     job.metric("contrast", float(g2[1 if scheme == "full" else 0].max() - 1))
     job.metric("intensity", float(scattering.intensity.mean()))
-    job.metric("warnings", len(warnings))
 
 
 def _full(

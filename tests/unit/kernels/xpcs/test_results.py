@@ -18,6 +18,7 @@ from scans import left_behind, run
 from series import Measured
 from test_ranks import mpirun
 
+from kernels.cautions import Code
 from kernels.errors import KernelError
 from kernels.io.picture import check_picture
 from kernels.xpcs.qmap import read_qmap
@@ -195,8 +196,9 @@ def test_bad_frames_are_told_in_the_result(measured: Measured, tmp_path: Path) -
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file["entry/data/data"][40:42] = 0
     output = tmp_path / "a_results.hdf"
-    found = run("xpcs.multitau", input=tmp_path / "a.h5", qmap=measured.qmap, output=output).metrics
-    assert (found["bad_frames"], found["warnings"]) == (2, 1)
+    done = run("xpcs.multitau", input=tmp_path / "a.h5", qmap=measured.qmap, output=output)
+    assert done.metrics["bad_frames"] == 2
+    assert [caution.code for caution in done.warnings] == [Code.STRANGE_FRAMES]
     with h5py.File(output) as file:
         assert b"without any counts (lost, or the beam was off): 2 (40, 41)" in file["xpcs/process/warnings"][0]
 
@@ -207,7 +209,8 @@ def test_without_metadata_the_time_of_a_frame_is_enough(measured: Measured, tmp_
     with pytest.raises(KernelError, match="Give metadata, or at least frameTime") as caught:
         run("xpcs.multitau", **given)
     assert caught.value.exit_code == 66
-    assert run("xpcs.multitau", **given, frameTime=0.02).metrics["warnings"] == 1
+    done = run("xpcs.multitau", **given, frameTime=0.02)
+    assert [caution.code for caution in done.warnings] == [Code.METADATA]
     with h5py.File(tmp_path / "a_results.hdf") as file:
         assert file["entry/instrument/detector_1/frame_time"][()] == 0.02
         assert file["entry/instrument/incident_beam/incident_energy"][()] == pytest.approx(10.9)
