@@ -44,7 +44,8 @@ def look(place: Path, url: str, watch: str) -> Left:
             arrivals += page
         ids = [line.id for line in search.listing(database, search.Wanted(), limit=10 * len(arrivals) + 100)]
         found = {i: runs.load(database, i) for i in ids}
-    products = {p.stem: json.loads(p.read_text()) for p in (place / "products").glob("*.json")}
+    proofs = (p for p in (place / "products").glob("*.json") if not p.name.endswith(".manifest.json"))
+    products = {p.stem: json.loads(p.read_text()) for p in proofs}  # those of a volume go while it is made anew
     marks = Counter({p.name: len(p.read_text().splitlines()) for p in (place / "marks").iterdir()})
     return Left(place, dict(_walk(place / "tree")), arrivals, found, products, marks)
 
