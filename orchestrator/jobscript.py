@@ -24,6 +24,7 @@ from msgspec import Struct
 
 JOB_ID = "${SLURM_JOB_ID:-${PBS_JOBID:-${JOB_ID:-$$}}}"
 BEAT, BEAT_S = ".beat", 20
+LOOK_S = 0.2
 DUPLICATE = 0  # exit status of a job whose token is claimed: it has nothing to say
 
 
@@ -75,8 +76,9 @@ def body(
         # Grid Engine reads 99 as "run it again" and 100 as "keep it in error"; the record holds the truth.
         '  case "$bw_status" in 99|100) exit 1;; esac',
         "}",
+        "exec 9<> <(:)",  # nothing ever comes of it: `read -t` is a sleep without a process
         # Of one process: a `sleep` would outlive the script, and some schedulers wait for it.
-        "(trap '' TERM ALRM USR1 USR2; exec 9<> <(:)",
+        "(trap '' TERM ALRM USR1 USR2",
         f'  while kill -0 $$ 2>/dev/null; do : >"$bw_record{BEAT}"; read -r -t {BEAT_S} -u 9; done',
         ") </dev/null >/dev/null 2>&1 &",
         'bw_beat=$!; disown "$bw_beat"',
@@ -92,11 +94,12 @@ def body(
     lines += [f"{{ {line}\n}} || exit" for line in init]
     lines += [
         "bw_step=run",
-        f"(trap '' USR1 USR2; exec -- {shlex.join(argv)}) &",
+        f"(trap '' USR1 USR2; exec 9>&-; exec -- {shlex.join(argv)}) &",
         "bw_child=$!",
         'if [ -n "$bw_signal" ]; then kill -TERM "$bw_child" 2>/dev/null; fi',  # it came before there was a child
-        'wait "$bw_child"',
-        'while kill -0 "$bw_child" 2>/dev/null; do wait "$bw_child"; done',  # a signal ends `wait`, not the child
+        # To look, and not to `wait`: when a signal ends it while the child ends, Bash 5.2 loses the child, and the next
+        # `wait` hangs (one of ten cancels) until the scheduler kills the script before it has left its record.
+        f'while kill -0 "$bw_child" 2>/dev/null; do read -r -t {LOOK_S} -u 9; done',
         'wait "$bw_child"; bw_status=$?',  # what the child said, also when a signal came as it ended
         'exit "$bw_status"',
     ]

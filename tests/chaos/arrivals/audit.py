@@ -60,6 +60,12 @@ def _walk(tree: Path) -> Iterator[tuple[str, Fingerprint]]:
             yield os.path.relpath(path, tree), mark
 
 
+def _parts(folder: Path) -> Iterator[str]:
+    """What has such a name, also while things come and go: what has gone is not looked into."""
+    for place, folders, files in os.walk(folder):
+        yield from (os.path.join(place, name) for name in (*folders, *files) if ".part" in name)
+
+
 def audit(left: Left, truth: Truth, *, volumes: bool = True) -> list[str]:
     """Sentences about what is wrong; none when every whole scan has run once, and everything else says why not.
     `volumes`: what was reconstructed is opened, which takes its time."""
@@ -80,7 +86,7 @@ def audit(left: Left, truth: Truth, *, volumes: bool = True) -> list[str]:
             wrong += seen.of_volume(run)
     wrong += [f"{run_id} is the run of {times} arrivals" for run_id, times in seen.begun.items() if times > 1]
     folders = [left.place / name for name in ("products", "work", "home")]
-    wrong += [f"left over: {path}" for folder in folders for path in folder.rglob("*.part*")]
+    wrong += [f"left over: {path}" for folder in folders for path in _parts(folder)]
     return wrong
 
 
