@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from kernels.compiled import compiled, threads
 from kernels.errors import KernelError
+from kernels.hedm.darkness import Darkness, darkness, fill, stir
 from kernels.hedm.forward import MIN_ETA, Spots, predict
 from kernels.hedm.geometry import Geometry
 
@@ -133,11 +134,13 @@ class Exposure:
         """
         rows, columns = self.geometry.panels[panel].shape
         shaped, starts, members = self._by_frame(panel)
+        camera = self.camera
+        dark = darkness(camera.background, camera.offset, camera.read_noise, camera.saturation, camera.noise)
         step = at_once or threads()
         for first in range(0, self.scan.frames, step):
             count = min(step, self.scan.frames - first)
             block = np.empty((count, rows, columns), np.uint16)
-            _dense(shaped, starts, members, first, *self._noise(), block)
+            _dense(shaped, starts, members, first, *self._noise(), dark, block)
             yield first, block
 
     def sparse(
@@ -322,6 +325,11 @@ def _draw(shaped: Vector, members: Whole, first: int, beyond: int, frame: int, e
 
 
 @compiled()
+def _seed(seed: int, frame: int) -> int:
+    return (seed * 1_000_003 + frame) & 0x7FFFFFFF
+
+
+@compiled()
 def _read(mean: float, read_noise: float) -> float:
     """A reading of a pixel with so many expected counts; without noise where `read_noise` is below 0."""
     if read_noise < 0.0:
@@ -341,17 +349,20 @@ def _dense(
     read_noise: float,
     saturation: float,
     seed: int,
+    dark: Darkness,
     block: NDArray[np.uint16],
 ) -> None:
     for k in numba.prange(block.shape[0]):
         frame = first + k
-        np.random.seed((seed * 1_000_003 + frame) & 0x7FFFFFFF)
+        np.random.seed(_seed(seed, frame))
+        fill(dark, stir(np.uint64(seed * 1_000_003 + frame)), block[k])
         expected = np.zeros((block.shape[1], block.shape[2]), np.float32)
         _draw(shaped, members, starts[frame], starts[frame + 1], frame, expected)
         for r in range(block.shape[1]):
             for c in range(block.shape[2]):
-                value = offset + _read(background + expected[r, c], read_noise)
-                block[k, r, c] = np.uint16(min(max(value + 0.5, 0.0), saturation))
+                if expected[r, c] > 0.0:
+                    value = offset + _read(background + expected[r, c], read_noise)
+                    block[k, r, c] = np.uint16(min(max(value + 0.5, 0.0), saturation))
 
 
 @compiled(parallel=True)
@@ -385,7 +396,7 @@ def _picked(
 ) -> None:
     for k in numba.prange(found.size):
         frame = first + k
-        np.random.seed((seed * 1_000_003 + frame) & 0x7FFFFFFF)
+        np.random.seed(_seed(seed, frame))
         expected = np.zeros((rows, columns), np.float32)
         _draw(shaped, members, starts[frame], starts[frame + 1], frame, expected)
         at = places[k]

@@ -85,6 +85,21 @@ def test_noise_is_that_of_counting_and_reading() -> None:
     assert abs(np.corrcoef(frames[0].ravel(), frames[1].ravel())[0, 1]) < 0.02
 
 
+@pytest.mark.parametrize(("background", "read_noise"), [(0.0, 0.0), (0.3, 0.0), (2.5, 1.5), (0.0, 3.0), (400.0, 5.0)])
+def test_dark_pixels_have_the_distribution_of_their_sum(background: float, read_noise: float) -> None:
+    """Against NumPy's own draws of the three parts, clipped at 0 as a pixel is."""
+    camera = Camera(background=background, offset=4.2, read_noise=read_noise)
+    ours = stack(replace(exposure(spots([], [], []), camera=camera), scan=replace(SCAN, frames=4))).ravel()
+    random = np.random.default_rng(5)
+    drawn = 4.2 + random.poisson(background, ours.size) + random.normal(0, 1, ours.size) * read_noise
+    theirs = np.clip(np.floor(drawn + 0.5), 0, 65535).astype(int)
+    top = max(ours.max(), theirs.max()) + 1
+    a, b = np.bincount(ours, minlength=top), np.bincount(theirs, minlength=top)
+    often = a + b > 50
+    assert ((a - b)[often] ** 2 / (a + b)[often]).sum() < often.sum() + 6 * math.sqrt(2 * often.sum())
+    assert abs(int(ours.max()) - int(theirs.max())) <= 0.3 * math.sqrt(background + read_noise**2) * 6 + 1
+
+
 def test_counts_of_many_spots_scatter_as_poisson() -> None:
     rows, columns = np.meshgrid(np.arange(20, 236, 16.0), np.arange(20, 280, 16.0), indexing="ij")
     one = exposure(spots(list(rows.ravel()), list(columns.ravel()), [0.0] * rows.size), 400.0)
