@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What opens results of XPCS at beamlines, without its windows: of its libraries only those that reading needs.
 VIEWER := xpcs-viewer scikit-learn joblib cloudpickle threadpoolctl narwhals
+# What results of HEDM are compared with in tests; of its libraries only those that this needs.
+RIVAL := ImageD11==2.1.3 xfab==0.0.6 six
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
@@ -23,6 +25,8 @@ $(BIN)/.installed-dev: $(BIN)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade \
 	  --target $(VENV)/viewer $(VIEWER) || echo "not installed, so one test will be skipped: $(VIEWER)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade \
+	  --target $(VENV)/imaged11 $(RIVAL) || echo "not installed, so some tests will be skipped: $(RIVAL)"
 	touch $@
 
 demo: $(BIN)/.installed ## scan, reconstruct and check a phantom on this machine, through the whole product
