@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kernels.errors import KernelError, UnknownKernel, nearest, printable
+from kernels.hedm.specs import KERNELS as _HEDM
 from kernels.products.specs import KERNELS as _PRODUCTS
 from kernels.spec import KernelArgument, KernelSpec
 from kernels.tomography.specs import KERNELS as _TOMOGRAPHY
@@ -15,7 +16,7 @@ ALIASES = {
     "tomography.find-center": "tomography.axis",
     "tomography.phase-retrieve": "tomography.correct",
 }
-_ALL = {spec.name: spec for spec in (*_PRODUCTS, *_TOMOGRAPHY, *_XPCS)}
+_ALL = {spec.name: spec for spec in (*_HEDM, *_PRODUCTS, *_TOMOGRAPHY, *_XPCS)}
 
 
 def names() -> list[str]:

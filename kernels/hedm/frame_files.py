@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from kernels.hedm.exposure import Exposure
 from kernels.io.nexus import add_entry, new_file
 
 
-def write_stack(path: Path, exposure: Exposure, *, panel: int = 0) -> None:
+def write_stack(
+    path: Path, exposure: Exposure, *, panel: int = 0, watch: Callable[[int], None] | None = None
+) -> None:
     """Write the frames of a panel as NeXus: `/entry/data/data` (frames, rows, columns), bitshuffle with LZ4, a chunk a
-    frame, `omega` and `omega_end` in degrees beside it."""
+    frame, `omega` and `omega_end` in degrees beside it. `watch` is called with how many frames are written."""
     import hdf5plugin
 
     geometry, scan = exposure.geometry, exposure.scan
@@ -41,6 +44,8 @@ def write_stack(path: Path, exposure: Exposure, *, panel: int = 0) -> None:
             group[name].attrs["units"] = "degrees"
         for first, block in exposure.frames(panel):
             frames[first : first + len(block)] = block
+            if watch:
+                watch(first + len(block))
 
 
 def write_cache(path: Path, exposure: Exposure, *, panel: int = 0, threshold: float = 0.0) -> None:

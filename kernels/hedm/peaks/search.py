@@ -8,6 +8,7 @@ nothing. In a scan of a full turn, islands that touch the first frame wait for t
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,6 +73,7 @@ def find_spots(
     gaussians: bool = False,
     panel: int = 0,
     at_once: int | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> Found:
     """Find spots in (row, column, frame) and measure them.
 
@@ -90,6 +92,8 @@ def find_spots(
         Number of the panel, for the table.
     at_once : int, optional
         How many frames are held at a time. The result does not depend on it.
+    watch : callable, optional
+        Called with how many frames have been searched.
 
     Raises
     ------
@@ -104,6 +108,8 @@ def find_spots(
     search = _Search(frames, limits, least_pixels=least_pixels, saddle=saddle, gaussians=gaussians)
     for block in frames.blocks(limits, search.met, at_once=at_once):
         search.take(block)
+        if watch:
+            watch(block.first + block.frames)
     spots = search.finished(panel).turned(frames.turn, rows=frames.rows, columns=frames.columns)
     return Found(spots, {name: count for name, count in search.met.items() if count}, frames.omegas.doubts)
 

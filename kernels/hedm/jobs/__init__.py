@@ -1,0 +1,1 @@
+"""The kernels of HEDM as they are called: files in, files out, figures and warnings."""

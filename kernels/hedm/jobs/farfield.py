@@ -1,0 +1,123 @@
+"""`hedm.farfield`: from spots to a table of grains."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.cautions import Code
+from kernels.errors import Exit, KernelError
+from kernels.hedm.conventions.midas_grains import write_midas_grains
+from kernels.hedm.crystals import Crystal
+from kernels.hedm.farfield.find import Found, find_grains
+from kernels.hedm.grains import Grains, check_grains, new_grains, write_grains
+from kernels.hedm.jobs.scene import open_crystal, open_lattice, open_limits, open_reflections
+from kernels.hedm.jobs.tables import read_table
+from kernels.hedm.pictures import draw_grains
+from kernels.io.picture import check_picture
+from kernels.job import Job
+
+VERSION = "1.0"
+_FEW = 0.5  # of the spots that a grain owns, below which it is told
+
+
+def farfield(
+    job: Job,
+    *,
+    input: str,
+    output: str,
+    csv: str | None,
+    picture: str | None,
+    geometry: str,
+    cif: str | None,
+    lattice: str | None,
+    space_group: str | None,
+    sample_radius: float,
+    sample_height: float,
+    max_two_theta: float | None,
+    rings: int | None,
+    min_eta: float,
+    max_strain: float,
+    min_completeness: float,
+    spot_noise: float,
+    omega_noise: float,
+) -> None:
+    """Write the grains that made the spots `input`; arguments as in the schema.
+
+    Reports `grains`, `indexed` (share of the spots that a grain owns), `completeness` (median), `spot_error_um` and
+    `omega_error_deg` (medians of how far spots lie from where they should) and `position_error_um` (median standard
+    deviation); warns when most spots belong to no grain.
+
+    Raises
+    ------
+    KernelError
+        Exit 65 when no grain is found, with what the spots say; 65, 66 for files; 2 for what does not fit; 73, 74 for
+        outputs.
+    """
+    arguments = {name: value for name, value in locals().items() if name != "job"}
+    crystal = open_crystal(cif, lattice, space_group)
+    scanned = read_table(input, geometry)
+    reflections = open_reflections(crystal, scanned.geometry, max_two_theta, rings)
+    limits = open_limits(
+        scanned.geometry,
+        scanned.omega_ranges,
+        sample_radius=sample_radius,
+        sample_height=sample_height,
+        max_strain=max_strain,
+        min_completeness=min_completeness,
+        spot_noise=spot_noise,
+        omega_noise=omega_noise,
+        min_eta=min_eta,
+    )
+    fractions = {"pairs": 0.3, "fibres": 0.5, "refine": 0.8}
+
+    def tell(phase: str, grains: int) -> None:
+        job.progress(fractions.get(phase, 0.2), phase, f"{grains} grains")
+
+    with job.phase("index"):
+        found = find_grains(scanned.placed(), scanned.geometry, open_lattice(reflections), limits=limits, progress=tell)
+    if not len(found):
+        raise KernelError(f"No grain was found. {found.verdict.sentence}", Exit.BAD_INPUT)
+    if found.indexed < _FEW:
+        job.warn(
+            Code.UNINDEXED,
+            f"{1 - found.indexed:.0%} of the spots belong to no grain. {found.verdict.sentence}",
+        )
+    grains = table_of(found, crystal)
+    part = job.stage(output, check=check_grains, shape=(len(grains),), finiteFraction=1.0)
+    write_grains(
+        part,
+        grains,
+        title="Grains of the far field",
+        program="hedm.farfield",
+        version=VERSION,
+        parameters=arguments,
+        warnings=job.warnings,
+    )
+    if csv:
+        write_midas_grains(job.stage(csv), grains)
+    if picture:
+        draw_grains(job.stage(picture, check=check_picture), grains)
+    job.metric("grains", len(grains))
+    job.metric("indexed", found.indexed)
+    job.metric("completeness", float(np.median(found.completeness)))
+    job.metric("spot_error_um", float(np.median(found.spot_um)))
+    job.metric("omega_error_deg", float(np.degrees(np.median(found.omega))))
+    variance = np.abs(found.covariance[:, range(3, 6), range(3, 6)]).sum(axis=1)
+    job.metric("position_error_um", float(np.median(np.sqrt(variance))))
+
+
+def table_of(found: Found, crystal: Crystal) -> Grains:
+    """What was found as a table, the most complete grains first."""
+    grains = new_grains(
+        crystal,
+        found.orientation,
+        position_um=found.position_um,
+        strain=found.strain,
+        completeness=found.completeness,
+        spots=found.matched,
+        expected=found.expected,
+        residual_um=found.spot_um,
+        residual_omega=found.omega,
+        covariance=found.covariance,
+    )
+    return grains.take(np.argsort(-found.completeness, kind="stable"))

@@ -1,0 +1,176 @@
+"""The HEDM kernels as data: what they are called, take and give. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from kernels.spec import KernelArgument, KernelSpec, Value
+
+_VERSION = "1.0"
+
+
+def _path(name: str, what: str, role: str = "input", *, required: bool = False) -> KernelArgument:
+    return KernelArgument(name, "path", what, required=required, role="output" if role == "output" else "input")
+
+
+def _text(name: str, what: str, default: Value = None, choices: tuple[Value, ...] = ()) -> KernelArgument:
+    return KernelArgument(name, "string", what, default=default, choices=choices)
+
+
+def _count(
+    name: str, what: str, default: int | None = None, minimum: int = 1, maximum: float | None = None
+) -> KernelArgument:
+    return KernelArgument(name, "integer", what, default=default, minimum=minimum, maximum=maximum)
+
+
+def _number(
+    name: str, what: str, default: float | None = None, minimum: float | None = 0, maximum: float | None = None
+) -> KernelArgument:
+    return KernelArgument(name, "number", what, default=default, minimum=minimum, maximum=maximum)
+
+
+_CRYSTAL = (
+    _path("cif", "the crystal, with its atoms; or else lattice and spaceGroup."),
+    _text(
+        "lattice", "a,b,c,alpha,beta,gamma of the unstrained crystal in angstrom and degrees; a alone if it is cubic."
+    ),
+    _text("spaceGroup", "its number, or its symbol, such as Fm-3m or 'R -3 c:H'."),
+)
+_GEOMETRY = _path(
+    "geometry",
+    "the instrument: HEXRD's .yml, MIDAS's parameters (.txt), or ImageD11's .par.",
+    required=True,
+)
+_SAMPLE = (
+    _number("sampleRadius", "grains lie within so many µm of the rotation axis.", 500.0, 1e-3, 1e6),
+    _number("sampleHeight", "and within this height, µm, half of it above z = 0.", 200.0, 1e-3, 1e6),
+)
+_RINGS = (
+    _number(
+        "maxTwoTheta", "rings up to here are used, degrees. Not given: all that reach the detector.", None, 0.1, 180
+    ),
+    _count("rings", "only so many of them, those of the smallest angles. Not given: all."),
+    _number("minEta", "spots nearer to the rotation axis than this are not used, degrees.", 6.0, 0, 80),
+)
+_SPOTS = _path("input", "the spots, as hedm.peaks writes them.", required=True)
+_MATCHING = (
+    _number("maxStrain", "the largest strain that is looked for.", 2e-3, 1e-6, 0.05),
+    _number("minCompleteness", "the least share of its expected spots that a grain must have.", 0.5, 0.05, 0.99),
+    _number("spotNoise", "standard deviation of a spot's place, pixels; measured anew on the way.", 0.1, 1e-3, 20),
+    _number("omegaNoise", "standard deviation of a spot's omega, degrees; measured anew.", 0.03, 1e-4, 5),
+)
+
+KERNELS: tuple[KernelSpec, ...] = (
+    KernelSpec(
+        "hedm.simulate",
+        "make frames of a turning polycrystal of which all grains are known",
+        "kernels.hedm.jobs.simulate:simulate",
+        _VERSION,
+        (
+            _path(
+                "output",
+                "the frames to write (HDF5); beside them <stem>_geometry.yml and <stem>_truth.h5.",
+                "output",
+                required=True,
+            ),
+            *_CRYSTAL,
+            _count("grains", "in the sample.", 20, maximum=1_000_000),
+            _number("diameter", "of the grains, µm; their volumes scatter by a half.", 40.0, 0.1, 1e5),
+            *_SAMPLE,
+            _number("strain", "root mean square of each component.", 5e-4, 0, 0.05),
+            _count("rows", "of the detector.", 1024, 16, 16384),
+            _count("columns", "of the detector.", 1024, 16, 16384),
+            _number("pixelSize", "µm.", 200.0, 0.01, 10_000),
+            _number("distance", "from the sample to the detector, mm.", 1000.0, 0.1, 100_000),
+            _number("energy", "of the beam, keV.", 71.676, 1, 1000),
+            _number("tilt", "of the detector about each of its axes, degrees.", 0.0, -30, 30),
+            _number("wedge", "by which the rotation axis leans, degrees.", 0.0, -30, 30),
+            _count("frames", "of the scan.", 720, 2, 1_000_000),
+            _number("omegaStart", "where the first frame begins, degrees.", -180.0, -720, 720),
+            _number("omegaStep", "of a frame, degrees.", 0.5, -10, 10),
+            _number("counts", "of the median spot.", 20_000.0, 1, 1e9),
+            _number("background", "counts per pixel and frame.", 5.0, 0, 10_000),
+            _count("offset", "what a dark frame reads.", 20, 0, 30_000),
+            _number("mosaicity", "spread of orientations in a grain, degrees.", 0.05, 1e-4, 5),
+            _count("seed", "of all chances; the same seed gives the same files.", 1, 0),
+        ),
+    ),
+    KernelSpec(
+        "hedm.peaks",
+        "find and measure spots in frames of a turning sample",
+        "kernels.hedm.jobs.peaks:peaks",
+        _VERSION,
+        (
+            KernelArgument(
+                "input",
+                "string",
+                "the frames: HDF5, .ge*, .tif, .cbf (a pattern such as scan_*.tif), or HEXRD's .npz. Of several panels "
+                "NAME=FILE,NAME=FILE by the names of the geometry.",
+                required=True,
+            ),
+            _path("output", "the spots to write (HDF5).", "output", required=True),
+            _GEOMETRY,
+            _text(
+                "dark", "a file of dark frames, first (the median of the first frames), or a number of counts.", "first"
+            ),
+            _number("threshold", "counts above the dark.", None, 1e-6),
+            _number("sigmas", "the same in standard deviations of the dark; the greater one counts.", None, 0.5, 1000),
+            _count("leastPixels", "spots of fewer pixels are left out.", 3),
+            _number("saturation", "counts from which on a pixel is saturated.", None, 1),
+            KernelArgument("gaussians", "boolean", "fit a Gaussian to each spot, too.", default=False),
+            _number("omegaStart", "of the first frame, degrees; for files that do not say it.", None, -720, 720),
+            _number("omegaStep", "of a frame, degrees; for files that do not say it.", None, -10, 10),
+            _count("firstFrame", "the first that counts, from 0.", 0, 0),
+            _count("lastFrame", "the last that counts. Not given: the last there is.", None, 0),
+        ),
+    ),
+    KernelSpec(
+        "hedm.farfield",
+        "find the grains that made spots: orientation, position and strain of each",
+        "kernels.hedm.jobs.farfield:farfield",
+        _VERSION,
+        (
+            _SPOTS,
+            _path("output", "the grains to write (NeXus).", "output", required=True),
+            _path("csv", "the same as Grains.csv in the columns of MIDAS.", "output"),
+            _path("picture", "a map of the grains and histograms (PNG).", "output"),
+            _GEOMETRY,
+            *_CRYSTAL,
+            *_SAMPLE,
+            *_RINGS,
+            *_MATCHING,
+        ),
+    ),
+    KernelSpec(
+        "hedm.calibrate",
+        "refine an instrument's geometry from the spots of grains",
+        "kernels.hedm.jobs.calibrate:calibrate",
+        _VERSION,
+        (
+            _SPOTS,
+            _path("output", "the geometry to write (HEXRD's .yml).", "output", required=True),
+            _GEOMETRY,
+            *_CRYSTAL,
+            _text(
+                "refine",
+                "parameters with commas between them, such as distance,centre_row,centre_column,tilt_x,tilt_y,tilt_z,"
+                "wedge. Not given: all that can be determined at once.",
+            ),
+            *_SAMPLE,
+            *_RINGS,
+            *_MATCHING,
+        ),
+    ),
+    KernelSpec(
+        "hedm.compare",
+        "compare grains with those that should be there",
+        "kernels.hedm.jobs.compare:compare",
+        _VERSION,
+        (
+            _path("input", "the grains, as hedm.farfield writes them.", required=True),
+            _path("truth", "those that should be there, in the same form.", required=True),
+            _number("angle", "grains are the same up to this misorientation, degrees.", 0.5, 1e-3, 30),
+            _number("distance", "and this distance, µm.", 50.0, 1e-3, 1e5),
+            _number("minFound", "fail below this share of found grains.", 0.0, 0, 1),
+            _count("maxFalse", "fail with more false grains.", None, 0),
+        ),
+    ),
+)
