@@ -44,6 +44,7 @@ class Crystal:
 
     `space_group` is a number, which means the standard setting, or a Hermann-Mauguin symbol of any setting (`"P 1 1
     21/n"`, `"R -3 c:R"`, `"Fm-3m"`). Where a rhombohedral group does not say which axes it means, the lattice does.
+    Kept is the whole symbol of the setting.
 
     Raises
     ------
@@ -62,6 +63,7 @@ class Crystal:
 
     def __post_init__(self) -> None:
         given = self._given_metric
+        object.__setattr__(self, "space_group", self.name)
         if not _fits(given, self._metric):
             raise KernelError(_misfit(self, given), Exit.BAD_INPUT)
 
