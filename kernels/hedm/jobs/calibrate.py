@@ -71,10 +71,10 @@ def calibrate(
         if not len(found):
             raise KernelError(f"No grain was found. {found.verdict.sentence}", Exit.BAD_INPUT)
         owned = np.flatnonzero(found.owner >= 0)
-        spots = scanned.spots
+        spots, pixel_um = scanned.spots, float(np.mean([panel.pixel_um for panel in scanned.geometry.panels]))
         measured = Measured(
             found.owner[owned], found.reflection[owned], spots.panel[owned], spots.row[owned], spots.column[owned],
-            spots.omega[owned],
+            spots.omega[owned], found.limits.spot_um / pixel_um, found.limits.omega,
         )  # fmt: skip
         job.progress((cycle + 0.5) / _CYCLES, "refine", f"{len(found)} grains, {len(owned)} spots")
         made = calibration.calibrate(
