@@ -1,0 +1,282 @@
+"""From spots to grains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.errors import Exit, KernelError
+from kernels.hedm.farfield.expected import View, look
+from kernels.hedm.farfield.fibreindex import index_fibres
+from kernels.hedm.farfield.friedel import pair_spots
+from kernels.hedm.farfield.lattice import Lattice
+from kernels.hedm.farfield.limits import Limits
+from kernels.hedm.farfield.ownership import chance_of_match, false_grains, share_out
+from kernels.hedm.farfield.pairindex import Indexed, index_pairs
+from kernels.hedm.farfield.refinement import Refined, refine
+from kernels.hedm.farfield.spots import Cells, Spots, sort_spots
+from kernels.hedm.farfield.verdict import Verdict, judge
+from kernels.hedm.geometry import Flat, Geometry
+
+Floats = NDArray[np.float64]
+
+_CYCLES = 3
+_LEAST_NEW = 0.002  # of the grains; a cycle that finds fewer is the last
+_FALSE = -3.0  # logarithm of the false grains that are put up with
+_PAIRED = 0.25  # of a turn, from which on Friedel pairs are looked for
+_WHOLE = 0.9  # of a turn, from which on nothing else is
+_NOISE = (0.8, 1.25)  # what was given is kept where the measured noise is within these times it
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Grains (n), and whose each spot (s) is.
+
+    Attributes
+    ----------
+    orientation : (n, 3, 3) crystal cartesian to sample
+    position_um : (n, 3) in the sample
+    strain : (n, 6) small strain in the sample: 11, 22, 33, 23, 13, 12
+    covariance : (n, 12, 12) of rotation in radians (U becomes exp(d) U), position in µm, strain
+    expected, matched, unique : (n,) spots that should be there, that are, and that are no other grain's
+    spot_um, omega : (n,) how far spots lie from their predictions: standard deviation in each direction in µm, radians
+    log_false : (n,) decimal logarithm of how many grains as good as this one chance is expected to make
+    intensity : (n,) the median of its own spots
+    owner : (s,) the grain of each spot, or -1
+    reflection : (s,) the reflection (row of `Lattice.hkl`) by which its grain has it, or -1
+    limits : Limits
+        With the noise as it was measured, which the refinement has used.
+    tried : int
+        How many candidates were judged.
+    verdict : Verdict
+        What the two thetas say; worth reading where few spots are owned.
+    """
+
+    orientation: Floats
+    position_um: Floats
+    strain: Floats
+    covariance: Floats
+    expected: NDArray[np.int64]
+    matched: NDArray[np.int64]
+    unique: NDArray[np.int64]
+    spot_um: Floats
+    omega: Floats
+    log_false: Floats
+    intensity: Floats
+    owner: NDArray[np.int32]
+    reflection: NDArray[np.int32]
+    limits: Limits
+    tried: int
+    verdict: Verdict
+
+    def __len__(self) -> int:
+        return len(self.matched)
+
+    @property
+    def completeness(self) -> Floats:
+        """(n,) matched of expected spots."""
+        return self.matched / np.maximum(self.expected, 1)
+
+    @property
+    def indexed(self) -> float:
+        """The share of the spots that a grain owns."""
+        return float((self.owner >= 0).mean()) if len(self.owner) else 0.0
+
+
+def find_grains(
+    spots: Spots,
+    geometry: Geometry,
+    lattice: Lattice,
+    *,
+    limits: Limits,
+    progress: Callable[[str, int], None] | None = None,
+) -> Found:
+    """Index, refine, and share the spots out, in up to three cycles over the spots that are left.
+
+    Where frames were taken on both sides of a turn, from Friedel pairs; where less than nine tenths of a turn has both,
+    from single spots, too.
+
+    Parameters
+    ----------
+    progress : callable, optional
+        Called with a phase and how many grains there are.
+
+    Raises
+    ------
+    KernelError
+        Exit 65: no spots at all.
+    """
+    if not len(spots):
+        raise KernelError("The list of spots is empty.", Exit.BAD_INPUT)
+    scene = _Scene(spots, geometry.flat, lattice, limits)
+    tell = progress or (lambda phase, grains: None)
+    grains, tried = scene.nothing(), 0
+    used = np.zeros(len(spots), bool)
+    for cycle in range(_CYCLES):
+        found = scene.index(used, cycle, tell)
+        tried += found.tried
+        if not len(found):
+            break
+        new = scene.refine(found, measure=cycle == 0)
+        before = len(grains)
+        grains = scene.sift(_joined(grains, new), tried)
+        used = share_out(grains, len(spots))[1] >= 0
+        tell("refine", len(grains))
+        if len(grains) - before <= _LEAST_NEW * len(grains):
+            break
+    return scene.finish(grains, tried)
+
+
+class _Scene:
+    """What stays the same while grains are looked for; only the noise is measured on the way."""
+
+    def __init__(self, spots: Spots, flat: Flat, lattice: Lattice, limits: Limits) -> None:
+        self.spots, self.flat, self.lattice, self.limits = spots, flat, lattice, limits
+        self.view: View = look(flat, lattice, limits=limits)
+        reach = limits.extent_um / (self.view.distance_um * self.view.wavelength_A)
+        self.ring_shell, bounds = lattice.shells(reach + limits.strain * lattice.ring_length)
+        self.shell_of = self.ring_shell[np.asarray(lattice.ring)]
+        self.spot_shell = _shell(spots, flat, bounds)
+        self.cells = self._cells(np.ones(len(spots), bool))
+
+    def _cells(self, which: NDArray[np.bool_]) -> Cells:
+        shells = int(self.ring_shell.max()) + 1
+        return sort_spots(self.spots, np.where(which, self.spot_shell, -1), shells, self.flat.source)
+
+    def index(self, used: NDArray[np.bool_], cycle: int, tell: Callable[[str, int], None]) -> Indexed:
+        """Grains from the spots that are not used."""
+        paired = self.limits.friedel_covered
+        cells = self._cells(~used) if cycle else self.cells
+        if paired >= _PAIRED:
+            pairs = pair_spots(
+                self.spots, cells, self.flat, self.lattice.ring_length, self.ring_shell, limits=self.limits
+            )
+            found = index_pairs(
+                pairs,
+                self.view,
+                self.lattice,
+                self.ring_shell,
+                limits=self.limits,
+                progress=lambda grains: tell("pairs", grains),
+            )
+            if len(found) or paired >= _WHOLE:
+                return found
+        return index_fibres(
+            cells,
+            self.flat,
+            self.view,
+            self.lattice,
+            self.ring_shell,
+            used,
+            limits=self.limits,
+            progress=lambda grains: tell("fibres", grains),
+        )
+
+    def refine(self, found: Indexed, *, measure: bool) -> Refined:
+        """Refine grains; with `measure` the noise is taken from them where it is not what was given."""
+        for _ in range(4):
+            grains = refine(
+                self.cells,
+                self.flat,
+                self.lattice.g0,
+                self.shell_of,
+                orientation=found.orientation,
+                position_um=found.position_um,
+                strain=found.strain,
+                limits=self.limits,
+            )
+            good = np.isfinite(grains.covariance[:, 0, 0])
+            if not measure or not good.any():
+                break
+            place, omega = float(np.median(grains.spot_um[good])), float(np.median(grains.omega[good]))
+            if all(
+                _NOISE[0] < now / given < _NOISE[1]
+                for now, given in ((place, self.limits.spot_um), (omega, self.limits.omega))
+            ):
+                break
+            self.limits = replace(self.limits, spot_um=max(place, 1e-3), omega=max(omega, 1e-7))
+        return grains
+
+    def sift(self, grains: Refined, tried: int) -> Refined:
+        """Without those that failed, lie outside, are incomplete, are another grain's, or that chance explains."""
+        limits = self.limits
+        chance = chance_of_match(self.cells, self.lattice, self.view, self.ring_shell, limits)
+        x, y, z = grains.position_um.T
+        good = (
+            np.isfinite(grains.covariance[:, 0, 0])
+            & (grains.completeness >= limits.min_completeness)
+            & (np.hypot(x, y) <= limits.radius_um + 5 * np.sqrt(np.abs(grains.covariance[:, 3, 3])) + limits.spot_um)
+            & (np.abs(z) <= limits.height_um / 2 + 5 * np.sqrt(np.abs(grains.covariance[:, 5, 5])) + limits.spot_um)
+            & (false_grains(grains, chance, self.shell_of, tried) < _FALSE)
+        )
+        grains = grains.take(good)
+        return grains.take(share_out(grains, len(self.spots))[0])
+
+    def nothing(self) -> Refined:
+        empty = np.zeros(0, np.int64)
+        slots = np.zeros((0, 2 * len(self.lattice.g0)), np.int32)
+        covariance, none = np.zeros((0, 12, 12)), np.zeros(0)
+        return Refined(
+            np.zeros((0, 3, 3)), np.zeros((0, 3)), np.zeros((0, 6)), covariance, empty, empty, none, none, none, slots,
+            slots.astype(np.float32),
+        )  # fmt: skip
+
+    def finish(self, grains: Refined, tried: int) -> Found:
+        kept, owner, unique = share_out(grains, len(self.spots))
+        grains = grains.take(kept)
+        chance = chance_of_match(self.cells, self.lattice, self.view, self.ring_shell, self.limits)
+        return Found(
+            grains.orientation,
+            grains.position_um,
+            grains.strain,
+            grains.covariance,
+            grains.expected,
+            grains.matched,
+            unique,
+            grains.spot_um,
+            grains.omega,
+            false_grains(grains, chance, self.shell_of, tried),
+            _medians(self.spots.intensity, owner, len(grains)),
+            owner,
+            _reflections(grains, owner),
+            self.limits,
+            tried,
+            judge(self.spots, self.flat, self.lattice, self.limits),
+        )
+
+
+def _shell(spots: Spots, flat: Flat, bounds: Floats) -> NDArray[np.int64]:
+    """(s,): which shell a spot belongs to as seen from the origin, or -1."""
+    far = np.linalg.norm(spots.point_um, axis=1)
+    cosine = np.clip(spots.point_um @ flat.source[:3] / np.maximum(far, 1e-9), -1.0, 1.0)
+    length = np.sqrt(np.maximum(2.0 - 2.0 * cosine, 0.0)) / flat.source[3]
+    shell = np.searchsorted(bounds[:, 0], length, side="right") - 1
+    return np.where((shell >= 0) & (length <= bounds[np.maximum(shell, 0), 1]), shell, -1)
+
+
+def _joined(first: Refined, second: Refined) -> Refined:
+    return Refined(
+        **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in Refined.__dataclass_fields__}
+    )
+
+
+def _medians(intensity: Floats, owner: NDArray[np.int32], grains: int) -> Floats:
+    order = np.lexsort((intensity, owner))
+    begin, end = (np.searchsorted(owner[order], np.arange(grains), side=side) for side in ("left", "right"))
+    middle = np.minimum((begin + end) // 2, len(order) - 1)
+    return np.where(end > begin, intensity[order][middle], 0.0)
+
+
+def _reflections(grains: Refined, owner: NDArray[np.int32]) -> NDArray[np.int32]:
+    reflection = np.full(len(owner), -1, np.int32)
+    grain, slot = np.nonzero(grains.spot >= 0)
+    spot = grains.spot[grain, slot]
+    mine = owner[spot] == grain
+    reflection[spot[mine]] = (slot[mine] // 2).astype(np.int32)
+    return reflection
+
+
+__all__ = ["Found", "find_grains"]

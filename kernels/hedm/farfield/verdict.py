@@ -1,0 +1,130 @@
+"""Why nothing, or little, could be indexed: which rings there are, which were expected, and what would fit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.hedm.farfield.lattice import Lattice
+from kernels.hedm.farfield.limits import Limits
+from kernels.hedm.farfield.spots import Spots
+from kernels.hedm.geometry import Flat
+
+Floats = NDArray[np.float64]
+
+_SCALES = np.exp(np.linspace(math.log(0.7), math.log(1.43), 1441))  # of the lattice, 0.05 % apart
+_WORTH = 1.3  # by how much more spots another scale must explain to be mentioned
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What the two thetas of the spots say.
+
+    Attributes
+    ----------
+    spots, on_rings : how many spots there are, and on the rings of this lattice
+    by_chance : on_rings, were the spots anywhere
+    ring_two_theta : (rings,) radians, where rings are expected
+    ring_spots : (rings,) how many spots lie there
+    ring_excess : (rings,) how many times as many as beside the rings
+    found_two_theta : (k,) radians, the middles of the strongest peaks of the histogram, ascending
+    scale : by which the lattice should grow, or the wavelength shrink, so that most spots lie on rings
+    at_scale : how many spots then do
+    """
+
+    spots: int
+    on_rings: int
+    by_chance: float
+    ring_two_theta: Floats
+    ring_spots: NDArray[np.int64]
+    ring_excess: Floats
+    found_two_theta: Floats
+    scale: float
+    at_scale: int
+
+    @property
+    def sentence(self) -> str:
+        """What is most likely wrong."""
+        found = ", ".join(f"{angle:.3f}" for angle in np.degrees(self.found_two_theta))
+        wanted = ", ".join(f"{angle:.3f}" for angle in np.degrees(self.ring_two_theta[:8]))
+        rings = f"Spots crowd at two theta {found or 'nowhere in particular'} degrees; rings were expected at {wanted}."
+        if not self.spots:
+            return "There are no spots. Look at the threshold of the peak search, and at the dark frame."
+        if self.at_scale > _WORTH * max(self.on_rings, self.by_chance) and abs(self.scale - 1) > 1e-3:
+            return (
+                f"The lattice or the wavelength is likely wrong: with a lattice {self.scale:.4f} times as large (or a "
+                f"wavelength or a distance that does the same) {self.at_scale} of {self.spots} spots would lie on "
+                f"rings, and {self.on_rings} do. {rings}"
+            )
+        if self.on_rings < 1.3 * self.by_chance:
+            return (
+                f"{self.on_rings} of {self.spots} spots lie on rings, as by chance: beam centre, tilts, distance or "
+                f"the crystal are wrong. {rings}"
+            )
+        missing = np.degrees(self.ring_two_theta[self.ring_excess < 1.2])
+        if len(missing) > len(self.ring_two_theta) / 2:
+            return (
+                f"Of the rings most hold no more spots than there are beside them (two theta "
+                f"{', '.join(f'{angle:.3f}' for angle in missing[:6])} degrees): another space group, another crystal? "
+                f"{rings}"
+            )
+        return (
+            f"{self.on_rings} of {self.spots} spots lie on rings as they should. If they make no grains, look at the "
+            "direction and start of omega, at how the detector is flipped, and at the sample's size in the limits."
+        )
+
+
+def judge(spots: Spots, flat: Flat, lattice: Lattice, limits: Limits) -> Verdict:
+    """Compare the two thetas of spots with the rings of a lattice."""
+    wavelength = float(flat.source[3])
+    far = np.linalg.norm(spots.point_um, axis=1)
+    two_theta = np.arccos(np.clip(spots.point_um @ flat.source[:3] / np.maximum(far, 1e-9), -1.0, 1.0))
+    length = 2.0 * np.sin(0.5 * two_theta) / wavelength
+    rings = np.sort(lattice.ring_length)
+    near = float(np.median(far)) if len(far) else 1.0
+    reach = limits.extent_um / (near * wavelength) + 0.5 * limits.strain * rings
+    low, high = max(rings[0] * 0.9, 1e-9), rings[-1] * 1.05
+    inside = length[(length > 0.7 * low) & (length < 1.43 * high)]
+    counts = np.sort(inside)
+    density = ((length > low) & (length < high)).sum() / (high - low)
+
+    def on(scale: float) -> int:
+        """Spots on rings of a lattice `scale` times as large, each spot once."""
+        begin, end = (rings - reach) / scale, (rings + reach) / scale
+        end = np.minimum(end, np.append(begin[1:], np.inf))
+        return int((np.searchsorted(counts, end) - np.searchsorted(counts, begin)).clip(0).sum())
+
+    totals = np.array([on(scale) for scale in _SCALES])
+    best = int(totals.argmax())
+    same = _SCALES[totals >= 0.995 * totals[best]]
+    scale = float(same[np.abs(same - np.median(same)).argmin()]) if len(inside) else 1.0
+    ring_spots = np.searchsorted(counts, rings + reach) - np.searchsorted(counts, rings - reach)
+    beside = np.searchsorted(counts, rings + 2 * reach) - np.searchsorted(counts, rings - 2 * reach) - ring_spots
+    width = np.minimum(rings + reach, np.append(rings[1:] - reach[1:], np.inf)) - (rings - reach)
+    return Verdict(
+        len(spots),
+        on(1.0),
+        float(density * np.maximum(width, 0.0).sum()),
+        2.0 * np.arcsin(np.minimum(0.5 * wavelength * rings, 1.0)),
+        ring_spots,
+        ring_spots / np.maximum(beside, 1.0),
+        _peaks(two_theta),
+        scale,
+        on(scale),
+    )
+
+
+def _peaks(two_theta: Floats) -> Floats:
+    """The strongest peaks of a histogram, at most eight."""
+    if len(two_theta) < 10:
+        return np.sort(two_theta)[:8]
+    low, high = np.quantile(two_theta, [0.0, 1.0])
+    counts, edges = np.histogram(two_theta, 600, (low, high + 1e-9))
+    smooth = np.convolve(counts, [1, 2, 3, 2, 1], "same") / 9.0
+    floor = np.median(smooth) + 4.0 * math.sqrt(np.median(smooth) + 1.0)
+    top = np.flatnonzero((smooth[1:-1] >= smooth[:-2]) & (smooth[1:-1] > smooth[2:]) & (smooth[1:-1] > floor)) + 1
+    strongest = top[np.argsort(-smooth[top], kind="stable")][:8]
+    return np.sort(0.5 * (edges[strongest] + edges[strongest + 1]))
