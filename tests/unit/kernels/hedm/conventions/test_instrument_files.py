@@ -17,7 +17,7 @@ from kernels.hedm.conventions.told import Told
 from kernels.hedm.distortion import DexelaDistortion, GeDistortion, MapDistortion
 from kernels.hedm.forward import predict
 from kernels.hedm.geometry import Geometry, Panel
-from kernels.hedm.rotations import by_vector
+from kernels.hedm.rotations import about_x, about_y, about_z, by_vector
 
 ROOT = Path(__file__).resolve().parents[5]
 
@@ -118,6 +118,15 @@ def test_hexrd_by_hand(tmp_path: Path) -> None:
     assert np.allclose(found, np.array([[-z, -x, y]]) * 1e3)
     # Rx(chi) takes HEXRD's axis Y to (0, cos, sin); in our order that is (-sin, 0, cos).
     assert np.allclose(geometry.axis_to_lab[:, 2], [-math.sin(0.00075352174), 0.0, math.cos(0.00075352174)], atol=1e-12)
+
+
+def test_the_stage_of_hexrd_turns_as_ours(tmp_path: Path) -> None:
+    """Its Rx(chi) Ry(omega), seen from our axes, is our turn of the axis after ours about it."""
+    geometry = told(tmp_path, HEXRD.replace("chi: 0.00075", "chi: 0.3"), hexrd.read).geometry
+    chi, omega = geometry.wedge, 0.7
+    assert chi > 0.3
+    theirs = about_x(chi) @ about_y(omega)
+    assert np.allclose(hexrd.FRAME @ theirs @ hexrd.FRAME.T, geometry.axis_to_lab @ about_z(omega), atol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +326,7 @@ def test_ruby_spots_lie_where_the_calibrated_instrument_says(data: Path) -> None
                     if near.any():
                         found += 1
                         break
-            assert found > 0.85 * len(spots)
+            assert found > 0.97 * len(spots)
 
 
 @pytest.mark.parametrize(
