@@ -293,12 +293,12 @@ def predict_blocks(
     min_eta: float = MIN_ETA,
 ) -> Iterator[Spots]:
     """As `predict`, some millions of possible spots at a time, so that memory stays bounded."""
-    g0 = _array("g0", g0, (-1, 3))
-    orientation = _array("orientation", orientation, (-1, 3, 3))
+    g0 = as_array("g0", g0, (-1, 3))
+    orientation = as_array("orientation", orientation, (-1, 3, 3))
     grains = len(orientation)
-    position_um = np.zeros((grains, 3)) if position_um is None else _array("position_um", position_um, (grains, 3))
-    strain = np.zeros((grains, 6)) if strain is None else _array("strain", strain, (grains, 6))
-    ranges = _array("omega_ranges", np.asarray(omega_ranges, np.float64), (-1, 2))
+    position_um = np.zeros((grains, 3)) if position_um is None else as_array("position_um", position_um, (grains, 3))
+    strain = np.zeros((grains, 6)) if strain is None else as_array("strain", strain, (grains, 6))
+    ranges = as_array("omega_ranges", np.asarray(omega_ranges, np.float64), (-1, 2))
     if not (ranges[:, 1] > ranges[:, 0]).all():
         raise KernelError(f"Each omega range ends after its start, in radians, not {ranges.tolist()}.")
     turns = int(np.ceil((ranges[:, 1] - ranges[:, 0]) / TURN).sum())
@@ -341,7 +341,8 @@ def predict_blocks(
         yield spots
 
 
-def _array(name: str, values: Vector, shape: tuple[int, ...]) -> Vector:
+def as_array(name: str, values: Vector, shape: tuple[int, ...]) -> Vector:
+    """`values` as finite float64 in one piece, of `shape`, in which -1 is any length; refused by its `name`."""
     array = np.ascontiguousarray(values, np.float64)
     if array.ndim != len(shape) or any(want not in (-1, have) for want, have in zip(shape, array.shape, strict=True)):
         wanted = ", ".join("n" if length < 0 else str(length) for length in shape)

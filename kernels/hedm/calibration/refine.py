@@ -12,6 +12,7 @@ from kernels.errors import KernelError
 from kernels.hedm.calibration.parameters import check_parameters
 from kernels.hedm.calibration.residuals import Measured, Problem
 from kernels.hedm.calibration.system import PARTS
+from kernels.hedm.forward import as_array
 from kernels.hedm.geometry import Geometry
 from kernels.hedm.rotations import by_vector
 
@@ -110,8 +111,13 @@ def calibrate(
     free = _free(grains)
     if not refine:
         raise KernelError("Name at least one parameter of the instrument to be refined.")
-    position = np.array(position_um, np.float64)
-    turn, eps = np.array(orientation, np.float64), np.array(strain, np.float64)
+    if strain_sigma is not None and not strain_sigma > 0:
+        raise KernelError(f"The strain_sigma is {strain_sigma}: it must be above 0.")
+    g0 = as_array("g0", g0, (-1, 3))
+    turn = as_array("orientation", orientation, (-1, 3, 3))
+    position = as_array("position_um", position_um, (len(turn), 3))
+    eps = as_array("strain", strain, (len(turn), 6))
+    _check_numbers(measured, len(turn), len(g0), len(geometry.panels))
     used, left_out = _usable(measured, len(turn), max(min_spots, -(-len(free) // 3)))
     if not used.size:
         raise KernelError(
@@ -173,9 +179,19 @@ def _free(parts: Sequence[str]) -> Whole:
     return np.concatenate(wanted) if wanted else np.empty(0, np.int64)
 
 
+def _check_numbers(measured: Measured, grains: int, reflections: int, panels: int) -> None:
+    for name, values, count in (
+        ("grains", measured.grain, grains),
+        ("reflections", measured.reflection, reflections),
+        ("panels", measured.panel, panels),
+    ):
+        if values.size and not (values.min() >= 0 and values.max() < count):
+            raise KernelError(
+                f"Measured spots name {name} from {values.min()} to {values.max()}, and there are {count}, from 0 on."
+            )
+
+
 def _usable(measured: Measured, grains: int, least: int) -> tuple[Whole, tuple[int, ...]]:
-    if measured.grain.size and not (measured.grain.min() >= 0 and measured.grain.max() < grains):
-        raise KernelError(f"Measured spots belong to grains 0 to {grains - 1}.")
     few = np.bincount(measured.grain, minlength=grains) < least
     return np.flatnonzero(~few[measured.grain]), tuple(int(n) for n in np.flatnonzero(few))
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import KernelError, nearest
-from kernels.hedm.conventions.told import Told, bad, check_names, number, read_text, wanted, write_text
+from kernels.hedm.conventions.told import Told, bad, check_names, number, of_file, read_text, wanted, whole, write_text
 from kernels.hedm.distortion import DexelaDistortion, Distortion, GeDistortion
 from kernels.hedm.geometry import Geometry, Panel
 from kernels.hedm.rotations import as_vector, by_vector
@@ -64,43 +64,8 @@ def read(path: str | Path) -> Told:
         Exit 66 when it cannot be read; 65 when it is no such file, names are missing or misspelt, or it has what we do
         not: cylindrical panels, several beams, other distortions.
     """
-    yaml = _yaml()
-    try:
-        found = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise bad(path, f"this is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
-        raise bad(path, "this is no instrument of HEXRD: it should name beam, detectors and oscillation_stage.")
-    check_names(path, found, _NAMES)
-    beam = _section(path, found, "beam")
-    if "energy" not in beam and beam and all(isinstance(value, dict) for value in beam.values()):
-        if len(beam) > 1 and "vector" not in beam:
-            raise bad(path, f"there are {len(beam)} beams, {', '.join(beam)}, and one is wanted.")
-        if "vector" not in beam:
-            (beam,) = beam.values()
-    check_names(path, beam, ("energy", "vector"), " in beam")
-    energy = number(path, "beam.energy", wanted(path, beam, "energy", " in beam"))
-    if energy <= 0:
-        raise bad(path, f"beam.energy is {energy} keV: it must be above 0.")
-    vector = _section(path, beam, "vector", " in beam")
-    azimuth, polar = (
-        math.radians(number(path, f"beam.vector.{name}", wanted(path, vector, name, " in beam.vector")))
-        for name in ("azimuth", "polar_angle")
-    )
-    towards = -np.array([math.sin(polar) * math.cos(azimuth), math.cos(polar), math.sin(polar) * math.sin(azimuth)])
-    # Angles of 90 degrees leave some 1e-17, which would tell a beam along x from one that nearly is.
-    towards[np.abs(towards) < 1e-15] = 0.0
-    stage = _section(path, found, "oscillation_stage")
-    check_names(path, stage, ("chi", "translation"), " in oscillation_stage")
-    chi = number(path, "oscillation_stage.chi", wanted(path, stage, "chi", " in oscillation_stage"))
-    origin_mm = _vector(path, stage, "translation", "oscillation_stage", 3)
-    other = {name: value for name, value in found.items() if name not in ("beam", "detectors", "oscillation_stage")}
-    panels = []
-    for name, told in _section(path, found, "detectors").items():
-        panel, rest = _read_panel(path, str(name), told, origin_mm)
-        panels.append(panel)
-        other |= {f"{name}.{key}": value for key, value in rest.items()}
-    return Told(Geometry(KEV_A / energy, tuple(panels), wedge=chi, beam=FRAME @ towards), other)
+    with of_file(path):
+        return _read(path)
 
 
 def write(path: str | Path, geometry: Geometry, other: dict[str, Any] | None = None) -> None:
@@ -150,26 +115,67 @@ def write(path: str | Path, geometry: Geometry, other: dict[str, Any] | None = N
     write_text(path, yaml.safe_dump(text | rest, sort_keys=True))
 
 
-def calibration_grains(told: Told) -> CalibrationGrains | None:
-    """The crystals under `calibration_crystal`, in our frame, or None.
+def read_calibration_grains(path: str | Path) -> CalibrationGrains:
+    """The crystals under `calibration_crystal` of the file at `path`, in our frame.
 
     HEXRD writes a rotation vector, a position in mm and the inverse stretch as six numbers 11, 22, 33, 23, 13, 12, the
     last three times the root of two; its crystal axes are ours.
     """
-    found = told.other.get("calibration_crystal")
-    if not isinstance(found, dict):
-        return None
-    crystals = [found] if "orientation" in found else list(found.values())
+    found = _section(path, read(path).other, "calibration_crystal")
+    crystals = {"calibration_crystal": found} if "orientation" in found else found
     orientation, position, strain = [], [], []
-    for one in crystals:
-        orientation.append(FRAME @ by_vector(np.array(one["orientation"], float)))
-        position.append(FRAME @ np.array(one["position"], float) * 1e3)
-        a, b, c, d, e, f = np.array(one.get("inv_stretch", [1, 1, 1, 0, 0, 0]), float)
+    for name, one in crystals.items():
+        where = f"calibration_crystal.{name}"
+        if not isinstance(one, dict):
+            raise bad(path, f"{where} should name orientation, position and inv_stretch.")
+        orientation.append(FRAME @ by_vector(_vector(path, one, "orientation", where, 3)))
+        position.append(FRAME @ _vector(path, one, "position", where, 3) * 1e3)
+        a, b, c, d, e, f = _vector(path, one, "inv_stretch", where, 6)
         d, e, f = d / math.sqrt(2), e / math.sqrt(2), f / math.sqrt(2)
         inverse = FRAME @ np.array([[a, f, e], [f, b, d], [e, d, c]]) @ FRAME.T
         eps = np.linalg.inv(inverse) - np.eye(3)
         strain.append([eps[0, 0], eps[1, 1], eps[2, 2], eps[1, 2], eps[0, 2], eps[0, 1]])
     return CalibrationGrains(np.array(orientation), np.array(position), np.array(strain))
+
+
+def _read(path: str | Path) -> Told:
+    yaml = _yaml()
+    try:
+        found = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise bad(path, f"this is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise bad(path, "this is no instrument of HEXRD: it should name beam, detectors and oscillation_stage.")
+    check_names(path, found, _NAMES)
+    beam = _section(path, found, "beam")
+    if "energy" not in beam and beam and all(isinstance(value, dict) for value in beam.values()):
+        if len(beam) > 1 and "vector" not in beam:
+            raise bad(path, f"there are {len(beam)} beams, {', '.join(beam)}, and one is wanted.")
+        if "vector" not in beam:
+            (beam,) = beam.values()
+    check_names(path, beam, ("energy", "vector"), " in beam")
+    energy = number(path, "beam.energy", wanted(path, beam, "energy", " in beam"))
+    if energy <= 0:
+        raise bad(path, f"beam.energy is {energy} keV: it must be above 0.")
+    vector = _section(path, beam, "vector", " in beam")
+    azimuth, polar = (
+        math.radians(number(path, f"beam.vector.{name}", wanted(path, vector, name, " in beam.vector")))
+        for name in ("azimuth", "polar_angle")
+    )
+    towards = -np.array([math.sin(polar) * math.cos(azimuth), math.cos(polar), math.sin(polar) * math.sin(azimuth)])
+    # Angles of 90 degrees leave some 1e-17, which would tell a beam along x from one that nearly is.
+    towards[np.abs(towards) < 1e-15] = 0.0
+    stage = _section(path, found, "oscillation_stage")
+    check_names(path, stage, ("chi", "translation"), " in oscillation_stage")
+    chi = number(path, "oscillation_stage.chi", wanted(path, stage, "chi", " in oscillation_stage"))
+    origin_mm = _vector(path, stage, "translation", "oscillation_stage", 3)
+    other = {name: value for name, value in found.items() if name not in ("beam", "detectors", "oscillation_stage")}
+    panels = []
+    for name, told in _section(path, found, "detectors").items():
+        panel, rest = _read_panel(path, str(name), told, origin_mm)
+        panels.append(panel)
+        other |= {f"{name}.{key}": value for key, value in rest.items()}
+    return Told(Geometry(KEV_A / energy, tuple(panels), wedge=chi, beam=FRAME @ towards), other)
 
 
 def _yaml() -> Any:
@@ -195,7 +201,7 @@ def _read_panel(path: str | Path, name: str, told: object, origin_mm: Vector) ->
     check_names(path, pixels, ("rows", "columns", "size"), f" in {where}.pixels")
     check_names(path, transform, ("tilt", "translation"), f" in {where}.transform")
     rows, columns = (
-        int(number(path, f"{where}.pixels.{key}", wanted(path, pixels, key, f" in {where}.pixels")))
+        whole(path, f"{where}.pixels.{key}", wanted(path, pixels, key, f" in {where}.pixels"))
         for key in ("rows", "columns")
     )
     size = _vector(path, pixels, "size", f"{where}.pixels", 2) * 1e3

@@ -16,7 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import Exit, KernelError
-from kernels.hedm.conventions.told import Told, bad, check_names, number, only_panel, read_lines, read_text, wanted
+from kernels.hedm.conventions.told import (
+    Told,
+    bad,
+    check_names,
+    number,
+    of_file,
+    only_panel,
+    read_lines,
+    read_text,
+    wanted,
+)
 from kernels.hedm.conventions.told import write_text as _write_text
 from kernels.hedm.distortion import Distortion, MapDistortion
 from kernels.hedm.geometry import Geometry, Panel
@@ -42,34 +52,8 @@ def read(path: str | Path, *, shape: tuple[int, int], name: str = "imaged11") ->
     KernelError
         Exit 66 when it cannot be read; 65 when names are missing or misspelt, or values are no numbers.
     """
-    found = {key: " ".join(lines[-1]) for key, lines in read_lines(path).items()}
-    check_names(path, found, (*_GEOMETRY, *_OTHERS))
-
-    def value(key: str, default: float | None = None) -> float:
-        if key not in found and default is not None:
-            return default
-        return number(path, key, wanted(path, found, key))
-
-    orientation = [value(key, default) for key, default in _ORIENTATION.items()]
-    if any(one not in (-1, 0, 1) for one in orientation):
-        raise bad(path, f"o11, o12, o21, o22 are {orientation} where only 1, 0 and -1 can be.")
-    o11, o12, o21, o22 = (int(one) for one in orientation)
-    tilt_x, tilt_y, tilt_z = (value(key, 0.0) for key in _TILTS)
-    panel = Panel.tilted(
-        name,
-        shape=shape,
-        pixel_um=(abs(value("z_size")), abs(value("y_size"))),
-        distance_um=value("distance"),
-        beam_centre=(value("z_center"), value("y_center")),
-        tilts=(tilt_x, tilt_y, tilt_z),
-        # A size below zero reverses its direction.
-        orientation=_signed((o11, o12, o21, o22), value("z_size"), value("y_size")),
-        distortion=_distortion(path, found, shape),
-    )
-    geometry = Geometry(
-        value("wavelength"), (panel,), wedge=math.radians(value("wedge", 0.0)), chi=math.radians(value("chi", 0.0))
-    )
-    return Told(geometry, {key: text for key, text in found.items() if key not in _GEOMETRY})
+    with of_file(path):
+        return _read(path, shape, name)
 
 
 def write(path: str | Path, geometry: Geometry, other: dict[str, Any] | None = None) -> None:
@@ -124,6 +108,37 @@ def read_spline(path: str | Path, shape: tuple[int, int], *, step: int = 8) -> M
             raise bad(path, f"{title} is missing or cut short.") from None
         shifts.append(np.atleast_2d(bisplev(nodes[1], nodes[0], (*values, 3, 3))).T)
     return MapDistortion(shifts[1], shifts[0], step)
+
+
+def _read(path: str | Path, shape: tuple[int, int], name: str) -> Told:
+    found = {key: " ".join(lines[-1]) for key, lines in read_lines(path).items()}
+    check_names(path, found, (*_GEOMETRY, *_OTHERS))
+
+    def value(key: str, default: float | None = None) -> float:
+        if key not in found and default is not None:
+            return default
+        return number(path, key, wanted(path, found, key))
+
+    orientation = [value(key, default) for key, default in _ORIENTATION.items()]
+    if any(one not in (-1, 0, 1) for one in orientation):
+        raise bad(path, f"o11, o12, o21, o22 are {orientation} where only 1, 0 and -1 can be.")
+    o11, o12, o21, o22 = (int(one) for one in orientation)
+    tilt_x, tilt_y, tilt_z = (value(key, 0.0) for key in _TILTS)
+    panel = Panel.tilted(
+        name,
+        shape=shape,
+        pixel_um=(abs(value("z_size")), abs(value("y_size"))),
+        distance_um=value("distance"),
+        beam_centre=(value("z_center"), value("y_center")),
+        tilts=(tilt_x, tilt_y, tilt_z),
+        # A size below zero reverses its direction.
+        orientation=_signed((o11, o12, o21, o22), value("z_size"), value("y_size")),
+        distortion=_distortion(path, found, shape),
+    )
+    geometry = Geometry(
+        value("wavelength"), (panel,), wedge=math.radians(value("wedge", 0.0)), chi=math.radians(value("chi", 0.0))
+    )
+    return Told(geometry, {key: text for key, text in found.items() if key not in _GEOMETRY})
 
 
 def _fixed(lines: list[str], counts: list[int]) -> list[NDArray[np.float64]]:

@@ -16,7 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import KernelError
-from kernels.hedm.conventions.told import Told, bad, check_names, number, only_panel, read_lines, wanted, write_text
+from kernels.hedm.conventions.told import (
+    Told,
+    bad,
+    check_names,
+    number,
+    of_file,
+    only_panel,
+    read_lines,
+    wanted,
+    whole,
+    write_text,
+)
 from kernels.hedm.distortion import MidasDistortion
 from kernels.hedm.geometry import Geometry, Panel
 
@@ -26,12 +37,10 @@ _Change = tuple[NDArray[np.float64], NDArray[np.float64]]
 _DISTORTION = tuple(f"p{i}" for i in range(7))
 _HIGHER = tuple(f"p{i}" for i in range(7, 15))
 _GEOMETRY = (
-    *("Lsd", "BC", "tx", "ty", "tz", "px", "Wavelength", "Wedge", "RhoD", "MaxRingRad", "ImTransOpt"),
+    *("Lsd", "BC", "tx", "ty", "tz", "px", "Wavelength", "Wedge", "RhoD", "ImTransOpt"),
     *("NrPixels", "NrPixelsY", "NrPixelsZ"),
     *_DISTORTION,
 )
-# Names of MIDAS that look like one of ours and are not.
-_OTHERS = ("LsdFit", "BCFit", "tolLsd", "tolBC", "tolWedge", "tolWavelength", "tolTilts", "NrPixelsX", "px2", "RhoDFit")
 
 
 def read(path: str | Path, *, name: str = "midas") -> Told:
@@ -43,51 +52,8 @@ def read(path: str | Path, *, name: str = "midas") -> Told:
         Exit 66 when it cannot be read; 65 when names are missing or misspelt, values are no numbers, or the distortion
         is one with more than p0 … p6.
     """
-    found = read_lines(path)
-    check_names(path, found, (*_GEOMETRY, *_HIGHER, *_OTHERS))
-
-    def numbers(key: str, count: int, default: float | None = None) -> list[float]:
-        if key not in found and default is not None:
-            return [default] * count
-        values = wanted(path, found, key)[-1]
-        if len(values) < count:
-            raise bad(path, f"{key} has {len(values)} values where {count} are wanted.")
-        return [number(path, key, value) for value in values[:count]]
-
-    if higher := [key for key in _HIGHER if key in found and numbers(key, 1)[0] != 0.0]:
-        raise bad(path, f"the distortion has {', '.join(higher)}, and only p0 … p6 are known.")
-    if "NrPixels" in found:
-        rows = columns = int(numbers("NrPixels", 1)[0])
-    else:
-        rows, columns = int(numbers("NrPixelsZ", 1)[0]), int(numbers("NrPixelsY", 1)[0])
-    changes = [_option(path, values) for values in found.get("ImTransOpt", [])]
-    # The file counts pixels after the changes; the stored image is the other way about.
-    shape = (columns, rows) if changes.count(3) % 2 else (rows, columns)
-    coefficients = tuple(numbers(key, 1, 0.0)[0] for key in _DISTORTION)
-    distortion = None
-    if any(coefficients[i] != 0.0 for i in (0, 1, 2, 4, 5)):
-        radius = numbers("RhoD" if "RhoD" in found or "MaxRingRad" not in found else "MaxRingRad", 1)[0]
-        distortion = MidasDistortion(coefficients, radius)
-    pixel = numbers("px", 1)[0]
-    column, row = numbers("BC", 2)
-    tilts = tuple(math.radians(numbers(key, 1, 0.0)[0]) for key in ("tx", "ty", "tz"))
-    matrix, shift = _changed(changes, shape)
-    centre = matrix.T @ (np.array([row, column]) - shift)
-    # Before the changes: z goes up with the new row, y down with the new column.
-    z, y = matrix[0], -matrix[1]
-    panel = Panel.tilted(
-        name,
-        shape=shape,
-        pixel_um=(pixel, pixel),
-        distance_um=numbers("Lsd", 1)[0],
-        beam_centre=(float(centre[0]), float(centre[1])),
-        tilts=(tilts[0], tilts[1], tilts[2]),
-        orientation=(int(z[0]), int(z[1]), int(y[0]), int(y[1])),
-        distortion=distortion,
-    )
-    wedge = math.radians(numbers("Wedge", 1, 0.0)[0])
-    other = {key: [" ".join(values) for values in lines] for key, lines in found.items() if key not in _GEOMETRY}
-    return Told(Geometry(numbers("Wavelength", 1)[0], (panel,), wedge=wedge), other)
+    with of_file(path):
+        return _read(path, name)
 
 
 def write(path: str | Path, geometry: Geometry, other: dict[str, Any] | None = None) -> None:
@@ -129,6 +95,53 @@ def write(path: str | Path, geometry: Geometry, other: dict[str, Any] | None = N
         lines.append(f"RhoD {float(panel.distortion.radius_um)!r}")
     lines += [f"{key} {line}".rstrip() for key, values in (other or {}).items() for line in values]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _read(path: str | Path, name: str) -> Told:
+    found = read_lines(path)
+    check_names(path, found, (*_GEOMETRY, *_HIGHER))
+
+    def numbers(key: str, count: int, default: float | None = None) -> list[float]:
+        if key not in found and default is not None:
+            return [default] * count
+        values = wanted(path, found, key)[-1]
+        if len(values) < count:
+            raise bad(path, f"{key} has {len(values)} values where {count} are wanted.")
+        return [number(path, key, value) for value in values[:count]]
+
+    if higher := [key for key in _HIGHER if key in found and numbers(key, 1)[0] != 0.0]:
+        raise bad(path, f"the distortion has {', '.join(higher)}, and only p0 … p6 are known.")
+    if "NrPixels" in found:
+        rows = columns = whole(path, "NrPixels", numbers("NrPixels", 1)[0])
+    else:
+        rows, columns = (whole(path, key, numbers(key, 1)[0]) for key in ("NrPixelsZ", "NrPixelsY"))
+    changes = [_option(path, values) for values in found.get("ImTransOpt", [])]
+    # The file counts pixels after the changes; the stored image is the other way about.
+    shape = (columns, rows) if changes.count(3) % 2 else (rows, columns)
+    coefficients = tuple(numbers(key, 1, 0.0)[0] for key in _DISTORTION)
+    distortion = None
+    if any(coefficients[i] != 0.0 for i in (0, 1, 2, 4, 5)):
+        distortion = MidasDistortion(coefficients, numbers("RhoD", 1)[0])
+    pixel = numbers("px", 1)[0]
+    column, row = numbers("BC", 2)
+    tilts = tuple(math.radians(numbers(key, 1, 0.0)[0]) for key in ("tx", "ty", "tz"))
+    matrix, shift = _changed(changes, shape)
+    centre = matrix.T @ (np.array([row, column]) - shift)
+    # Before the changes: z goes up with the new row, y down with the new column.
+    z, y = matrix[0], -matrix[1]
+    panel = Panel.tilted(
+        name,
+        shape=shape,
+        pixel_um=(pixel, pixel),
+        distance_um=numbers("Lsd", 1)[0],
+        beam_centre=(float(centre[0]), float(centre[1])),
+        tilts=(tilts[0], tilts[1], tilts[2]),
+        orientation=(int(z[0]), int(z[1]), int(y[0]), int(y[1])),
+        distortion=distortion,
+    )
+    wedge = math.radians(numbers("Wedge", 1, 0.0)[0])
+    other = {key: [" ".join(values) for values in lines] for key, lines in found.items() if key not in _GEOMETRY}
+    return Told(Geometry(numbers("Wavelength", 1)[0], (panel,), wedge=wedge), other)
 
 
 def _option(path: str | Path, values: list[str]) -> int:

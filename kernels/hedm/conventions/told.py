@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,17 @@ def bad(path: str | Path, sentence: str) -> KernelError:
     return KernelError(f"{str(path)!r}: {sentence}", Exit.BAD_INPUT)
 
 
+@contextmanager
+def of_file(path: str | Path) -> Iterator[None]:
+    """Say of what is refused within that it stands in the file at `path`, exit 65."""
+    try:
+        yield
+    except KernelError as error:
+        if error.exit_code != Exit.USAGE:
+            raise
+        raise bad(path, error.sentence) from error
+
+
 def read_lines(path: str | Path) -> dict[str, list[list[str]]]:
     """Lines `NAME VALUE …` by name, each as often as it stands; `#` begins a comment, `;` may end a line."""
     found: dict[str, list[list[str]]] = {}
@@ -70,7 +82,10 @@ def check_names(path: str | Path, names: Collection[str], known: Collection[str]
     for name in names:
         if name in known:
             continue
-        # Short names as p0 and tx are all alike: only letters exchanged or of the wrong case are a slip.
+        # A name that holds a known one whole is another; and short names as p0 and tx are all alike: there only letters
+        # exchanged or of the wrong case are a slip.
+        if any(one in name.lower() and one != name.lower() for one in folded):
+            continue
         close = [one for one in folded if sorted(one) == sorted(name.lower())]
         close = close or (difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.75) if len(name) > 3 else [])
         if close:
@@ -86,6 +101,14 @@ def number(path: str | Path, name: str, value: object) -> float:
     if isinstance(value, bool) or not math.isfinite(found):
         raise bad(path, f"{name} is {value!r} where a finite number is wanted.")
     return found
+
+
+def whole(path: str | Path, name: str, value: object) -> int:
+    """`value` as a whole number above zero."""
+    found = number(path, name, value)
+    if found != int(found) or found < 1:
+        raise bad(path, f"{name} is {value!r} where a whole number above 0 is wanted.")
+    return int(found)
 
 
 def wanted(path: str | Path, found: Mapping[str, Any], name: str, where: str = "") -> Any:

@@ -176,6 +176,28 @@ def test_what_is_not_determined_is_refused(refine: tuple[str, ...], said: str) -
         calibrate(start, seen(start, told), g0=G0, refine=refine, **told)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"panel": 1}, "panels from 1 to 1, and there are 1"),
+        ({"reflection": 100000}, "reflections from 100000"),
+        ({"grain": -1}, "grains from -1"),
+    ],
+)
+def test_numbers_that_point_nowhere_are_refused(changes: dict[str, int], said: str) -> None:
+    told, start = grains(3), one_panel()
+    measured = seen(start, told)
+    wrong = {name: np.full(len(measured.row), value) for name, value in changes.items()}
+    with pytest.raises(KernelError, match=said):
+        calibrate(start, replace(measured, **wrong), g0=G0, refine=("distance",), **told)
+    with pytest.raises(KernelError, match=r"strain has the shape \(3, 6\)"):
+        calibrate(start, measured, g0=G0, refine=("distance",), **(told | {"strain": np.zeros((2, 6))}))
+    with pytest.raises(KernelError, match="strain_sigma"):
+        calibrate(start, measured, g0=G0, refine=("distance",), strain_sigma=0.0, **told)
+    with pytest.raises(KernelError, match="standard deviations"):
+        replace(measured, sigma_px=0.0)
+
+
 def test_a_panel_without_spots_is_refused() -> None:
     told, start = grains(6), two_panels()
     measured = seen(start, told)
