@@ -29,15 +29,14 @@ def draw_grains(path: Path, grains: Grains) -> None:
         mine = seen.crystal == n
         shades[mine] = colour_orientations(seen.orientation[mine], crystal, (0.0, 0.0, 1.0))
         key = colour_key(crystal)
-        square = (-1.0, 1.0)
         title = f"planes across z, {crystal.name}"
-        keys.append(Map(title, key.legend(crystal), "", key.image(_KEY), square, square, image=True))
+        keys.append(Map(title, key.legend(crystal), "", key.image(_KEY), None, None, image=True))
     x, y, z = seen.position_um.T
     extent = float(np.ptp(seen.position_um, axis=0).max()) if len(seen) else 0.0
     radius = np.where(np.isfinite(seen.radius_um), seen.radius_um, _SHARE * (extent or 1.0))
     maps = [
-        Discs(f"{len(seen)} grains, from above", "x (µm)", "y (µm)", x, y, radius, shades),
-        Discs("from the side", "x (µm)", "z (µm)", x, z, radius, shades),
+        Discs(f"{len(seen)} grains, from above", "x (um)", "y (um)", x, y, radius, shades),
+        Discs("from the side", "x (um)", "z (um)", x, z, radius, shades),
     ]
     names = ("11", "22", "33", "23", "13", "12")
     strains = [(f"strain {name}", grains.strain[:, n] * 1e6) for n, name in enumerate(names)]
