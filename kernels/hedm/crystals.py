@@ -92,7 +92,7 @@ class Crystal:
             raise KernelError(f"Cannot read the CIF {str(path)!r}: {error}.", Exit.BAD_INPUT) from error
         if small is None:
             raise KernelError(f"The CIF {str(path)!r} has no lattice (_cell_length_a and so on).", Exit.BAD_INPUT)
-        small.determine_and_set_spacegroup("S.H2")
+        small.determine_and_set_spacegroup("S.H2N")
         if small.spacegroup is None:
             raise KernelError(f"The CIF {str(path)!r} has no space group that is known.", Exit.BAD_INPUT)
         sites = [site for site in small.sites if site.element.atomic_number > 0]

@@ -38,13 +38,16 @@ COLUMNS = {
     "crystal": _Column((), 0, "", "which of the crystals it is, from 0"),
     "completeness": _Column((), np.nan, "", "spots that were found of those that were expected"),
     "spots": _Column((), 0, "", "spots that belong to it"),
+    "unique": _Column((), 0, "", "spots that belong to no other grain"),
     "expected": _Column((), 0, "", "spots that it should have on the detector"),
+    "log_false": _Column((), np.nan, "", "decimal logarithm of how many grains as good as this one chance would make"),
+    "intensity": _Column((), np.nan, "", "of its spots, to compare with other grains"),
     "radius_um": _Column((), np.nan, "um", "radius of the sphere of its volume"),
-    "residual_um": _Column((), np.nan, "um", "mean distance of spots from where they should be, on the detector"),
-    "residual_omega": _Column((), np.nan, "rad", "mean distance of spots from where they should be, in omega"),
-    "residual_angle": _Column((), np.nan, "rad", "mean angle between measured and expected reciprocal vectors"),
+    "residual_um": _Column((), np.nan, "um", "how far spots lie from where they should be, on the detector"),
+    "residual_omega": _Column((), np.nan, "rad", "how far spots lie from where they should be, in omega"),
+    "residual_angle": _Column((), np.nan, "rad", "angle between measured and expected reciprocal vectors"),
 }
-_WHOLE = ("number", "crystal", "spots", "expected")
+_WHOLE = ("number", "crystal", "spots", "unique", "expected")
 _COVARIANCE = _Column((12, 12), np.nan, "", "of rotation vector (rad), position (um) and strain, in this order")
 _FORMAT = "kernels.hedm.grains 1"
 
@@ -65,7 +68,10 @@ class Grains:
     crystal: Ints
     completeness: Floats
     spots: Ints
+    unique: Ints
     expected: Ints
+    log_false: Floats
+    intensity: Floats
     radius_um: Floats
     residual_um: Floats
     residual_omega: Floats

@@ -21,23 +21,25 @@ _SHARE = 0.015  # of the extent: the radius of a grain whose size is not known
 
 def draw_grains(path: Path, grains: Grains) -> None:
     """Write a PNG: the grains from above and from the side, coloured by the crystal direction along the sample's z, as
-    large as they are; the key of the colours; histograms of completeness and strain."""
-    seen = grains.take(np.argsort(-np.nan_to_num(grains.radius_um), kind="stable"))  # small ones on top
+    large as they are; the key of the colours; histograms of completeness and strain.
+
+    Where radii are not known they go by the cube root of intensity, about a radius that suits the picture.
+    """
+    radius, what = _radii(grains)
+    order = np.argsort(-radius, kind="stable")  # small ones on top
+    seen, radius = grains.take(order), radius[order]
     shades = np.zeros((len(seen), 3), np.uint8)
     keys = []
     for n, crystal in enumerate(seen.crystals):
         mine = seen.crystal == n
         shades[mine] = colour_orientations(seen.orientation[mine], crystal, (0.0, 0.0, 1.0))
         key = colour_key(crystal)
-        square = (-1.0, 1.0)
         title = f"planes across z, {crystal.name}"
-        keys.append(Map(title, key.legend(crystal), "", key.image(_KEY), square, square, image=True))
+        keys.append(Map(title, key.legend(crystal), "", key.image(_KEY), None, None, image=True))
     x, y, z = seen.position_um.T
-    extent = float(np.ptp(seen.position_um, axis=0).max()) if len(seen) else 0.0
-    radius = np.where(np.isfinite(seen.radius_um), seen.radius_um, _SHARE * (extent or 1.0))
     maps = [
-        Discs(f"{len(seen)} grains, from above", "x (µm)", "y (µm)", x, y, radius, shades),
-        Discs("from the side", "x (µm)", "z (µm)", x, z, radius, shades),
+        Discs(f"{len(seen)} grains from above{what}", "x (um)", "y (um)", x, y, radius, shades),
+        Discs("from the side", "x (um)", "z (um)", x, z, radius, shades),
     ]
     names = ("11", "22", "33", "23", "13", "12")
     strains = [(f"strain {name}", grains.strain[:, n] * 1e6) for n, name in enumerate(names)]
@@ -47,6 +49,17 @@ def draw_grains(path: Path, grains: Grains) -> None:
         _histogram("shear strain", "strain (1e-6)", strains[3:]),
     ]
     write_figure(path, [*maps, *keys, *plots], _ACROSS)
+
+
+def _radii(grains: Grains) -> tuple[Floats, str]:
+    """Radii to draw, and what they are if they are no radii."""
+    if np.isfinite(grains.radius_um).all():
+        return grains.radius_um, ""
+    extent = float(np.ptp(grains.position_um, axis=0).max())
+    usual = _SHARE * (extent or 1.0)
+    if not (grains.intensity > 0).all():
+        return np.full(len(grains), usual), ", of no known size"
+    return usual * np.cbrt(grains.intensity / np.median(grains.intensity)), ", as large as intense"
 
 
 def _histogram(title: str, label: str, columns: list[tuple[str, Floats]]) -> Plot:

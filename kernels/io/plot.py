@@ -67,17 +67,18 @@ class Plot:
 class Map:
     """Values over a plane as colours; NaN is grey.
 
-    `x` and `y` are what the axes say at the outer edges; `limits` the values of the darkest and the brightest colour
-    (not given: percentiles 1 and 99 of what is finite). Row 0 is at the bottom; of a detector's `image` at the top, and
-    its pixels are square. Values (rows, columns, 3) of 8 bits are colours themselves, and have no scale.
+    `x` and `y` are what the axes say at the outer edges, or None for no numbers; `limits` the values of the darkest and
+    the brightest colour (not given: percentiles 1 and 99 of what is finite). Row 0 is at the bottom; of a detector's
+    `image` at the top, and its pixels are square. Values (rows, columns, 3) of 8 bits are colours themselves, and have
+    no scale.
     """
 
     title: str
     x_label: str
     y_label: str
     values: NDArray[np.floating] | NDArray[np.uint8]
-    x: Range
-    y: Range
+    x: Range | None
+    y: Range | None
     log: bool = False
     limits: Range | None = None
     image: bool = False
@@ -159,14 +160,14 @@ class _Axes:
         for y in self.up(np.array(ticks(*self.y, log=self.y_log))):
             self.pen.line([(left, y), (right, y)], _LIGHT, 1)
 
-    def frame(self, title: str, x_label: str, y_label: str) -> None:
+    def frame(self, title: str, x_label: str, y_label: str, *, numbers: bool = True) -> None:
         left, top, right, bottom = self.box
         long = _TICK * _FINE
-        for value in ticks(*self.x, log=self.x_log):
+        for value in ticks(*self.x, log=self.x_log) if numbers else ():
             x = float(self.across(np.array(value)))
             self.pen.line([(x, bottom), (x, bottom + long)], _BLACK, _FINE)
             _text(self.page, (x, bottom + long + 3 * _FINE), f"{value:.6g}", "mt")
-        for value in ticks(*self.y, log=self.y_log):
+        for value in ticks(*self.y, log=self.y_log) if numbers else ():
             y = float(self.up(np.array(value)))
             self.pen.line([(left - long, y), (left, y)], _BLACK, _FINE)
             _text(self.page, (left - long - 3 * _FINE, y), f"{value:.6g}", "rm")
@@ -266,14 +267,16 @@ def _filled(page: Image.Image, picture: Map, values: NDArray[np.uint8]) -> _Axes
     box = _LEFT, _TOP, _WIDTH - _BAR_RIGHT - _BAR - _BAR_GAP, _HEIGHT - _BOTTOM
     if picture.image:
         box = _fitting(box, values.shape[1] / values.shape[0])
-    axes = _Axes(page, box, picture.x, picture.y, x_log=False, y_log=False)
+    x, y = picture.x or (0.0, 1.0), picture.y or (0.0, 1.0)
+    axes = _Axes(page, box, x, y, x_log=False, y_log=False)
     left, top, right, bottom = axes.box
     image = Image.fromarray(values if picture.image else np.ascontiguousarray(values[::-1]))
     shrunk = image.width > right - left or image.height > bottom - top
     how = Image.Resampling.BOX if shrunk else Image.Resampling.NEAREST
     page.paste(image.resize((right - left, bottom - top), how), (left, top))
-    axes.y = picture.y[::-1] if picture.image else picture.y
-    axes.frame(picture.title, picture.x_label, picture.y_label)
+    axes.y = y[::-1] if picture.image else y
+    numbers = not (picture.x is None and picture.y is None)
+    axes.frame(picture.title, picture.x_label, picture.y_label, numbers=numbers)
     return axes
 
 

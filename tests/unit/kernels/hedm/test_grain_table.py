@@ -32,7 +32,10 @@ def table(n: int = 12) -> Grains:
         crystal=np.arange(n) % 2,
         completeness=random.uniform(0.5, 1, n),
         spots=random.integers(50, 90, n),
+        unique=random.integers(30, 50, n),
         expected=np.full(n, 90),
+        log_false=random.uniform(-90, -9, n),
+        intensity=random.uniform(1e3, 1e5, n),
         radius_um=random.uniform(5, 40, n),
         residual_um=random.uniform(0, 40, n),
         residual_omega=random.uniform(0, 1e-3, n),
@@ -148,3 +151,9 @@ def test_figures_of_grains(tmp_path: Path) -> None:
     plain = new_grains(GOLD, random_orientations(3, np.random.default_rng(2)))  # all in one place, of unknown size
     draw_grains(tmp_path / "b.png", plain)
     check_picture(tmp_path / "b.png")
+    apart = np.array([[0.0, 0, 0], [100, 0, 0], [0, 0, 50]])
+    bright = new_grains(GOLD, plain.orientation, position_um=apart, intensity=np.array([1.0, 8, 27]))
+    draw_grains(tmp_path / "c.png", bright)
+    dim = new_grains(GOLD, plain.orientation, position_um=apart, intensity=np.array([1.0, 1, 1]))
+    draw_grains(tmp_path / "d.png", dim)
+    assert (tmp_path / "c.png").read_bytes() != (tmp_path / "d.png").read_bytes()
