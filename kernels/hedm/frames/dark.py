@@ -83,7 +83,8 @@ def _of(pictures: Any, count: int, frames: Frames) -> Dark:
         stack = pictures(0, count)
     else:
         stack = np.stack([pictures(n, n + 1)[0].astype(np.float32) for n in range(count)])
-    _median(np.ascontiguousarray(stack).reshape(count, -1), level.reshape(-1), spread.reshape(-1))
+    frames_of_pixels = np.ascontiguousarray(stack).reshape(count, -1)
+    _median(frames_of_pixels, _network(count), level.reshape(-1), spread.reshape(-1))
     return Dark(level, _smoothed(spread) if count >= 3 else None)
 
 
@@ -96,31 +97,68 @@ def _smoothed(spread: Floats) -> Floats:
     return np.asarray(noise, np.float32)
 
 
+def _network(count: int) -> NDArray[np.int64]:
+    """Pairs of places to be put in order, one after the other, until `count` numbers are sorted.
+
+    Batcher's odd-even merge sort: it asks nothing of the numbers, so that those of many pixels are sorted at once.
+    """
+    pairs = []
+    size = 1
+    while size < count:
+        step = size
+        while step >= 1:
+            for low in range(step % size, count - step, 2 * step):
+                for k in range(min(step, count - low - step)):
+                    if (low + k) // (2 * size) == (low + k + step) // (2 * size):
+                        pairs.append((low + k, low + k + step))
+            step //= 2
+        size *= 2
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
 @compiled(parallel=True)
-def _median(stack: NDArray[Any], level: Floats, spread: Floats) -> None:
+def _median(stack: NDArray[Any], network: NDArray[np.int64], level: Floats, spread: Floats) -> None:
     """Median and scaled median absolute deviation of each pixel of `stack` (frames, pixels), without NaN."""
     count, size = stack.shape
     for block in prange((size + _TOGETHER - 1) // _TOGETHER):
         first, beyond = block * _TOGETHER, min(size, (block + 1) * _TOGETHER)
-        held = np.empty((beyond - first, count), np.float32)
+        held = np.empty((count, beyond - first), np.float32)
+        valid = np.zeros(beyond - first, np.int64)
         for n in range(count):
-            for pixel in range(first, beyond):
-                held[pixel - first, n] = np.float32(stack[n, pixel])
-        for pixel in range(first, beyond):
-            values = held[pixel - first]
-            values = np.sort(values[np.isfinite(values)])
-            if values.size == 0:
-                level[pixel] = np.nan
-                spread[pixel] = np.nan
-                continue
-            middle = _middle(values)
-            level[pixel] = middle
-            spread[pixel] = np.float32(_TO_SIGMA) * _middle(np.sort(np.abs(values - middle)))
+            for k in range(beyond - first):
+                value = np.float32(stack[n, first + k])
+                good = np.isfinite(value)
+                valid[k] += good
+                held[n, k] = value if good else np.float32(np.inf)
+        _sort(held, network)
+        for k in range(beyond - first):
+            middle = np.float32(np.nan)
+            if valid[k]:
+                middle = _middle(held[:, k], valid[k])
+            level[first + k] = middle
+            for n in range(valid[k]):
+                held[n, k] = abs(held[n, k] - middle)
+        _sort(held, network)
+        for k in range(beyond - first):
+            spread[first + k] = np.float32(np.nan)
+            if valid[k]:
+                spread[first + k] = np.float32(_TO_SIGMA) * _middle(held[:, k], valid[k])
 
 
 @compiled()
-def _middle(ascending: Floats) -> np.float32:
-    half = ascending.size // 2
-    if ascending.size % 2:
+def _sort(held: Floats, network: NDArray[np.int64]) -> None:
+    """Sort the columns."""
+    for pair in range(network.shape[0]):
+        low, high = held[network[pair, 0]], held[network[pair, 1]]
+        for k in range(held.shape[1]):
+            a, b = low[k], high[k]
+            low[k] = min(a, b)
+            high[k] = max(a, b)
+
+
+@compiled()
+def _middle(ascending: Floats, count: int) -> np.float32:
+    half = count // 2
+    if count % 2:
         return np.float32(ascending[half])
     return np.float32(0.5 * (ascending[half - 1] + ascending[half]))

@@ -180,7 +180,7 @@ def _scan(
                             value |= bit << np.uint64(plane)
                         if is_marker(value):
                             continue
-                        full += value >= saturation
+                        full += int(value >= saturation)
                         if here < room:
                             pixels[band, n, here] = first + element
                             values[band, n, here] = np.float32(value) - dark[first + element]
@@ -193,7 +193,7 @@ def _scan(
                     zero &= value == 0
                     if value <= np.uint64(above[pixel]) or is_marker(value):
                         continue
-                    full += value >= saturation
+                    full += int(value >= saturation)
                     if here < room:
                         pixels[band, n, here] = pixel
                         values[band, n, here] = np.float32(value) - dark[pixel]
