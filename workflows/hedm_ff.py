@@ -82,6 +82,11 @@
             "default": "false",
             "description": "Refine distance, tilts and wedge from the grains first.",
         },
+        "refinedPath": {
+            "type": "path",
+            "default": "$geometryPath",
+            "description": "The instrument with which grains are looked for; calibrate puts its own here.",
+        },
     },
     "stages": {
         "01-peaks": {
@@ -137,7 +142,7 @@
             "inputs": ["$outputDir/spots.h5", "$geometryPath"],
             "outputs": ["$outputDir/geometry.yml"],
             "outputVariableRegexList": [
-                r"(?m)^product (?P<geometryPath>\S.*)$",
+                r"(?m)^product (?P<refinedPath>\S.*)$",
                 r"(?m)^metric rms_px (?P<calibratedRmsPx>\S+)$",
             ],
             "expect": {"$outputDir/geometry.yml": {"minSize": 100}},
@@ -155,7 +160,7 @@
                 "output": "$outputDir/grains.nxs",
                 "csv": "$outputDir/Grains.csv",
                 "picture": "$outputDir/grains.png",
-                "geometry": "$geometryPath",
+                "geometry": "$refinedPath",
                 "cif": "$cifPath",
                 "lattice": "$lattice",
                 "spaceGroup": "$spaceGroup",
@@ -168,7 +173,7 @@
                 "spotNoise": "$spotNoise",
                 "omegaNoise": "$omegaNoise",
             },
-            "inputs": ["$outputDir/spots.h5", "$geometryPath"],
+            "inputs": ["$outputDir/spots.h5", "$refinedPath"],
             "outputs": ["$outputDir/grains.nxs", "$outputDir/Grains.csv", "$outputDir/grains.png"],
             "outputVariableRegexList": [
                 r"(?m)^metric grains (?P<grains>\d+)$",

@@ -14,9 +14,7 @@ from kernels.hedm.exposure import Exposure
 from kernels.io.nexus import add_entry, new_file
 
 
-def write_stack(
-    path: Path, exposure: Exposure, *, panel: int = 0, watch: Callable[[int], None] | None = None
-) -> None:
+def write_stack(path: Path, exposure: Exposure, *, panel: int = 0, watch: Callable[[int], None] | None = None) -> None:
     """Write the frames of a panel as NeXus: `/entry/data/data` (frames, rows, columns), bitshuffle with LZ4, a chunk a
     frame, `omega` and `omega_end` in degrees beside it. `watch` is called with how many frames are written."""
     import hdf5plugin

@@ -37,6 +37,8 @@ _COLOURS = [
 ]
 _SCALE = np.array([(48, 8, 84), (62, 74, 137), (38, 130, 142), (53, 183, 121), (170, 220, 50), (253, 231, 37)], float)
 _NOTHING = (236, 236, 236)
+# Pillow's own font has no others.
+_INSTEAD = str.maketrans({"µ": "u", "μ": "u", "Å": "A", "²": "2", "³": "3", "×": "x", "λ": "lambda", "σ": "sigma"})
 
 
 @dataclass(frozen=True)
@@ -361,12 +363,12 @@ def _text(
     size: int = 11,
     colour: tuple[int, ...] = _BLACK,
 ) -> None:
-    ImageDraw.Draw(page).text(place, text, colour, ImageFont.load_default(size * _FINE), anchor)
+    ImageDraw.Draw(page).text(place, text.translate(_INSTEAD), colour, ImageFont.load_default(size * _FINE), anchor)
 
 
 def _upright(page: Image.Image, place: tuple[float, float], text: str) -> None:
     """Text that is read from below to above, its left edge at `place`."""
-    font = ImageFont.load_default(13 * _FINE)
+    font, text = ImageFont.load_default(13 * _FINE), text.translate(_INSTEAD)
     left, top, right, bottom = font.getbbox(text)
     label = Image.new("RGB", (int(right - left) + 4, int(bottom - top) + 4), _WHITE)
     ImageDraw.Draw(label).text((2 - left, 2 - top), text, _BLACK, font)

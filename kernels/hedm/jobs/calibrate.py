@@ -73,8 +73,8 @@ def calibrate(
         owned = np.flatnonzero(found.owner >= 0)
         spots, pixel_um = scanned.spots, float(np.mean([panel.pixel_um for panel in scanned.geometry.panels]))
         measured = Measured(
-            found.owner[owned], found.reflection[owned], spots.panel[owned], spots.row[owned], spots.column[owned],
-            spots.omega[owned], found.limits.spot_um / pixel_um, found.limits.omega,
+            *(each[owned].astype(np.int64) for each in (found.owner, found.reflection, spots.panel)), spots.row[owned],
+            spots.column[owned], spots.omega[owned], found.limits.spot_um / pixel_um, found.limits.omega,
         )  # fmt: skip
         job.progress((cycle + 0.5) / _CYCLES, "refine", f"{len(found)} grains, {len(owned)} spots")
         made = calibration.calibrate(

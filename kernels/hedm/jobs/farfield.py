@@ -78,9 +78,12 @@ def farfield(
     if not len(found):
         raise KernelError(f"No grain was found. {found.verdict.sentence}", Exit.BAD_INPUT)
     if found.indexed < _FEW:
+        verdict = found.verdict
         job.warn(
             Code.UNINDEXED,
-            f"{1 - found.indexed:.0%} of the spots belong to no grain. {found.verdict.sentence}",
+            f"{1 - found.indexed:.0%} of the {verdict.spots} spots belong to no grain; {verdict.on_rings} lie on rings "
+            "of this crystal. Is the sample larger than was said, is there another crystal in it, or noise in the "
+            "frames?",
         )
     grains = table_of(found, crystal)
     part = job.stage(output, check=check_grains, shape=(len(grains),), finiteFraction=1.0)

@@ -59,7 +59,7 @@ def write_table(
         shown = entry.create_group("map")
         shown.attrs.update({"NX_class": "NXdata", "signal": "omega", "axes": ["two_theta"], "title": "spots"})
         shown["omega"] = np.degrees(spots.omega)
-        shown["two_theta"] = np.degrees(geometry.angles(spots.panel, spots.row, spots.column)[0])
+        shown["two_theta"] = np.degrees(geometry.angles(spots.panel.astype(np.int64), spots.row, spots.column)[0])
         for name in ("omega", "two_theta"):
             shown[name].attrs["units"] = "deg"
         nexus.add_process(entry, program, version, parameters, warnings)

@@ -1,0 +1,60 @@
+"""A simulated polycrystal through `beamway run hedm_ff`: its grains, their table and a picture; and a wrong lattice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kernels import contract
+from kernels.hedm.grains import read_grains
+from kernels.hedm.matching import match_grains
+from orchestrator.client import Client
+from tests.e2e.test_bad_input import beamway
+
+pytestmark = pytest.mark.timeout(300)  # the first run of these kernels compiles for a minute
+
+GOLD = {"lattice": "4.0782", "spaceGroup": "Fm-3m"}
+SAMPLE = {"sampleRadius": "300", "sampleHeight": "150"}
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("frames") / "layer.h5"
+    size = {"grains": 8, "rows": 256, "columns": 256, "pixelSize": 800, "frames": 360, "omegaStep": 1, "mosaicity": 0.4}
+    contract.run("hedm.simulate", {"output": str(path), **size, **GOLD, **SAMPLE}, say=None)
+    spots, geometry = path.with_name("compiled.h5"), path.with_name("layer_geometry.yml")
+    contract.run("hedm.peaks", {"input": path, "geometry": geometry, "output": spots}, say=None)
+    said = {"input": spots, "geometry": geometry, "output": path.with_name("compiled.nxs"), "omegaNoise": 0.15}
+    contract.run("hedm.farfield", {**said, **GOLD, **SAMPLE}, say=None)  # compiled here, not while a command waits
+    return path
+
+
+def _run(client: Client, here: Path, frames: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    said = [f"filePath:{frames}", f"geometryPath:{frames.with_name('layer_geometry.yml')}", "omegaNoise:0.15"]
+    said += [f"{name}:{value}" for name, value in SAMPLE.items()]
+    return beamway(client.settings.home, "run", "hedm_ff", *said, *words, "--wait", "--json", cwd=here)
+
+
+def test_from_frames_to_grains(shared_client: Client, frames: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = _run(shared_client, tmp_path, frames, f"outputDir:{out}", *(f"{n}:{v}" for n, v in GOLD.items()))
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["status"] == "done"
+    made = {Path(output["path"]).name for output in answer["outputs"]}
+    assert made >= {"spots.h5", "grains.nxs", "Grains.csv", "grains.png"}
+    assert answer["variables"]["grains"] == "8"
+    match = match_grains(read_grains(out / "grains.nxs"), read_grains(frames.with_name("layer_truth.h5")))
+    assert (len(match.found), len(match.missed), len(match.false)) == (8, 0, 0)
+
+
+def test_a_wrong_lattice_is_no_empty_success(shared_client: Client, frames: Path, tmp_path: Path) -> None:
+    result = _run(shared_client, tmp_path, frames, f"outputDir:{tmp_path}", "lattice:3.75", "spaceGroup:Fm-3m")
+    assert result.returncode != 0
+    answer = json.loads(result.stdout)
+    assert answer["status"] == "failed"
+    assert "rings were expected at" in json.dumps(answer)
+    assert not (tmp_path / "grains.nxs").exists()
