@@ -49,6 +49,7 @@ COLUMNS = {
 }
 _WHOLE = ("number", "crystal", "spots", "unique", "expected")
 _COVARIANCE = _Column((12, 12), np.nan, "", "of rotation vector (rad), position (um) and strain, in this order")
+_ROUNDED = 1e-4  # off a rotation, as far as numbers in files are rounded
 _FORMAT = "kernels.hedm.grains 1"
 
 
@@ -87,6 +88,19 @@ class Grains:
         if len(self) and (self.crystal.min() < 0 or self.crystal.max() >= len(self.crystals)):
             there = f"{self.crystal.min()} to {self.crystal.max()}"
             raise KernelError(f"Grains are of crystals {there}, and there are {len(self.crystals)} from 0 on.")
+        off = np.abs(self.orientation @ np.swapaxes(self.orientation, -1, -2) - np.eye(3)).max((-1, -2), initial=0)
+        x, y, z = np.moveaxis(self.orientation, 1, 0)
+        bad = np.flatnonzero(~((off < _ROUNDED) & ((np.cross(x, y) * z).sum(1) > 0)))
+        if len(bad):
+            grain = f"grain {self.number[bad[0]]} (of {len(bad)})"
+            raise KernelError(
+                f"The orientation of {grain} is no rotation: {self.orientation[bad[0]].tolist()}.", Exit.BAD_INPUT
+            )
+        lost = np.flatnonzero(~np.isfinite(self.position_um).all(1))
+        if len(lost):
+            raise KernelError(
+                f"The position of grain {self.number[lost[0]]} (of {len(lost)}) is not finite.", Exit.BAD_INPUT
+            )
 
     def __len__(self) -> int:
         return len(self.orientation)
@@ -106,7 +120,7 @@ def new_grains(
     Raises
     ------
     KernelError
-        A column is unknown, or not as long as the others.
+        A column is unknown, or not as long as the others; an orientation is no rotation, a position not finite.
     """
     if unknown := columns.keys() - COLUMNS.keys():
         raise KernelError(f"Grains have no column {sorted(unknown)[0]!r}; they have {', '.join(COLUMNS)}.")

@@ -15,6 +15,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from kernels.compiled import compiled
+from kernels.errors import KernelError
 
 Floats = NDArray[np.float64]
 
@@ -134,7 +135,14 @@ def mean_orientation(orientations: Floats, rotations: Floats, weights: Floats | 
     Each is taken as its equivalent nearest to the mean, and the mean is that of quaternions (Markley, Cheng, Crassidis
     and Oshman, J. Guidance, Control and Dynamics 30, 1193, 2007), until both stay. It begins at the first; of
     orientations that are spread over the fundamental zone there is no one mean.
+
+    Raises
+    ------
+    KernelError
+        There are no orientations.
     """
+    if not len(orientations):
+        raise KernelError("There is no mean of no orientations.")
     weight = np.ones(len(orientations)) if weights is None else np.asarray(weights, np.float64)
     mean = np.asarray(orientations[0], np.float64)
     for _ in range(_ROUNDS):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kernels.errors import Exit, KernelError
 from kernels.hedm.crystals import Crystal, lattice_of
 from kernels.hedm.grains import Grains, new_grains
-from kernels.hedm.orientations import to_bunge
+from kernels.hedm.orientations import from_quaternions, to_bunge, to_quaternions
 from kernels.hedm.strains import from_matrices, from_ubi, to_matrices, to_ubi
 
 Floats = NDArray[np.float64]
@@ -183,7 +183,8 @@ def _crystal(path: str | Path, preamble: list[str]) -> Crystal:
 def _parted(crystal: Crystal, theirs: Floats, lattice: Floats | None) -> tuple[Floats, Floats]:
     """Our orientations, and the strain of the grains' lattices; of no strain where these are not told."""
     if lattice is None or not lattice.any():
-        return theirs @ crystal.busing_levy_rotation, np.zeros((len(theirs), 6))
+        exactly = from_quaternions(to_quaternions(theirs))  # the file has them rounded
+        return exactly @ crystal.busing_levy_rotation, np.zeros((len(theirs), 6))
     return from_ubi(crystal, np.asarray(np.linalg.inv(theirs @ _their_b(lattice)), np.float64))
 
 

@@ -111,11 +111,18 @@ def test_some_grains_in_another_order() -> None:
         ({"covariance": np.zeros((2, 6, 6))}, "covariance of 2 grains"),
         ({"crystal": np.array([0, 1])}, "Grains are of crystals 0 to 1, and there are 1"),
         ({"centroid": np.zeros(2)}, "no column 'centroid'"),
+        ({"position_um": np.array([[0, 0, 0], [0, np.nan, 0]])}, r"position of grain 2 \(of 1\) is not finite"),
     ],
 )
 def test_columns_that_do_not_fit(columns: dict[str, np.ndarray], says: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(KernelError, match=says):
         new_grains(GOLD, np.stack([np.eye(3)] * 2), **columns)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [-np.eye(3), 1.01 * np.eye(3), np.full((3, 3), np.nan)])
+def test_orientations_are_rotations(bad: np.ndarray) -> None:  # type: ignore[type-arg]
+    with pytest.raises(KernelError, match="orientation of grain 2 "):
+        new_grains(GOLD, np.stack([np.eye(3), bad]))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from elsewhere import xfab_module, xfab_tools
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from kernels.errors import KernelError
 from kernels.hedm.crystals import Crystal
 from kernels.hedm.orientations import (
     from_bunge,
@@ -184,3 +185,8 @@ def test_the_mean_of_orientations_that_scatter(turns: Floats) -> None:
     two = np.stack([middle, from_rotation_vectors(np.array([0.04, 0, 0])) @ middle])
     found = mean_orientation(two, turns, weights)
     assert misorientations(found[None], middle, turns)[0] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_no_orientations_have_no_mean() -> None:
+    with pytest.raises(KernelError, match="no mean"):
+        mean_orientation(np.zeros((0, 3, 3)), CUBE)
