@@ -53,6 +53,8 @@ def check_parameters(geometry: Geometry, names: Sequence[str]) -> None:
 def steps(geometry: Geometry, names: Sequence[str]) -> Vector:
     """By how much to change each parameter to see what it does."""
     found = []
+    # Less than panels may come together before they count as overlapping.
+    shift = 0.01 * min(min(panel.pixel_um) for panel in geometry.panels)
     for name in names:
         kind = name.rsplit(".", 1)[-1]
         if kind.startswith("distortion_"):
@@ -60,7 +62,7 @@ def steps(geometry: Geometry, names: Sequence[str]) -> Vector:
             assert distortion is not None
             found.append(1e-5 * max(1.0, abs(distortion.coefficients[int(kind.split("_")[1])])))
         else:
-            found.append(1.0 if kind == "distance" or kind.startswith("shift") else 1e-5)
+            found.append(shift if kind == "distance" or kind.startswith("shift") else 1e-5)
     return np.array(found)
 
 

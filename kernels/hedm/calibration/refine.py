@@ -46,6 +46,8 @@ class Calibration:
     left_out : tuple of int
         Grains with too few spots.
     rounds : int
+    settled : bool
+        Whether the last round changed nothing more.
     """
 
     geometry: Geometry
@@ -64,6 +66,7 @@ class Calibration:
     spots: int
     left_out: tuple[int, ...]
     rounds: int
+    settled: bool
 
 
 def calibrate(
@@ -127,27 +130,36 @@ def calibrate(
     values, damping = np.zeros(len(refine)), 1e-6
     state = problem.at(values, turn, position, eps)
     before = state.rms
-    rounds = 0
-    for rounds in range(1, _ROUNDS + 1):
-        system = problem.linearised(state)
+    rounds, settled = 0, False
+    while rounds < _ROUNDS and not settled:
+        rounds += 1
+        try:
+            system = problem.linearised(state)
+        except KernelError as error:
+            raise _astray(error.sentence) from error
         if rounds == 1:
             system.refuse_undetermined(refine, free)
-        gained = 0.0
+        gained, refusal = 0.0, ""
         while damping < 1e8:
             step, each = system.step(damping)
-            trial = problem.at(
-                state.values + step,
-                _turned(state.orientation, each[:, 0:3]),
-                state.position + each[:, 3:6],
-                state.strain + each[:, 6:12],
-            )
-            if trial.cost <= state.cost:
-                gained = (state.cost - trial.cost) / max(state.cost, 1e-300)
-                state, damping = trial, max(damping * 0.1, 1e-12)
-                break
+            try:
+                trial = problem.at(
+                    state.values + step,
+                    _turned(state.orientation, each[:, 0:3]),
+                    state.position + each[:, 3:6],
+                    state.strain + each[:, 6:12],
+                )
+            except KernelError as error:
+                refusal = error.sentence
+            else:
+                if trial.cost <= state.cost:
+                    gained = (state.cost - trial.cost) / max(state.cost, 1e-300)
+                    state, damping = trial, max(damping * 0.1, 1e-12)
+                    break
             damping *= 10.0
-        if gained < _SETTLED:
-            break
+        if gained < _SETTLED and refusal:
+            raise _astray(refusal)
+        settled = gained < _SETTLED
     system = problem.linearised(state)
     system.refuse_undetermined(refine, free)
     covariance, grain_sigmas = system.covariance(problem.scatter(state))
@@ -168,6 +180,13 @@ def calibrate(
         spots=len(used),
         left_out=left_out,
         rounds=rounds,
+        settled=settled,
+    )
+
+
+def _astray(sentence: str) -> KernelError:
+    return KernelError(
+        f"The spots lead to an instrument that cannot be. {sentence} Are spots assigned to the right panels?"
     )
 
 

@@ -97,12 +97,8 @@ class Problem:
         self.steps = steps(geometry, refine)
 
     def at(self, values: Vector, orientation: Vector, position: Vector, strain: Vector) -> State:
-        """The residuals and their cost at a point; a geometry that cannot be has an infinite one."""
-        try:
-            geometry = changed(self.base, self.refine, values)
-        except KernelError:
-            empty = np.full((len(self.grain), 3), np.inf)
-            return State(values, self.base, orientation, position, strain, empty, math.inf, (math.inf, math.inf))
+        """The residuals and their cost at a point; `KernelError` for a geometry that cannot be."""
+        geometry = changed(self.base, self.refine, values)
         residuals = self._residuals(geometry, orientation, position, strain)
         distance = np.linalg.norm(residuals, axis=1)
         huber = np.where(distance < _HUBER, 0.5 * distance**2, _HUBER * (distance - 0.5 * _HUBER))

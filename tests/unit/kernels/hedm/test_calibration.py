@@ -118,6 +118,30 @@ def test_errors_are_as_large_as_they_are_stated() -> None:
     assert np.allclose(found.sigmas**2, np.diag(found.covariance))
 
 
+def test_known_grains_tell_of_the_instrument_alone() -> None:
+    """With grains held the height of the detector is determined."""
+    start, told = one_panel(), grains(5)
+    truth = changed(start, ("shift_z", "wavelength"), np.array([40.0, 1e-4]))
+    found = calibrate(start, seen(truth, told, noise=0.0), g0=G0, refine=("shift_z", "wavelength"), grains=(), **told)
+    assert np.allclose(found.values, [40.0, 1e-4], rtol=1e-6)
+    assert found.settled
+    assert np.array_equal(found.position_um, told["position_um"])
+    assert np.isnan(found.grain_sigmas).all()
+
+
+def test_spots_that_push_panels_into_each_other_are_refused() -> None:
+    """Of two panels that touch, spots are moved as if one lay 10 mm further in: they would overlap."""
+    sides = [
+        Panel.tilted(name, shape=(2048, 1000), pixel_um=(200.0, 200.0), distance_um=1e6, beam_centre=(1020.0, at))
+        for name, at in (("left", 1000.0), ("right", 0.0))
+    ]
+    start, told = Geometry(0.2229, tuple(sides)), grains(8)
+    measured = seen(start, told)
+    column = np.where(measured.panel == 0, measured.column - 50.0, measured.column)
+    with pytest.raises(KernelError, match=r"an instrument that cannot be.*overlap.*right panels"):
+        calibrate(start, replace(measured, column=column), g0=G0, refine=("left.shift_y",), **told)
+
+
 def test_each_panel_has_its_own_shift_and_turn() -> None:
     start, told = two_panels(), grains(15)
     names = ("distance", "shift_y", "right.shift_y", "right.shift_z", "right.tilt_x")

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from kernels.errors import KernelError
 from kernels.hedm import forward
-from kernels.hedm.forward import Spots, differentiate, find, hit, predict, shrinking, solve
+from kernels.hedm.forward import Spots, angle_of, differentiate, find, hit, predict, shrinking, solve
 from kernels.hedm.geometry import Geometry, Panel
 from kernels.hedm.rotations import about_z
 
@@ -88,6 +88,15 @@ def test_the_two_solutions_by_hand() -> None:
     theta = math.asin(0.05)
     assert wavelength * w == pytest.approx(math.sin(2 * theta), abs=1e-15)
     assert solve(0.001, 0.0, 0.5, 1.0, 0.0, 0.0, wavelength)[0] == 0.0
+
+
+def test_angles_are_those_of_the_library() -> None:
+    edges = [0.0, 1e-300, 1e-9, 0.41421356, 0.41421357, 1.0, 1e9]
+    random = np.random.default_rng(0).normal(size=(2000, 2))
+    for y, x in [(s * a, t * b) for a in edges for b in edges for s in (1, -1) for t in (1, -1)] + list(random):
+        if y == 0.0:
+            y = 0.0  # the sign of zero is not kept
+        assert angle_of(y, x + 0.0) == pytest.approx(math.atan2(y, x + 0.0), abs=5e-16)
 
 
 def test_friedel_pairs() -> None:

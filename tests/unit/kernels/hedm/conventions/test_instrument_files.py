@@ -156,6 +156,15 @@ def test_a_stage_that_stands_aside_moves_the_panels(tmp_path: Path) -> None:
     assert np.allclose(shift, [[3000.0, 1000.0, -2000.0]])
 
 
+def test_a_beam_with_a_name_is_taken_and_two_are_refused(tmp_path: Path) -> None:
+    beam = "  energy: 41.9906\n  vector: {azimuth: 90.0, polar_angle: 90.0}\n"
+    named = "  XRS1:\n" + "".join(f"  {line}\n" for line in beam.splitlines())
+    assert beam in HEXRD
+    same(told(tmp_path, HEXRD.replace(beam, named), hexrd.read).geometry, told(tmp_path, HEXRD, hexrd.read).geometry)
+    with pytest.raises(KernelError, match="2 beams, XRS1, XRS2"):
+        told(tmp_path, HEXRD.replace(beam, named + named.replace("XRS1", "XRS2")), hexrd.read)
+
+
 def test_midas_by_hand(tmp_path: Path) -> None:
     """Without tilts and distortion y = (BC - column) px, z = (row - BC) px."""
     plain = "\n".join(line for line in MIDAS.splitlines() if line[:1] not in "tp#" or line[:2] == "px")
