@@ -72,9 +72,12 @@ def calibrate(
             raise KernelError(f"No grain was found. {found.verdict.sentence}", Exit.BAD_INPUT)
         owned = np.flatnonzero(found.owner >= 0)
         spots, pixel_um = scanned.spots, float(np.mean([panel.pixel_um for panel in scanned.geometry.panels]))
+        grain, reflection, panel = (
+            each[owned].astype(np.int64) for each in (found.owner, found.reflection, spots.panel)
+        )
         measured = Measured(
-            *(each[owned].astype(np.int64) for each in (found.owner, found.reflection, spots.panel)), spots.row[owned],
-            spots.column[owned], spots.omega[owned], found.limits.spot_um / pixel_um, found.limits.omega,
+            grain, reflection, panel, spots.row[owned], spots.column[owned], spots.omega[owned],
+            found.limits.spot_um / pixel_um, found.limits.omega,
         )  # fmt: skip
         job.progress((cycle + 0.5) / _CYCLES, "refine", f"{len(found)} grains, {len(owned)} spots")
         made = calibration.calibrate(
