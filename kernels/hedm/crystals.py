@@ -44,6 +44,7 @@ class Crystal:
 
     `space_group` is a number, which means the standard setting, or a Hermann-Mauguin symbol of any setting (`"P 1 1
     21/n"`, `"R -3 c:R"`, `"Fm-3m"`). Where a rhombohedral group does not say which axes it means, the lattice does.
+    Kept is the whole symbol of the setting.
 
     Raises
     ------
@@ -62,6 +63,7 @@ class Crystal:
 
     def __post_init__(self) -> None:
         given = self._given_metric
+        object.__setattr__(self, "space_group", self.name)
         if not _fits(given, self._metric):
             raise KernelError(_misfit(self, given), Exit.BAD_INPUT)
 
@@ -90,7 +92,7 @@ class Crystal:
             raise KernelError(f"Cannot read the CIF {str(path)!r}: {error}.", Exit.BAD_INPUT) from error
         if small is None:
             raise KernelError(f"The CIF {str(path)!r} has no lattice (_cell_length_a and so on).", Exit.BAD_INPUT)
-        small.determine_and_set_spacegroup("S.H2")
+        small.determine_and_set_spacegroup("S.H2N")
         if small.spacegroup is None:
             raise KernelError(f"The CIF {str(path)!r} has no space group that is known.", Exit.BAD_INPUT)
         sites = [site for site in small.sites if site.element.atomic_number > 0]

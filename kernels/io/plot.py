@@ -1,4 +1,4 @@
-"""Figures as PNG: curves with error bars on linear or logarithmic axes, and maps in colours with their scale.
+"""Figures as PNG: curves with error bars on linear or logarithmic axes, maps in colours with their scale, and discs.
 
 Small on purpose: what a beamline looks at while a sample is still in the beam, without a plotting library to install on
 compute nodes. What is to be published is drawn from the numbers.
@@ -67,23 +67,37 @@ class Plot:
 class Map:
     """Values over a plane as colours; NaN is grey.
 
-    `x` and `y` are what the axes say at the outer edges; `limits` the values of the darkest and the brightest colour
-    (not given: percentiles 1 and 99 of what is finite). Row 0 is at the bottom; of a detector's `image` at the top, and
-    its pixels are square.
+    `x` and `y` are what the axes say at the outer edges, or None for no numbers; `limits` the values of the darkest and
+    the brightest colour (not given: percentiles 1 and 99 of what is finite). Row 0 is at the bottom; of a detector's
+    `image` at the top, and its pixels are square. Values (rows, columns, 3) of 8 bits are colours themselves, and have
+    no scale.
     """
 
     title: str
     x_label: str
     y_label: str
-    values: NDArray[np.floating]
-    x: Range
-    y: Range
+    values: NDArray[np.floating] | NDArray[np.uint8]
+    x: Range | None
+    y: Range | None
     log: bool = False
     limits: Range | None = None
     image: bool = False
 
 
-def write_figure(path: Path, panels: Sequence[Plot | Map], columns: int = 1) -> None:
+@dataclass(frozen=True)
+class Discs:
+    """Discs of their own radius and colour over a plane with equal scales of its axes; the last lie on top."""
+
+    title: str
+    x_label: str
+    y_label: str
+    x: Floats
+    y: Floats
+    radius: Floats
+    colours: NDArray[np.uint8]
+
+
+def write_figure(path: Path, panels: Sequence[Plot | Map | Discs], columns: int = 1) -> None:
     """Write the panels, row by row, as a PNG."""
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
@@ -92,6 +106,8 @@ def write_figure(path: Path, panels: Sequence[Plot | Map], columns: int = 1) -> 
         page = Image.new("RGB", (_WIDTH * _FINE, _HEIGHT * _FINE), _WHITE)
         if isinstance(panel, Plot):
             _plot(page, panel)
+        elif isinstance(panel, Discs):
+            _discs(page, panel)
         else:
             _map(page, panel)
         whole.paste(
@@ -144,14 +160,14 @@ class _Axes:
         for y in self.up(np.array(ticks(*self.y, log=self.y_log))):
             self.pen.line([(left, y), (right, y)], _LIGHT, 1)
 
-    def frame(self, title: str, x_label: str, y_label: str) -> None:
+    def frame(self, title: str, x_label: str, y_label: str, *, numbers: bool = True) -> None:
         left, top, right, bottom = self.box
         long = _TICK * _FINE
-        for value in ticks(*self.x, log=self.x_log):
+        for value in ticks(*self.x, log=self.x_log) if numbers else ():
             x = float(self.across(np.array(value)))
             self.pen.line([(x, bottom), (x, bottom + long)], _BLACK, _FINE)
             _text(self.page, (x, bottom + long + 3 * _FINE), f"{value:.6g}", "mt")
-        for value in ticks(*self.y, log=self.y_log):
+        for value in ticks(*self.y, log=self.y_log) if numbers else ():
             y = float(self.up(np.array(value)))
             self.pen.line([(left - long, y), (left, y)], _BLACK, _FINE)
             _text(self.page, (left - long - 3 * _FINE, y), f"{value:.6g}", "rm")
@@ -202,26 +218,66 @@ def _legend(axes: _Axes, curves: Sequence[Curve]) -> None:
         _text(axes.page, (right - 8 * _FINE, y), curve.label, "rm", colour=_COLOURS[curve.colour % len(_COLOURS)])
 
 
+def _discs(page: Image.Image, plot: Discs) -> None:
+    wide = plot.radius.max(initial=0)
+    (left, right), (low, high) = (
+        _limits([values - wide, values + wide], log=False, margin=0.03) for values in (plot.x, plot.y)
+    )
+    box = _fitting((_LEFT, _TOP, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM), (right - left) / (high - low))
+    x, y = _equal(box, (left, right), (low, high))
+    axes = _Axes(page, box, x, y, x_log=False, y_log=False)
+    axes.grid()
+    sizes = np.maximum(axes.across(plot.radius) - axes.across(np.zeros(1)), 2 * _FINE)
+    inside = page.copy()
+    pen = ImageDraw.Draw(inside)
+    for across, up, size, colour in zip(
+        axes.across(plot.x), axes.up(plot.y), sizes, plot.colours.tolist(), strict=True
+    ):
+        pen.ellipse([across - size, up - size, across + size, up + size], fill=tuple(colour), outline=_GREY)
+    page.paste(inside.crop(axes.box), axes.box[:2])
+    axes.frame(plot.title, plot.x_label, plot.y_label)
+
+
+def _equal(box: Box, x: Range, y: Range) -> tuple[Range, Range]:
+    """Limits about the same middles, so that a unit is as long along both sides of the box."""
+    scale = max((x[1] - x[0]) / (box[2] - box[0]), (y[1] - y[0]) / (box[3] - box[1])) / 2
+    middles = (x[0] + x[1]) / 2, (y[0] + y[1]) / 2
+    halves = scale * (box[2] - box[0]), scale * (box[3] - box[1])
+    first, second = ((middle - half, middle + half) for middle, half in zip(middles, halves, strict=True))
+    return first, second
+
+
 def _map(page: Image.Image, picture: Map) -> None:
+    if picture.values.ndim == 3:
+        _filled(page, picture, np.asarray(picture.values, np.uint8))
+        return
     values = np.asarray(picture.values, float)
     if picture.log:
         values = np.where(values > 0, values, np.nan)
     finite = values[np.isfinite(values)]
     low, high = picture.limits or (np.percentile(finite, [1, 99]) if finite.size else (0.1, 1.0))
     low, high = _apart(float(low), float(high), log=picture.log)
+    axes = _filled(page, picture, colours(_share(values, (low, high), log=picture.log)))
+    _, top, right, bottom = axes.box
+    _bar(page, right + _BAR_GAP * _FINE, top, bottom, (low, high), log=picture.log)
+
+
+def _filled(page: Image.Image, picture: Map, values: NDArray[np.uint8]) -> _Axes:
+    """Draw the axes of a map with its colours (rows, columns, 3) in them."""
     box = _LEFT, _TOP, _WIDTH - _BAR_RIGHT - _BAR - _BAR_GAP, _HEIGHT - _BOTTOM
     if picture.image:
         box = _fitting(box, values.shape[1] / values.shape[0])
-    axes = _Axes(page, box, picture.x, picture.y, x_log=False, y_log=False)
+    x, y = picture.x or (0.0, 1.0), picture.y or (0.0, 1.0)
+    axes = _Axes(page, box, x, y, x_log=False, y_log=False)
     left, top, right, bottom = axes.box
-    rows = values if picture.image else values[::-1]
-    image = Image.fromarray(colours(_share(rows, (low, high), log=picture.log)))
+    image = Image.fromarray(values if picture.image else np.ascontiguousarray(values[::-1]))
     shrunk = image.width > right - left or image.height > bottom - top
     how = Image.Resampling.BOX if shrunk else Image.Resampling.NEAREST
     page.paste(image.resize((right - left, bottom - top), how), (left, top))
-    axes.y = picture.y[::-1] if picture.image else picture.y
-    axes.frame(picture.title, picture.x_label, picture.y_label)
-    _bar(page, right + _BAR_GAP * _FINE, top, bottom, (low, high), log=picture.log)
+    axes.y = y[::-1] if picture.image else y
+    numbers = not (picture.x is None and picture.y is None)
+    axes.frame(picture.title, picture.x_label, picture.y_label, numbers=numbers)
+    return axes
 
 
 def _fitting(box: Box, shape: float) -> Box:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kernels.io.picture import check_picture
-from kernels.io.plot import Curve, Map, Plot, colours, ticks, write_figure
+from kernels.io.plot import Curve, Discs, Map, Plot, colours, ticks, write_figure
 
 BLUE, RED = (31, 119, 180), (214, 39, 40)
 
@@ -102,3 +102,32 @@ def test_colours_grow_brighter() -> None:
     light = colours(np.linspace(0, 1, 50)) @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(light) > 0).all()
     assert colours(np.array([-3.0, 7.0])).tolist() == colours(np.array([0.0, 1.0])).tolist()
+
+
+def test_discs_lie_where_they_are_as_large_as_they_are(tmp_path: Path) -> None:
+    shades = np.array([BLUE, RED], np.uint8)
+    discs = Discs("t", "x", "y", np.array([0.0, 60.0]), np.array([0.0, 30.0]), np.array([10.0, 5.0]), shades)
+    write_figure(tmp_path / "a.png", [discs])
+    check_picture(tmp_path / "a.png")
+    (x1, y1), (x2, y2) = (_pixels(tmp_path / "a.png", colour) for colour in (BLUE, RED))
+    scale = (x2.mean() - x1.mean()) / 60
+    assert (y2.mean() - y1.mean()) / 30 == pytest.approx(scale, rel=0.02)
+    assert np.ptp(x1) / 2 == pytest.approx(10 * scale, abs=1.5)
+    assert np.ptp(y2) / 2 == pytest.approx(5 * scale, abs=1.5)
+
+
+def test_no_discs_at_all(tmp_path: Path) -> None:
+    none = np.zeros(0)
+    write_figure(tmp_path / "a.png", [Discs("t", "x", "y", none, none, none, np.zeros((0, 3), np.uint8))])
+    check_picture(tmp_path / "a.png")
+
+
+def test_a_map_of_colours_shows_them(tmp_path: Path) -> None:
+    shades = np.zeros((4, 8, 3), np.uint8)
+    shades[:2], shades[2:] = RED, BLUE
+    write_figure(tmp_path / "a.png", [Map("t", "x", "y", shades, (0, 8), (0, 4), image=True)])
+    (_, upper), (_, lower) = (_pixels(tmp_path / "a.png", colour) for colour in (RED, BLUE))
+    assert upper.min() > lower.max()
+    write_figure(tmp_path / "a.png", [Map("t", "x", "y", shades, (0, 8), (0, 4))])
+    (_, first), (_, last) = (_pixels(tmp_path / "a.png", colour) for colour in (RED, BLUE))
+    assert first.max() < last.min()

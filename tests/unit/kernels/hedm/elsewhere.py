@@ -14,7 +14,12 @@ PLACE = Path(sys.prefix, "imaged11")
 
 def xfab_tools() -> ModuleType:
     """`xfab.tools`, or the test is skipped."""
-    return _module("xfab.tools")
+    return xfab_module("tools")
+
+
+def xfab_module(name: str) -> ModuleType:
+    """A module of xfab, or the test is skipped."""
+    return _module(f"xfab.{name}")
 
 
 def imaged11(name: str) -> ModuleType:

@@ -179,6 +179,35 @@ def test_a_cif_is_read_with_its_atoms(tmp_path: Path) -> None:
     assert crystal.atoms == (Atom("Al", 0, 0, 0.35219, 1.0, 0.0033), Atom("O", 0.30624, 0, 0.25, 0.98, 0.0041))
 
 
+CELL = (
+    "data_a\n"
+    + "".join(f"_cell_length_{one} 4.0782(2)\n" for one in "abc")
+    + "".join(f"_cell_angle_{one} 90.\n" for one in ("alpha", "beta", "gamma"))
+)
+SITES = "loop_\n_atom_site_label\n_atom_site_type_symbol\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\n"
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("_space_group_IT_number 225\n", "F m -3 m"),
+        ("_symmetry_space_group_name_Hall '-F 4 2 3'\n", "F m -3 m"),
+        ("_space_group_name_H-M_alt 'P m -3 m'\n", "P m -3 m"),
+        ("loop_\n_space_group_symop_operation_xyz\nx,y,z\n-x,-y,-z\n", "P -1"),
+    ],
+)
+def test_cifs_name_the_group_in_many_ways(tmp_path: Path, group: str, name: str) -> None:
+    path = tmp_path / "a.cif"
+    sites = SITES + "Au1 Au1+ 0 0 0\nX Vac 0.1 0.2 0.3\n"
+    aniso = "loop_\n_atom_site_aniso_label\n" + "".join(f"_atom_site_aniso_U_{ij}\n" for ij in ("11", "22", "33"))
+    aniso += "".join(f"_atom_site_aniso_U_{ij}\n" for ij in ("12", "13", "23")) + "Au1 0.006 0.006 0.006 0 0 0\n"
+    path.write_text(CELL + group + sites + aniso)
+    crystal = Crystal.from_cif(path)
+    assert crystal.name == name
+    assert [atom.element for atom in crystal.atoms] == ["Au"]
+    assert crystal.atoms[0].u_iso_A2 == pytest.approx(0.006)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from elsewhere import xfab_tools
+from elsewhere import xfab_module, xfab_tools
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
@@ -109,6 +109,29 @@ def test_misorientations_are_the_smallest_over_all_equivalents(turns: Floats) ->
     np.testing.assert_allclose(misorientations(first, second[: len(first)], turns), np.diagonal(table), atol=1e-14)
     np.testing.assert_allclose(misorientations(first[8], second, turns), table[8], atol=1e-14)
     np.testing.assert_allclose(misorientation_table(second, first, turns), table.T, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("crystal", "system"),
+    [
+        (Crystal(4, 4, 4, 90, 90, 90, 225), 7),
+        (Crystal(3, 3, 5, 90, 90, 120, 194), 6),
+        (Crystal(4.7608, 4.7608, 12.99568, 90, 90, 120, 167), 5),
+        (Crystal(4, 4, 5, 90, 90, 90, 136), 4),
+        (Crystal(4, 5, 6, 90, 90, 90, 62), 3),
+        (Crystal(4, 5, 6, 90, 100, 90, 14), 2),
+    ],
+)
+def test_misorientations_are_those_of_xfab(crystal: Crystal, system: int) -> None:
+    """Which has them in degrees, of crystals with x along a* and z along c."""
+    symmetry = xfab_module("symmetry")
+    first, second = some(8, 13)[-8:], some(8, 14)[-8:]
+    found = misorientations(first, second, crystal.rotations)
+    turn = crystal.busing_levy_rotation.T
+    theirs = [
+        symmetry.Umis(one @ turn, other @ turn, system)[:, 1].min() for one, other in zip(first, second, strict=True)
+    ]
+    np.testing.assert_allclose(np.degrees(found), theirs, atol=1e-5)
 
 
 @CLASSES
