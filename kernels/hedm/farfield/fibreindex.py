@@ -23,8 +23,10 @@ from kernels.hedm.farfield.limits import Limits
 from kernels.hedm.farfield.pairindex import Indexed
 from kernels.hedm.farfield.refinement import EXPECTED, MATCHED, PARAMETERS, refine_one, steps_far, turn_by
 from kernels.hedm.farfield.spots import Cells, arctangent
+from kernels.hedm.farfield.together import ALONE, to_all
 from kernels.hedm.forward import solve
 from kernels.hedm.geometry import Flat
+from kernels.ranks import Ranks
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -35,7 +37,7 @@ _KEPT = 4  # orientations of a fibre that are refined
 _LEAST_ROUND = 32
 _EARLY = 24  # expected spots after which a bad orientation is given up
 _OVERLAP = 0.5
-_PASSES = 2
+_SEEDS, _PASSES = 12, 2  # reflections of the rings that seeds are taken from, and how many rings, at least
 
 
 def index_fibres(
@@ -47,13 +49,19 @@ def index_fibres(
     used: NDArray[np.bool_],
     *,
     limits: Limits,
+    ranks: Ranks = ALONE,
     progress: Callable[[int], None] | None = None,
 ) -> Indexed:
-    """Grains that explain spots which are not `used` yet (one flag for each spot of the list that `cells` sorts)."""
-    search = _Search(cells, flat, view, lattice, ring_shell, used, limits)
+    """Grains that explain spots which are not `used` yet (one flag for each spot of the list that `cells` sorts); each
+    rank tries its share of the seeds of a round."""
+    search = _Search(cells, flat, view, lattice, ring_shell, used, limits, ranks)
     order = lattice.seed_rings(limits.strain)
-    for ring in order[:_PASSES]:
+    reflections = 0
+    for number, ring in enumerate(order):
+        if reflections >= _SEEDS and number >= _PASSES:
+            break
         search.from_ring(ring, progress)
+        reflections += int((np.asarray(lattice.ring) == ring).sum())
     return search.result()
 
 
@@ -69,8 +77,10 @@ class _Search:
         ring_shell: NDArray[np.integer],
         used: NDArray[np.bool_],
         limits: Limits,
+        ranks: Ranks,
     ) -> None:
         self._cells, self._flat, self._view, self._lattice, self._limits = cells, flat, view, lattice, limits
+        self._ranks = ranks
         self._ring = np.asarray(lattice.ring, np.int64)
         self._shell = np.asarray(ring_shell, np.int64)[self._ring]
         self._used = used.copy()
@@ -107,7 +117,9 @@ class _Search:
         return np.random.default_rng(2).permutation(np.flatnonzero(near)).astype(np.int32)
 
     def _round(self, seeds: Ints, ring: int, families: Floats) -> None:
-        n, limits = len(seeds), self._limits
+        limits, share = self._limits, self._ranks.share(len(seeds))
+        seeds = seeds[share.start : share.stop]
+        n = len(seeds)
         self._map[:] = 0
         free = ~self._used[self._cells.place]
         _mark(self._cells, free, self._flat.source, limits.extent_um, _STEP, limits.mosaicity, self._map)
@@ -119,19 +131,21 @@ class _Search:
             self._lattice.g0, self._ring, self._shell, self._scalars, self._steps, 0.8 * limits.min_completeness,
             orientation, position, strain, report, spot,
         )  # fmt: skip
-        self._tried += int(report[:, 5].sum())
-        for k in np.flatnonzero(report[:, MATCHED] > 0):
-            mine = spot[k][spot[k] >= 0]
-            x, y, z = position[k]
-            if (
-                report[k, MATCHED] < limits.min_completeness * report[k, EXPECTED]
-                or math.hypot(x, y) > limits.radius_um + 4 * limits.spot_um
-                or abs(z) > limits.height_um / 2 + 4 * limits.spot_um
-                or self._used[mine].sum() > _OVERLAP * len(mine)
-            ):
-                continue
-            self._used[mine] = True
-            self._found.append((orientation[k], position[k], strain[k]))
+        x, y, z = position.T
+        good = np.flatnonzero(
+            (report[:, MATCHED] > 0)
+            & (report[:, MATCHED] >= limits.min_completeness * report[:, EXPECTED])
+            & (np.hypot(x, y) <= limits.radius_um + 4 * limits.spot_um)
+            & (np.abs(z) <= limits.height_um / 2 + 4 * limits.spot_um)
+        )
+        mine = (int(report[:, 5].sum()), orientation[good], position[good], strain[good], spot[good])
+        for tried, *grains in to_all(self._ranks, mine):
+            self._tried += tried
+            for *grain, spots in zip(*grains, strict=True):
+                taken = spots[spots >= 0]
+                if self._used[taken].sum() <= _OVERLAP * len(taken):
+                    self._used[taken] = True
+                    self._found.append((grain[0], grain[1], grain[2]))
 
     def result(self) -> Indexed:
         if not self._found:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import Exit, KernelError
+from kernels.hedm.crystals import Crystal
 from kernels.hedm.farfield.expected import View, look
 from kernels.hedm.farfield.fibreindex import index_fibres
 from kernels.hedm.farfield.friedel import pair_spots
@@ -18,8 +19,11 @@ from kernels.hedm.farfield.ownership import chance_of_match, false_grains, share
 from kernels.hedm.farfield.pairindex import Indexed, index_pairs
 from kernels.hedm.farfield.refinement import Refined, refine
 from kernels.hedm.farfield.spots import Cells, Spots, sort_spots
+from kernels.hedm.farfield.together import ALONE, to_all
 from kernels.hedm.farfield.verdict import Verdict, judge
 from kernels.hedm.geometry import Flat, Geometry
+from kernels.hedm.grains import Grains, new_grains
+from kernels.ranks import Ranks
 
 Floats = NDArray[np.float64]
 
@@ -80,6 +84,24 @@ class Found:
         """(n,) matched of expected spots."""
         return self.matched / np.maximum(self.expected, 1)
 
+    def table(self, crystal: Crystal) -> Grains:
+        """The table of the grains, as files and figures take it."""
+        return new_grains(
+            crystal,
+            self.orientation,
+            covariance=self.covariance,
+            position_um=self.position_um,
+            strain=self.strain,
+            completeness=self.completeness,
+            spots=self.matched,
+            unique=self.unique,
+            expected=self.expected,
+            log_false=self.log_false,
+            intensity=self.intensity,
+            residual_um=self.spot_um,
+            residual_omega=self.omega,
+        )
+
     @property
     def indexed(self) -> float:
         """The share of the spots that a grain owns."""
@@ -92,6 +114,7 @@ def find_grains(
     lattice: Lattice,
     *,
     limits: Limits,
+    ranks: Ranks = ALONE,
     progress: Callable[[str, int], None] | None = None,
 ) -> Found:
     """Index, refine, and share the spots out, in up to three cycles over the spots that are left.
@@ -101,6 +124,8 @@ def find_grains(
 
     Parameters
     ----------
+    ranks : Ranks, optional
+        Processes that share the work; each is given all spots and returns all grains.
     progress : callable, optional
         Called with a phase and how many grains there are.
 
@@ -111,7 +136,7 @@ def find_grains(
     """
     if not len(spots):
         raise KernelError("The list of spots is empty.", Exit.BAD_INPUT)
-    scene = _Scene(spots, geometry.flat, lattice, limits)
+    scene = _Scene(spots, geometry.flat, lattice, limits, ranks)
     tell = progress or (lambda phase, grains: None)
     grains, tried = scene.nothing(), 0
     used = np.zeros(len(spots), bool)
@@ -133,8 +158,8 @@ def find_grains(
 class _Scene:
     """What stays the same while grains are looked for; only the noise is measured on the way."""
 
-    def __init__(self, spots: Spots, flat: Flat, lattice: Lattice, limits: Limits) -> None:
-        self.spots, self.flat, self.lattice, self.limits = spots, flat, lattice, limits
+    def __init__(self, spots: Spots, flat: Flat, lattice: Lattice, limits: Limits, ranks: Ranks = ALONE) -> None:
+        self.spots, self.flat, self.lattice, self.limits, self.ranks = spots, flat, lattice, limits, ranks
         self.view: View = look(flat, lattice, limits=limits)
         reach = limits.extent_um / (self.view.distance_um * self.view.wavelength_A)
         self.ring_shell, bounds = lattice.shells(reach + limits.strain * lattice.ring_length)
@@ -160,6 +185,7 @@ class _Scene:
                 self.lattice,
                 self.ring_shell,
                 limits=self.limits,
+                ranks=self.ranks,
                 progress=lambda grains: tell("pairs", grains),
             )
             if len(found) or paired >= _WHOLE:
@@ -172,22 +198,26 @@ class _Scene:
             self.ring_shell,
             used,
             limits=self.limits,
+            ranks=self.ranks,
             progress=lambda grains: tell("fibres", grains),
         )
 
     def refine(self, found: Indexed, *, measure: bool) -> Refined:
         """Refine grains; with `measure` the noise is taken from them where it is not what was given."""
+        part = self.ranks.share(len(found))
+        mine = slice(part.start, part.stop)
         for _ in range(4):
-            grains = refine(
+            share = refine(
                 self.cells,
                 self.flat,
                 self.lattice.g0,
                 self.shell_of,
-                orientation=found.orientation,
-                position_um=found.position_um,
-                strain=found.strain,
+                orientation=found.orientation[mine],
+                position_um=found.position_um[mine],
+                strain=found.strain[mine],
                 limits=self.limits,
             )
+            grains = _joined(*to_all(self.ranks, share))
             good = np.isfinite(grains.covariance[:, 0, 0])
             if not measure or not good.any():
                 break
@@ -257,10 +287,11 @@ def _shell(spots: Spots, flat: Flat, bounds: Floats) -> NDArray[np.int64]:
     return np.where((shell >= 0) & (length <= bounds[np.maximum(shell, 0), 1]), shell, -1)
 
 
-def _joined(first: Refined, second: Refined) -> Refined:
-    return Refined(
-        **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in Refined.__dataclass_fields__}
-    )
+def _joined(*parts: Refined) -> Refined:
+    if len(parts) == 1:
+        return parts[0]
+    names = Refined.__dataclass_fields__
+    return Refined(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def _medians(intensity: Floats, owner: NDArray[np.int32], grains: int) -> Floats:

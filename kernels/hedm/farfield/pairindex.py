@@ -23,6 +23,8 @@ from kernels.hedm.farfield.friedel import Pairs
 from kernels.hedm.farfield.lattice import BINS, AngleTable, Lattice, angle_table
 from kernels.hedm.farfield.limits import Limits
 from kernels.hedm.farfield.paircells import LENGTH, PairCells, fit, matches, polar, sort_pairs
+from kernels.hedm.farfield.together import ALONE, to_all
+from kernels.ranks import Ranks
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -60,9 +62,10 @@ def index_pairs(
     ring_shell: NDArray[np.integer],
     *,
     limits: Limits,
+    ranks: Ranks = ALONE,
     progress: Callable[[int], None] | None = None,
 ) -> Indexed:
-    """Grains that explain Friedel pairs.
+    """Grains that explain Friedel pairs; each rank tries its share of the seeds of a round.
 
     A grain is accepted with four fifths of `min_completeness` squared of its expected pairs, since a pair needs both of
     its spots, when no more than half of them belong to another grain already.
@@ -70,7 +73,7 @@ def index_pairs(
     if not len(pairs):
         return Indexed(np.zeros((0, 3, 3)), np.zeros((0, 3)), np.zeros((0, 6)), 0)
     pairs, cells = sort_pairs(pairs, int(np.max(ring_shell)) + 1)
-    search = _Search(pairs, cells, view, lattice, ring_shell, limits)
+    search = _Search(pairs, cells, view, lattice, ring_shell, limits, ranks)
     order = lattice.seed_rings(limits.strain)
     reflections = 0
     for number, ring in enumerate(order):
@@ -92,8 +95,9 @@ class _Search:
         lattice: Lattice,
         ring_shell: NDArray[np.integer],
         limits: Limits,
+        ranks: Ranks,
     ) -> None:
-        self._cells, self._view, self._lattice, self._limits = cells, view, lattice, limits
+        self._cells, self._view, self._lattice, self._ranks = cells, view, lattice, ranks
         self._g0 = lattice.g0[lattice.lines]
         self._ring = np.asarray(lattice.ring, np.int64)[lattice.lines]
         self._shell = np.asarray(ring_shell, np.int64)[self._ring]
@@ -139,6 +143,8 @@ class _Search:
                 progress(len(self._matrix))
 
     def _round(self, seeds: Ints, mates: Ints, table: AngleTable) -> None:
+        share = self._ranks.share(len(seeds))
+        seeds = seeds[share.start : share.stop]
         n = len(seeds)
         matrix, position = np.zeros((n, 3, 3)), np.zeros((n, 3))
         found, report = np.full((n, 2 * len(self._g0)), -1, np.int32), np.zeros((n, 3))
@@ -146,14 +152,15 @@ class _Search:
             seeds, mates, np.ascontiguousarray(self._cells.pair[mates]), table, self._cells, self._used, self._view,
             self._g0, self._ring, self._shell, self._scalars, matrix, position, found, report,
         )  # fmt: skip
-        self._tried += int(report[:, 2].sum())
-        for k in np.flatnonzero(report[:, 0] > 0):
-            mine = found[k][found[k] >= 0]
-            if self._used[mine].sum() > _OVERLAP * len(mine):
-                continue
-            self._used[mine] = 1
-            self._matrix.append(matrix[k])
-            self._position.append(position[k])
+        good = np.flatnonzero(report[:, 0] > 0)
+        for tried, *grains in to_all(self._ranks, (int(report[:, 2].sum()), matrix[good], position[good], found[good])):
+            self._tried += tried
+            for matrix_, position_, found_ in zip(*grains, strict=True):
+                mine = found_[found_ >= 0]
+                if self._used[mine].sum() <= _OVERLAP * len(mine):
+                    self._used[mine] = 1
+                    self._matrix.append(matrix_)
+                    self._position.append(position_)
 
     def result(self) -> Indexed:
         if not self._matrix:

@@ -93,8 +93,10 @@ def make(
     height_um: float = 100.0,
     omega_ranges: tuple[tuple[float, float], ...] = ((-math.pi, math.pi),),
     seed: int = 0,
+    orientation: Floats | None = None,
+    position_um: Floats | None = None,
 ) -> Sample:
-    """Grains in a cylinder with random orientations and strains, and their spots."""
+    """Grains in a cylinder with random orientations and strains, unless they are given, and their spots."""
     random = np.random.default_rng(seed)
     geometry = geometry or flat_panel()
     lattice = lattice_of(system, geometry.wavelength_A)
@@ -105,11 +107,13 @@ def make(
         height_um=height_um,
         omega_ranges=omega_ranges,
     )
-    orientation = random_orientations(grains, random)
+    turned = random_orientations(grains, random)
+    orientation = turned if orientation is None else orientation
     radius, angle = radius_um * np.sqrt(random.uniform(size=grains)), random.uniform(0, 2 * np.pi, grains)
     position = np.column_stack(
         [radius * np.cos(angle), radius * np.sin(angle), random.uniform(-height_um / 2, height_um / 2, grains)]
     )
+    position = position if position_um is None else position_um
     tensor = random.normal(0, strain, (grains, 3, 3))
     tensor = 0.5 * (tensor + tensor.transpose(0, 2, 1))
     eps = tensor[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
@@ -126,10 +130,10 @@ def make(
     # Spurious ones lie on rings, too, half a millimetre wide: places of true spots turned about the beam.
     extra = random.integers(0, n, int(spurious * n)) if n else np.zeros(0, int)
     points = geometry.axis_points(spots.panel.astype(np.int64), row, column)
-    turned = _turned(points[extra], random.uniform(-np.pi, np.pi, len(extra)), random)
+    stray = _turned(points[extra], random.uniform(-np.pi, np.pi, len(extra)), random)
     starts = np.array(omega_ranges)[random.integers(0, len(omega_ranges), len(extra))]
     chosen = Spots(
-        np.concatenate([points, turned]),
+        np.concatenate([points, stray]),
         np.concatenate([omega, random.uniform(starts[:, 0], starts[:, 1])]),
         np.concatenate([intensity, 1e4 * random.lognormal(0, 0.5, len(extra))]),
     )

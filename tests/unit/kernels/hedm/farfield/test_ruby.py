@@ -20,7 +20,7 @@ from kernels.hedm.farfield.spots import Spots
 from kernels.hedm.orientations import misorientation_table
 from kernels.hedm.reflections import list_reflections
 
-FOLDER = Path(os.environ.get("BEAMWAY_HEDM_DATA", Path(__file__).parents[5] / "shared" / "data" / "hedm"))
+FOLDER = Path(os.environ.get("BEAMWAY_HEDM_DATA", Path(__file__).parents[6] / "shared" / "data" / "hedm"))
 
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "dexelas_id3a_20200130.yml").exists(), reason=f"the ruby data are not in {FOLDER} (BEAMWAY_HEDM_DATA)"

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from kernels.hedm.frames import flat_dark, open_panels
 from kernels.hedm.peaks import Spots, find_spots, joined, limits
 
-FOLDER = Path(os.environ.get("BEAMWAY_HEDM_DATA", Path(__file__).parents[5] / "shared" / "data" / "hedm"))
+FOLDER = Path(os.environ.get("BEAMWAY_HEDM_DATA", Path(__file__).parents[6] / "shared" / "data" / "hedm"))
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "dexelas_id3a_20200130.yml").exists(), reason=f"the ruby data are not in {FOLDER} (BEAMWAY_HEDM_DATA)"
 )
