@@ -10,7 +10,8 @@ from kernels.errors import Exit, KernelError
 from kernels.hedm.frames.source import Doubles
 
 TURN_DEG = 360.0
-_ROUNDED = 0.05  # of a step, by which readings of an encoder may scatter and frames be neighbours still
+_SAME = 0.025  # of a step, by which omegas that repeat may differ
+_APART = 0.5  # of a step, by which readings of an encoder may scatter and frames be neighbours still
 _LARGEST_STEP_DEG = 30.0
 
 
@@ -88,7 +89,7 @@ def checked(values_deg: Doubles | None, *, count: int, name: str) -> Doubles:
 def ordered(edges_deg: Doubles, *, name: str) -> Omegas:
     """What the omegas of frames are like, in the order of the frames.
 
-    Gaps and overlaps of more than a twentieth of a step break the series, so that no spot goes over them.
+    Gaps and overlaps of more than half a step break the series, so that no spot goes over them.
 
     Raises
     ------
@@ -103,7 +104,7 @@ def ordered(edges_deg: Doubles, *, name: str) -> Omegas:
         first, last = edges_deg[odd]
         raise _bad(name, f"frame {odd} goes from omega {first:.6g} to {last:.6g}, others by {step:.4g}. {hint}")
     apart = np.diff(edges_deg[:, 0]) / step
-    if (same := np.abs(apart) < 0.5 * _ROUNDED).any():
+    if (same := np.abs(apart) < _SAME).any():
         at = int(np.flatnonzero(same)[0])
         raise _bad(
             name,
@@ -118,7 +119,7 @@ def ordered(edges_deg: Doubles, *, name: str) -> Omegas:
             f"{hint}",
         )
     gaps = (edges_deg[1:, 0] - edges_deg[:-1, 1]) / step
-    breaks = np.flatnonzero(np.abs(gaps) > _ROUNDED) + 1
+    breaks = np.flatnonzero(np.abs(gaps) > _APART) + 1
     doubts = []
     if len(breaks):
         at = int(breaks[0])
@@ -127,7 +128,7 @@ def ordered(edges_deg: Doubles, *, name: str) -> Omegas:
             f"at frame {at}: spots end there."
         )
     covered = abs(edges_deg[-1, 1] - edges_deg[0, 0])
-    full = not len(breaks) and abs(covered - TURN_DEG) < _ROUNDED * abs(step)
+    full = not len(breaks) and abs(covered - TURN_DEG) < _APART * abs(step)
     if not full and covered > TURN_DEG:
         doubts.append(f"Frames go over {covered:.6g} degrees, more than a turn: spots beyond it are found twice.")
     return Omegas(edges_deg, tuple(int(n) for n in breaks), full, tuple(doubts))

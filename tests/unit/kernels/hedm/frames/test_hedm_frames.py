@@ -266,3 +266,12 @@ def test_turns(codes: tuple[int, ...]) -> None:
         for column in range(4):
             there = tuple((matrix @ [row, column] + shift).astype(int))
             assert picture[there] == stored[row, column]
+
+
+def test_readings_of_an_encoder_scatter_and_frames_are_neighbours_still() -> None:
+    starts = -180 + 10.0 * np.arange(36) + np.random.default_rng(5).uniform(-2, 2, 36)
+    source = MemorySource(np.ones((36, 4, 4), np.uint16), omega_deg=np.column_stack([starts, starts + 10]))
+    omegas = Frames(source).omegas
+    assert not omegas.breaks
+    assert omegas.full_turn
+    assert not omegas.doubts
