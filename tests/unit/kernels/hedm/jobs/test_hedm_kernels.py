@@ -167,3 +167,5 @@ def test_real_frames_of_two_panels_give_the_three_rubies(tmp_path: Path) -> None
     assert len(match.missed) == len(match.false) == 0
     assert np.degrees(match.orientation).max() < 0.03
     assert match.distance_um.max() < 10
+    assert np.abs(found.strain).max() < 5e-4
+    assert found.completeness.min() > 0.6
