@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,12 +77,12 @@ def _sum(images: Spots, where: Setup, voxels: Voxels, layer: Layer, candidates: 
     best, index = np.zeros(len(layer.grain)), np.zeros(len(layer.grain), np.int64)
     singles = []
     for d in range(images.distances):
-        present = np.zeros_like(images.present)
-        present[d] = True
-        singles.append(Spots(images.bits, images.rows, images.columns, present))
+        part = {name: getattr(where, name)[d : d + 1] for name in ("origin_um", "row_um", "column_um")}
+        bits = Spots(images.bits[d : d + 1], images.rows, images.columns, images.present[d : d + 1])
+        singles.append((bits, replace(where, **part)))
     for n in range(len(np.unique(layer.grain)) + 50):
         u = np.repeat(candidates[n : n + 1], len(layer.grain), axis=0)
-        hits, counted = np.sum([scores(one, where, voxels, u, g0) for one in singles], axis=0)
+        hits, counted = np.sum([scores(*one, voxels, u, g0) for one in singles], axis=0)
         better = hits / np.maximum(counted, 1) > best
         best[better], index[better] = (hits / np.maximum(counted, 1))[better], n
     return float((index == layer.grain).mean())

@@ -20,7 +20,8 @@ from kernels.hedm.nearfield.voxels import Voxels
 
 Floats = NDArray[np.float64]
 
-_SLOWER = 1.5  # omega changes by more than the orientation where a reflection is near the rotation axis
+_USUAL = 0.75  # of the gap: few orientations are as far from all candidates as the gap allows
+_REACH = 2  # blocks on each side
 _FULL = 0.15  # by chance a place is on spots at all distances so often; with more, wrong orientations look right
 _GAPS_DEG = (3.0, 2.0, 1.5, 1.0, 0.7, 0.5, 0.35, 0.25)
 _FINER = 3.0
@@ -35,21 +36,22 @@ class Rung(NamedTuple):
 
 def widened(spots: Spots, setup: Setup, gap_deg: float) -> Spots:
     """Images for orientations that are off by up to an angle; the same ones where that is less than a pixel."""
-    frames = math.ceil(_SLOWER * gap_deg / abs(setup.omega_step_deg) - 0.5)
-    pixels = math.radians(gap_deg) * _farthest(setup)
+    frames = math.ceil(_USUAL * gap_deg / abs(setup.omega_step_deg) - 0.5)
+    pixels = _USUAL * math.radians(gap_deg) * _farthest(setup)
     if frames < 1 and pixels < 1:
         return spots
-    shift = max(1, math.ceil(math.log2(max(pixels, 1.0) / 1.5)))
-    return spots.coarse(shift, reach=1, frames=max(frames, 0), wrap=setup.full_turn)
+    shift = max(0, math.ceil(math.log2(max(pixels, 1.0) / _REACH) - 0.25))
+    return spots.coarse(shift, reach=_REACH, frames=max(frames, 0), wrap=setup.full_turn)
 
 
-def ladder(spots: Spots, setup: Setup, gap_deg: float | None = None) -> list[Rung]:
+def ladder(spots: Spots, setup: Setup, gap_deg: float | None = None, *, most_deg: float = 180.0) -> list[Rung]:
     """Images from coarse to the given ones, each good for a third of the angle of the one before.
 
-    Without `gap_deg` it begins with the largest angle at which the images are not yet full.
+    Without `gap_deg` it begins with the largest angle, up to `most_deg`, at which the images are not yet full.
     """
     first = None
-    for angle in (gap_deg,) if gap_deg else _GAPS_DEG:
+    usual = [angle for angle in _GAPS_DEG if angle <= most_deg]
+    for angle in [gap_deg] if gap_deg else usual or [most_deg]:
         wide = widened(spots, setup, angle)
         first = Rung(angle, wide)
         if wide.occupied().prod() < _FULL:

@@ -32,8 +32,10 @@ Say = Callable[[float, str], None]
 _PROBES = 32  # voxels of a round in which orientations are found
 _BLIND = 8  # voxels at which chance is measured
 _ROUNDS = 12
+_FRUITLESS = 2  # rounds after which no more are made
 _KEEP = 12  # candidates of a probe that are refined
 _MARGIN = 0.05  # above what chance gives
+_TRUSTED = 0.3  # a lattice of which some rings lie near true ones reaches up to 0.25
 _BEST = 95.0  # percentile
 _BLOCK = 16384  # candidates held at once
 _PASSES = 30
@@ -59,8 +61,8 @@ class OrientationMap:
     chance : float
         The largest confidence of the same search with a mirrored detector.
     threshold : float
-        Below it, a voxel belongs to no grain: half of what the best voxels have, as a voxel at the sample's edge has
-        it, but always above chance.
+        Below it, a voxel belongs to no grain: half of what the best voxels have, which is what a voxel has that the
+        sample's edge divides, but always above chance.
     """
 
     voxels: Voxels
@@ -113,18 +115,18 @@ def reconstruct(
     Raises
     ------
     KernelError
-        Exit 65 when no voxel has a confidence above chance, with what was found and what would fit better.
+        Exit 65 when no voxel has a confidence that is to be trusted, with what was found and what would fit better.
     """
     check_together(spots, setup)
     work = _Work(spots, setup, voxels, np.ascontiguousarray(g0, np.float64), rotations, seeds, radius_deg, least_deg)
     ranks, say = ranks or Ranks(), say or _silent
-    rungs = ladder(spots, setup, gap_deg)
+    rungs = ladder(spots, setup, gap_deg, most_deg=180.0 if seeds is None else radius_deg / 3)
     say(0.0, f"images for orientations within {', '.join(f'{rung.gap_deg:.2g}°' for rung in rungs)}")
     probes = _spaced(np.arange(len(voxels.places_um)), _PROBES)
     chance = _find(work.mirrored(), rungs, _spaced(probes, _BLIND), ranks)[1]
-    least = float(chance.max()) + _MARGIN
+    least = max(float(chance.max()) + _MARGIN, _TRUSTED)
     fit = Fit(np.tile(np.eye(3), (len(voxels.places_um), 1, 1)), *np.zeros((2, len(voxels.places_um)), np.int64))
-    known = np.empty((0, 3, 3))
+    known, fruitless, above = np.empty((0, 3, 3)), 0, 0
     tried = np.zeros(len(voxels.places_um), np.bool_)
     for number in range(_ROUNDS):
         say(
@@ -141,9 +143,12 @@ def reconstruct(
         kept = unlike(every, rotations, np.deg2rad(_ALIKE_DEG))
         new, known = every[kept[kept >= len(known)]], every[kept]
         fit = _fill(work, fit, new, ranks)
-        open_ = np.flatnonzero((fit.confidence < _threshold(fit, least)) & ~tried)
-        if not len(open_):
+        closed = fit.confidence >= _threshold(fit, least)
+        fruitless = 0 if closed.sum() > above else fruitless + 1
+        above = closed.sum()
+        if (closed | tried).all() or fruitless == _FRUITLESS:
             break
+        open_ = np.flatnonzero(~closed & ~tried)
         probes = _spaced(open_, _PROBES)
     threshold = _threshold(fit, least)
     segments = segment(voxels, fit.orientations, rotations, angle_deg=grain_deg, used=fit.confidence >= threshold)
@@ -291,8 +296,8 @@ def _nowhere(work: _Work, rungs: list[Rung], probes: Whole, ranks: Ranks, best: 
             most, fitting = confidence, f" With {what} it would be {confidence:.2f}: is that so?"
     where = "near any of the seeds" if work.seeds is not None else "of any orientation"
     return KernelError(
-        f"No grain was found {where}: at {len(probes)} voxels the largest confidence is {best:.2f}, and by chance "
-        f"alone {chance:.2f} is reached."
+        f"No grain was found {where}: at {len(probes)} voxels the largest confidence is {best:.2f}; "
+        f"{max(_TRUSTED, chance + _MARGIN):.2f} is asked for, and {chance:.2f} is reached by chance alone."
         + (fitting or " Check the lattice, the wavelength, the detector's place and the threshold of the images."),
         Exit.BAD_INPUT,
     )

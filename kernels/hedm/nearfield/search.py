@@ -123,14 +123,15 @@ def screen(
     frames = np.empty((batch, most), np.int32)
     traced = np.empty((batch, most, distances, 6), np.float32)
     whole = np.empty((batch, most), np.bool_)
-    counts = np.empty(batch, np.int64)
+    counts, dead = np.empty(batch, np.int64), np.empty(batch, np.int64)
     x, y = voxels.points
-    corners = voxels.corners
     for first in range(0, len(orientations), batch):
         part = orientations[first : first + batch]
-        _trace_all(part, g0, setup.optics, corners, frames, traced, whole, counts)
+        _trace_all(
+            part, g0, setup.optics, images(spots), voxels.corners, frames, traced, whole, counts, dead
+        )  # fmt: skip
         _search(
-            frames, traced, whole, counts[: len(part)], setup.optics, images(spots), x, y, voxels.starts, first,
+            frames, traced, whole, counts[: len(part)], dead, setup.optics, images(spots), x, y, voxels.starts, first,
             index, hits, counted,
         )  # fmt: skip
     back = np.argsort(voxels.order)
@@ -141,17 +142,25 @@ def screen(
 
 @compiled(parallel=True)
 def _trace_all(
-    orientations: Floats, g0: Floats, optics: Optics, corners: Floats, frames: Frames, traced: Singles, whole: Flags,
-    counts: Whole,
+    orientations: Floats, g0: Floats, optics: Optics, images: Images, corners: Floats, frames: Frames, traced: Singles,
+    whole: Flags, counts: Whole, dead: Whole,
 ) -> None:  # fmt: skip
+    """The spots of each orientation that some voxel may hit, and how many that all voxels miss."""
+    low_x, low_y, high_x, high_y = corners[0, 0], corners[0, 1], corners[3, 0], corners[3, 1]
+    box = (0.5 * (low_x + high_x), 0.5 * (high_x - low_x), 0.5 * (low_y + high_y), 0.5 * (high_y - low_y))
     for n in numba.prange(orientations.shape[0]):
-        counts[n] = trace(orientations[n], g0, optics, corners, frames[n], traced[n], whole[n])
+        count = trace(orientations[n], g0, optics, corners, frames[n], traced[n], whole[n])
+        todo = np.empty(count, np.int64)
+        counts[n], dead[n] = _possible(frames[n], traced[n], whole[n], count, optics, images, box, todo)
+        for k in range(counts[n]):
+            frames[n, k], whole[n, k] = frames[n, todo[k]], whole[n, todo[k]]
+            traced[n, k] = traced[n, todo[k]]
 
 
 @compiled(parallel=True)
 def _search(
-    frames: Frames, traced: Singles, whole: Flags, counts: Whole, optics: Optics, images: Images, x: Singles,
-    y: Singles, starts: Whole, first: int, index: Whole, hits: Whole, counted: Whole,
+    frames: Frames, traced: Singles, whole: Flags, counts: Whole, dead: Whole, optics: Optics, images: Images,
+    x: Singles, y: Singles, starts: Whole, first: int, index: Whole, hits: Whole, counted: Whole,
 ) -> None:  # fmt: skip
     points = x.shape[1]
     for tile in numba.prange(starts.shape[0] - 1):
@@ -162,7 +171,8 @@ def _search(
         missed = np.empty(counts.shape[0], np.int64)
         bound = np.empty(counts.shape[0], np.float64)
         for n in range(counts.shape[0]):
-            possible[n], missed[n] = _possible(frames[n], traced[n], whole[n], counts[n], optics, images, box, todo)
+            possible[n], lost = _possible(frames[n], traced[n], whole[n], counts[n], optics, images, box, todo)
+            missed[n] = lost + dead[n]
             bound[n] = -possible[n] / max(1, possible[n] + missed[n])
         scratch = np.empty((3, end - begin), np.int64)
         for n in np.argsort(bound, kind="mergesort"):

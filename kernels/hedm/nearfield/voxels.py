@@ -91,7 +91,7 @@ class Voxels:
     @cached_property
     def neighbours(self) -> Whole:
         """The voxels that share an edge or a corner, nearest first, shape (voxels, most); -1 where there are less."""
-        reach = self.size_um * (1.5 if self.shape == SQUARES else 1.01)
+        reach = self.size_um * (1.5 if self.shape == SQUARES else 1.2)
         count = 8 if self.shape == SQUARES else 12
         distance, index = cKDTree(self.places_um).query(
             self.places_um, k=count + 1, distance_upper_bound=reach, workers=1
@@ -134,7 +134,7 @@ def squares(
     disc: bool = True,
     centre_um: tuple[float, float] = (0.0, 0.0),
     samples: int | None = None,
-    margin_um: float = 0.0,
+    margin_um: float | None = None,
 ) -> Voxels:
     """Squares that fill a square of `width_um`, or the disc in it.
 
@@ -144,8 +144,9 @@ def squares(
         A pixel's size: sample points lie no further apart.
     samples : int, optional
         Sample points a side, in place of what `pixel_um` asks for.
-    margin_um : float
-        How far sample points reach beyond a voxel's edge.
+    margin_um : float, optional
+        How far sample points reach beyond a voxel's edge, in place of a pixel: spots are blurred by about that, so that
+        at a boundary the grains on both sides explain a voxel alike, and only what lies beyond tells them apart.
     """
     _check(width_um, size_um)
     count = max(1, round(width_um / size_um))
@@ -173,7 +174,7 @@ def triangles(
     disc: bool = True,
     centre_um: tuple[float, float] = (0.0, 0.0),
     samples: int | None = None,
-    margin_um: float = 0.0,
+    margin_um: float | None = None,
 ) -> Voxels:
     """Equal-sided triangles, every other one upside down, that fill a square of `width_um` or the disc in it."""
     _check(width_um, edge_um)
@@ -193,12 +194,13 @@ def triangles(
 
 
 def at(
-    places_um: Floats, size_um: float, *, pixel_um: float, samples: int | None = None, margin_um: float = 0.0
+    places_um: Floats, size_um: float, *, pixel_um: float, samples: int | None = None, margin_um: float | None = None
 ) -> Voxels:
     """Squares with given middles, shape (n, 2), as those of a map made elsewhere."""
     places = np.asarray(places_um, np.float64).reshape(-1, 2)
-    count = samples or enough_samples(size_um + 2 * margin_um, pixel_um)
-    return Voxels(places, size_um, SQUARES, np.ones(len(places), np.bool_), count, margin_um)
+    margin = pixel_um if margin_um is None else margin_um
+    count = samples or enough_samples(size_um + 2 * margin, pixel_um)
+    return Voxels(places, size_um, SQUARES, np.ones(len(places), np.bool_), count, margin)
 
 
 def _made(
@@ -211,13 +213,14 @@ def _made(
     disc: bool,
     centre_um: tuple[float, float],
     samples: int | None,
-    margin_um: float,
+    margin_um: float | None,
 ) -> Voxels:
+    margin = pixel_um if margin_um is None else margin_um
     if disc:
         inside = np.hypot(*places.T) <= 0.5 * width_um + 1e-9
         places, up = places[inside], up[inside]
-    count = samples or enough_samples(size_um + 2 * margin_um, pixel_um)
-    return Voxels(places + np.asarray(centre_um), size_um, shape, up, count, margin_um)
+    count = samples or enough_samples(size_um + 2 * margin, pixel_um)
+    return Voxels(places + np.asarray(centre_um), size_um, shape, up, count, margin)
 
 
 def _check(width_um: float, size_um: float) -> None:

@@ -63,6 +63,7 @@ def write_map(
             if units:
                 table[name].attrs["units"] = units
         table.attrs.update({"size_um": voxels.size_um, "shape": voxels.shape, "samples": voxels.samples})
+        table.attrs["margin_um"] = voxels.margin_um
         table.attrs.update({"chance": made.chance, "threshold": made.threshold})
         place, x, y = raster(voxels)
         _image(entry, "confidence", _filled(made.confidence.astype(np.float32), place, np.float32(np.nan)), x, y)
@@ -94,7 +95,7 @@ def read_map(path: Path) -> OrientationMap:
             places = np.stack([table["x"][()], table["y"][()]], axis=1)
             voxels = Voxels(
                 places, float(table.attrs["size_um"]), str(table.attrs["shape"]), table["up"][()].astype(np.bool_),
-                int(table.attrs["samples"]),
+                int(table.attrs["samples"]), float(table.attrs["margin_um"]),
             )  # fmt: skip
             segments = Segments(
                 table["grain"][()], grains["voxels"][()], grains["orientation"][()], grains["place"][()]

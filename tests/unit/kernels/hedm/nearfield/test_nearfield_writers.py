@@ -135,7 +135,10 @@ def test_figures(made: OrientationMap, tmp_path: Path) -> None:
 
 def test_sample_points() -> None:
     """They fill a voxel evenly: their mean is its middle, their second moment that of its area."""
-    for voxels in (squares(40.0, 10.0, pixel_um=1.0), triangles(60.0, 12.0, pixel_um=1.5)):
+    for voxels in (
+        squares(40.0, 10.0, pixel_um=1.0, margin_um=0.0),
+        triangles(60.0, 12.0, pixel_um=1.5, margin_um=0.0),
+    ):
         x, y = (values[np.argsort(voxels.order)] for values in voxels.points)
         assert x.shape[1] == voxels.samples**2
         np.testing.assert_allclose(x.mean(axis=1), voxels.places_um[:, 0], atol=1e-5)
