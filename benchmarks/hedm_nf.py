@@ -152,15 +152,11 @@ grid = GridTable(y1=np.where(up, h / 3, 2 * h / 3), y2=np.where(up, 2 * h / 3, h
 counts = case["counts"]
 every = OrientationData(case["orientations"], counts, np.concatenate([[0], np.cumsum(counts)[:-1]]), rows)
 obs = ObsVolume(packed=packed, n_distances=2, n_frames=1440, n_y=2048, n_z=2048, device=torch.device("cpu"))
-p = FitParams()
-values = dict(Lsd=case["distances"].tolist(), ybc=case["centres"][:, 0].tolist(), zbc=case["centres"][:, 1].tolist(),
-              tx=0.0, ty=0.0, tz=0.0, px=1.48, omega_start=180.0, omega_step=-0.25, n_pixels_y=2048, n_pixels_z=2048,
-              n_frames_per_distance=1440, n_distances=2, min_frac_accept=0.3)
-for name, value in values.items():
-    try:
-        setattr(p, name, value)
-    except AttributeError:
-        assert getattr(p, name) == value, name
+p = FitParams(px=1.48, omega_start=180.0, omega_step_raw=-0.25, n_pixels_y=2048, n_pixels_z=2048,
+              nr_files_per_distance=1440, min_frac_accept=0.3)
+p.Lsd, p.ybc, p.zbc = case["distances"].tolist(), case["centres"][:, 0].tolist(), case["centres"][:, 1].tolist()
+if p.n_distances != 2:
+    p.n_distances = 2
 best, index = np.zeros(len(xs)), np.full(len(xs), -1)
 seconds = 0.0
 for part in np.array_split(np.arange(len(xs)), int(sys.argv[3])):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -203,6 +203,42 @@ def facing(
         frames,
         **more,
     )
+
+
+class Flat(Protocol):
+    """A flat panel in the lab, as `kernels.hedm.geometry.Panel` is one."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def pixel_um(self) -> tuple[float, float]: ...
+    @property
+    def centre_um(self) -> Floats: ...
+    @property
+    def row(self) -> Floats: ...
+    @property
+    def column(self) -> Floats: ...
+
+
+def from_panels(
+    wavelength_A: float,
+    panels: Sequence[Flat],
+    *,
+    omega_start_deg: float,
+    omega_step_deg: float,
+    frames: int,
+    **more: Any,
+) -> Setup:
+    """A setup from the panels of a geometry, one for each distance, from near to far; their distortion is left out."""
+    if not panels or len({tuple(panel.shape) for panel in panels}) > 1:
+        raise KernelError("Give a panel for each distance, all of one shape.")
+    rows, columns = panels[0].shape
+    row = np.stack([panel.row * panel.pixel_um[0] for panel in panels])
+    column = np.stack([panel.column * panel.pixel_um[1] for panel in panels])
+    origin = np.stack([panel.centre_um for panel in panels]) - 0.5 * ((rows - 1) * row + (columns - 1) * column)
+    return Setup(
+        wavelength_A, origin, row, column, rows, columns, omega_start_deg, omega_step_deg, frames, **more
+    )  # fmt: skip
 
 
 def from_hexomap(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from kernels.errors import KernelError
 from kernels.hedm.nearfield.rays import spots
-from kernels.hedm.nearfield.setup import Setup, facing, from_hexomap
+from kernels.hedm.nearfield.setup import Setup, facing, from_hexomap, from_panels
 
 Floats = NDArray[np.float64]
 
@@ -100,6 +101,28 @@ def test_hexomap_without_tilts() -> None:
     np.testing.assert_allclose(setup.column_um, [[0, 1.48, 0]], atol=1e-12)
     np.testing.assert_allclose(setup.origin_um, [[4500, -1012.5 * 1.48, 2014.5 * 1.48]])
     assert setup.wavelength_A == pytest.approx(0.18972, abs=1e-5)
+
+
+class Panel(NamedTuple):
+    shape: tuple[int, int]
+    pixel_um: tuple[float, float]
+    centre_um: Floats
+    row: Floats
+    column: Floats
+
+
+def test_panels_of_a_geometry() -> None:
+    setup = scan()
+    panels = [
+        Panel((384, 768), (4.0, 4.0), origin + 191.5 * row + 383.5 * column, row / 4, column / 4)
+        for origin, row, column in zip(setup.origin_um, setup.row_um, setup.column_um, strict=True)
+    ]
+    turn = {"omega_start_deg": -180.0, "omega_step_deg": 2.0}
+    made = from_panels(0.18, panels, frames=180, **turn)
+    for name in ("origin_um", "row_um", "column_um"):
+        np.testing.assert_allclose(getattr(made, name), getattr(setup, name))
+    with pytest.raises(KernelError, match="all of one shape"):
+        from_panels(0.18, [panels[0], panels[1]._replace(shape=(2, 2))], frames=180, **turn)
 
 
 @pytest.mark.parametrize(
