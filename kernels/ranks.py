@@ -17,10 +17,13 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from kernels.errors import Exit, KernelError, PeerFailed
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
 T = TypeVar("T")
 
@@ -69,6 +72,7 @@ class Ranks:
         self._communicator = communicator
         self._waiting: Any = None  # a meeting that this rank has come to and that others have not
         self._met = False
+        self._windows: list[Any] = []
         self._over = False  # they have agreed on a failure: there are no more meetings
 
     @classmethod
@@ -126,6 +130,39 @@ class Ranks:
             return [value]
         self.meet()
         return self._communicator.gather(value, root=0) or []
+
+    def shared(
+        self, shape: Sequence[int], kind: DTypeLike, fill: Callable[[NDArray[Any], int, int], None]
+    ) -> NDArray[Any]:
+        """An array of zeros that the ranks on a node have in common, once each has filled its part of it.
+
+        `fill(array, which, of)` fills part `which` of `of`; what it raises the others hear of, as of any failure.
+        """
+        import numpy as np
+
+        if self._communicator is None:
+            array: NDArray[Any] = np.zeros(tuple(shape), kind)
+            fill(array, 0, 1)
+            return array
+        from mpi4py import MPI
+
+        local = self._communicator.Split_type(MPI.COMM_TYPE_SHARED)
+        whole = math.prod(shape) * np.dtype(kind).itemsize
+        window = MPI.Win.Allocate_shared(max(1, whole) if local.rank == 0 else 0, 1, comm=local)
+        self._windows.append(window)  # the memory lasts as long as these processes
+        memory: Any = window.Shared_query(0)[0]
+        array = np.frombuffer(memory, kind, math.prod(shape)).reshape(tuple(shape))
+        window.Lock_all()
+        if local.rank == 0:
+            array[...] = 0
+        window.Sync()
+        self.meet()
+        fill(array, local.rank, local.size)
+        window.Sync()
+        self.meet()
+        window.Sync()
+        window.Unlock_all()
+        return array
 
     def look(self) -> None:
         """Raise `PeerFailed` when another rank has failed meanwhile. Costs next to nothing."""
