@@ -1,4 +1,4 @@
-"""A simulated polycrystal through `beamway run hedm_ff`: its grains, their table and a picture; and a wrong lattice."""
+"""Simulated polycrystals through `beamway run hedm_ff` and `hedm_nf`: grains, maps, pictures; and a wrong lattice."""
 
 from __future__ import annotations
 
@@ -58,3 +58,22 @@ def test_a_wrong_lattice_is_no_empty_success(shared_client: Client, frames: Path
     assert answer["status"] == "failed"
     assert "rings were expected at" in json.dumps(answer)
     assert not (tmp_path / "grains.nxs").exists()
+
+
+def test_from_images_to_a_map(shared_client: Client, tmp_path: Path) -> None:
+    layer = {"rings": 5, "width": 120, "voxelSize": 6, **GOLD}
+    made = {"output": str(tmp_path / "l.h5"), "grains": 3, "rows": 320, "columns": 448, **layer}
+    contract.run("hedm.simulate-layer", made, say=None)
+    frames, geometry = (",".join(f"{tmp_path}/l_{name}.{end}" for name in ("near", "far")) for end in ("h5", "yml"))
+    said = {"input": frames, "geometry": geometry, "output": str(tmp_path / "compiled.nxs"), "threshold": 50, **layer}
+    contract.run("hedm.nearfield", {**said, "seeds": str(tmp_path / "l.h5")}, say=None)
+    words = [f"filePaths:{frames}", f"geometryPaths:{geometry}", f"outputDir:{tmp_path}/out", "threshold:50"]
+    words += [f"seedsPath:{tmp_path}/l.h5", *(f"{name}:{value}" for name, value in layer.items())]
+    home = shared_client.settings.home
+    result = beamway(home, "run", "hedm_nf", *words, "--wait", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["status"] == "done"
+    assert answer["variables"]["grains"] == "3"
+    made_files = {Path(output["path"]).name for output in answer["outputs"]}
+    assert made_files >= {"map.nxs", "map.mic", "orientations.png", "confidence.png"}

@@ -1,0 +1,99 @@
+"""From simulated near-field images to a map by the kernels as they are called, and through their workflow."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scans import left_behind, run
+from turning import GOLD
+
+from kernels import contract, registry
+from kernels.errors import Exit, KernelError
+from kernels.hedm.grains import read_grains
+from kernels.hedm.nearfield.writers import read_map, read_mic
+from kernels.hedm.orientations import misorientation_table
+
+FILE = Path(__file__).resolve().parents[5] / "workflows" / "hedm_nf.py"
+LAYER = {"rings": 5, "width": 120, "voxelSize": 6}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of a layer of four grains of gold, `l_near.h5` and `l_far.h5`, with `l.h5`, the truth."""
+    path = tmp_path_factory.mktemp("layer")
+    run("hedm.simulate-layer", output=path / "l.h5", grains=4, rows=320, columns=448, **GOLD, **LAYER)
+    return path
+
+
+def told(folder: Path) -> dict[str, Any]:
+    return {
+        "input": f"{folder}/l_near.h5,{folder}/l_far.h5",
+        "geometry": f"{folder}/l_near.yml,{folder}/l_far.yml",
+        "threshold": 50,
+        **GOLD,
+        **LAYER,
+    }
+
+
+def test_the_map_has_the_grains_that_are_there(folder: Path, tmp_path: Path) -> None:
+    out, mic, picture, confidence = (tmp_path / name for name in ("m.nxs", "m.mic", "m.png", "c.png"))
+    made = run(
+        "hedm.nearfield", output=out, mic=mic, picture=picture, confidencePicture=confidence, seeds=folder / "l.h5",
+        **told(folder),
+    )  # fmt: skip
+    truth, found = read_grains(folder / "l.h5"), read_map(out)
+    assert made.metrics["grains"] == len(truth) == 4
+    assert made.metrics["accepted"] > 0.95
+    angles = np.degrees(misorientation_table(found.orientations, truth.orientation, truth.crystals[0].rotations))
+    assert (angles.min(axis=1) < 0.3).mean() > 0.95
+    sizes = np.sort(np.bincount(angles.argmin(axis=1)) * 36.0)
+    assert sizes == pytest.approx(np.sort(np.pi * truth.radius_um**2), rel=0.1, abs=200)
+    places, orientations, _ = read_mic(mic)
+    assert len(places) == len(found.orientations)
+    assert np.allclose(orientations, found.orientations[: len(places)], atol=1e-4)  # of a cube the axes are the same
+    assert picture.read_bytes()[:4] == confidence.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_wrong_lattice_is_no_map(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(KernelError, match=r"No grain was found .*largest confidence is 0\.") as error:
+        run("hedm.nearfield", output=tmp_path / "m.nxs", seeds=folder / "l.h5", **{**told(folder), "lattice": "3.6"})
+    assert error.value.exit_code == Exit.BAD_INPUT
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"geometry": "l_near.yml"}, "2 distances, and geometries for 1"),
+        ({"input": "l_far.h5,l_near.h5", "geometry": "l_far.yml,l_near.yml"}, "do not grow"),
+        ({"input": "l_near.h5,,"}, "a file for each distance"),
+        ({"input": "l_near.h5,none.h5"}, "none.h5"),
+        ({"threshold": 60000}, "at distance 1 has a spot"),
+        ({"seeds": "l_near.h5"}, "no table of grains"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(
+    given: dict[str, Any], sentence: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(KernelError, match=sentence):
+        run("hedm.nearfield", output=tmp_path / "m.nxs", **{**told(folder), **given})
+    assert left_behind(tmp_path) == []
+
+
+def test_the_workflow_calls_the_kernel_as_it_wants_to_be_called(folder: Path, tmp_path: Path) -> None:
+    workflow = ast.literal_eval(FILE.read_text())
+    values = {name: argument.get("default", "x") for name, argument in workflow["arguments"].items()}
+    (stage,) = workflow["stages"].values()
+    names = re.findall(r"\$(\w+)", repr([stage["arguments"], stage["expect"]]))
+    assert set(names) <= set(workflow["arguments"])
+    given = {name: re.sub(r"\$(\w+)", lambda m: str(values[m[1]]), value) for name, value in stage["arguments"].items()}
+    registry.get(stage["kernel"]).bind(given)
+    made = run("hedm.nearfield", output=tmp_path / "m.nxs", seeds=folder / "l.h5", **told(folder))
+    said = "\n".join(contract.metric_line(*item) for item in made.metrics.items())
+    assert all(re.search(expression, said) for expression in stage["outputVariableRegexList"])
