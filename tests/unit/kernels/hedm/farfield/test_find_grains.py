@@ -10,7 +10,6 @@ import pytest
 from synthetic_grains import CRYSTALS, Sample, compare, flat_panel, make
 
 from kernels.errors import KernelError
-from kernels.hedm.crystals import Crystal
 from kernels.hedm.farfield.find import Found, find_grains
 from kernels.hedm.farfield.limits import Limits
 
@@ -50,15 +49,6 @@ def test_each_spot_has_the_grain_that_made_it(usual):
     cosine = sample.spots.point_um[:, 0] / length
     seen = np.sqrt(2 - 2 * cosine) / sample.geometry.wavelength_A
     assert np.allclose(sample.lattice.length[found.reflection[owned]], seen[owned], rtol=0.01)
-
-
-def test_the_table_has_what_was_found(usual):
-    _, found = usual
-    grains = found.table(Crystal.of(*CRYSTALS["cubic"][:2]))
-    assert len(grains) == len(found)
-    assert np.array_equal(grains.spots, found.matched)
-    assert np.allclose(grains.completeness, found.matched / found.expected)
-    assert np.array_equal(grains.covariance, found.covariance)
 
 
 def test_a_noisy_scan_with_many_lost_and_false_spots():
