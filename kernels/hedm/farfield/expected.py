@@ -84,7 +84,7 @@ def _cast(flat: Flat, theta: Floats, min_sine: float, seen: NDArray[np.uint8]) -
             seen[ring, n] = panel >= 0
 
 
-@compiled(fastmath=True)
+@compiled()
 def towards(source: Floats, gx: float, gy: float, gz: float, cos: float, sin: float) -> float:
     """Eta of the ray that g (1/Å, sample) makes at this omega."""
     hx, hy = cos * gx - sin * gy, sin * gx + cos * gy
@@ -93,14 +93,14 @@ def towards(source: Floats, gx: float, gy: float, gz: float, cos: float, sin: fl
     return arctangent(-y, z)
 
 
-@compiled(fastmath=True)
+@compiled()
 def is_seen(view: View, ring: int, eta: float, omega: float) -> bool:
     """Whether a spot of a ring would have been measured."""
     n = int((eta + math.pi) * (ETAS / (2.0 * math.pi))) % ETAS
     return view.seen[ring, n] != 0 and measured(view.ranges, omega)
 
 
-@compiled(fastmath=True)
+@compiled()
 def expected_pairs(view: View, matrix: Floats, g0: Floats, ring: NDArray[np.int64]) -> int:
     """How many Friedel pairs a grain at the origin would show; `g0` holds one reflection of each line."""
     source = view.source
@@ -120,7 +120,7 @@ def expected_pairs(view: View, matrix: Floats, g0: Floats, ring: NDArray[np.int6
     return total
 
 
-@compiled(fastmath=True)
+@compiled()
 def expected_spots(view: View, matrix: Floats, g0: Floats, ring: NDArray[np.int64]) -> int:
     """How many spots a grain at the origin would show; `g0` holds all reflections."""
     source = view.source

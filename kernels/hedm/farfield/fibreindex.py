@@ -226,7 +226,7 @@ def _try_seeds(
         )  # fmt: skip
 
 
-@compiled(fastmath=True)
+@compiled()
 def _try_seed(
     seed: int,
     families: Floats,
@@ -295,7 +295,7 @@ def _try_seed(
             spot[:] = now
 
 
-@compiled(fastmath=True)
+@compiled()
 def _score(
     view: View,
     map_: NDArray[np.uint8],
@@ -333,7 +333,7 @@ def _score(
     return hits / expected if expected >= 6 else 0.0
 
 
-@compiled(fastmath=True)
+@compiled()
 def _direction(
     source: Floats, x: float, y: float, z: float, cos: float, sin: float, length: float, out: Floats
 ) -> None:
@@ -349,7 +349,7 @@ def _direction(
     out[0], out[1], out[2] = cos * hx + sin * hy, cos * hy - sin * hx, hz
 
 
-@compiled(fastmath=True)
+@compiled()
 def _onto(ax: float, ay: float, az: float, target: Floats, out: Floats) -> None:
     """The shortest rotation that takes the unit vector a to `target`."""
     out[:, :] = 0.0

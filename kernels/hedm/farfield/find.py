@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import Exit, KernelError
-from kernels.hedm.crystals import Crystal
 from kernels.hedm.farfield.expected import View, look
 from kernels.hedm.farfield.fibreindex import index_fibres
 from kernels.hedm.farfield.friedel import pair_spots
@@ -22,7 +21,6 @@ from kernels.hedm.farfield.spots import Cells, Spots, sort_spots
 from kernels.hedm.farfield.together import ALONE, to_all
 from kernels.hedm.farfield.verdict import Verdict, judge
 from kernels.hedm.geometry import Flat, Geometry
-from kernels.hedm.grains import Grains, new_grains
 from kernels.ranks import Ranks
 
 Floats = NDArray[np.float64]
@@ -83,24 +81,6 @@ class Found:
     def completeness(self) -> Floats:
         """(n,) matched of expected spots."""
         return self.matched / np.maximum(self.expected, 1)
-
-    def table(self, crystal: Crystal) -> Grains:
-        """The table of the grains, as files and figures take it."""
-        return new_grains(
-            crystal,
-            self.orientation,
-            covariance=self.covariance,
-            position_um=self.position_um,
-            strain=self.strain,
-            completeness=self.completeness,
-            spots=self.matched,
-            unique=self.unique,
-            expected=self.expected,
-            log_false=self.log_false,
-            intensity=self.intensity,
-            residual_um=self.spot_um,
-            residual_omega=self.omega,
-        )
 
     @property
     def indexed(self) -> float:

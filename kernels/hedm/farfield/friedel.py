@@ -104,7 +104,7 @@ def pair_spots(
     )
 
 
-@compiled(parallel=True, fastmath=True)
+@compiled(parallel=True)
 def _best_mates(
     cells: Cells,
     source: Floats,
@@ -175,7 +175,7 @@ def _best_mates(
                                 g[n, k], along[n, k], offset[n, k] = out[k], out[3 + k], out[6 + k]
 
 
-@compiled(fastmath=True)
+@compiled()
 def _split(along: float, rate: float, change: float) -> float:
     """By how much more than half a turn the mate comes later, since the beam is not across the axis: the angle at which
     along · cos + rate · sin = along + change."""
@@ -187,7 +187,7 @@ def _split(along: float, rate: float, change: float) -> float:
     return split
 
 
-@compiled(fastmath=True)
+@compiled()
 def _combine(
     spot: Floats,
     source: Floats,

@@ -68,7 +68,7 @@ def _cell(line: Floats, shell: Ints, size: int) -> NDArray[np.int64]:
     return (shell.astype(np.int64) * size + row) * size + column
 
 
-@compiled(fastmath=True)
+@compiled()
 def matches(
     cells: PairCells,
     used: NDArray[np.uint8],
@@ -135,7 +135,7 @@ def matches(
     return total
 
 
-@compiled(fastmath=True)
+@compiled()
 def fit(
     cells: PairCells, found: Ints, g0: Floats, stiffness: float, matrix: Floats, position: Floats, scratch: Floats
 ) -> bool:
@@ -193,7 +193,7 @@ def fit(
     return True
 
 
-@compiled(fastmath=True)
+@compiled()
 def nearest_rotation(matrix: Floats, out: Floats) -> bool:
     """The rotation nearest to a matrix (Newton's iteration of the polar decomposition); False where it has none."""
     size = 0.0

@@ -169,7 +169,7 @@ class _Search:
         return Indexed(orientation, np.array(self._position), strain, self._tried)
 
 
-@compiled(parallel=True, fastmath=True)
+@compiled(parallel=True)
 def _try_seeds(
     seeds: Ints,
     mates: Ints,
@@ -194,7 +194,7 @@ def _try_seeds(
         )  # fmt: skip
 
 
-@compiled(fastmath=True)
+@compiled()
 def _try_seed(
     seed: int,
     mates: Ints,
@@ -286,12 +286,12 @@ def _try_seed(
         report[0], report[1] = best, expected
 
 
-@compiled(fastmath=True)
+@compiled()
 def _inside(place: Floats, scalars: Floats) -> bool:
     return bool(abs(place[2]) <= scalars[7] and place[0] * place[0] + place[1] * place[1] <= scalars[6] ** 2)
 
 
-@compiled(fastmath=True)
+@compiled()
 def _triad(ax: float, ay: float, az: float, bx: float, by: float, bz: float, out: Floats) -> None:
     """Rows: unit vector a, that along a × b, and that along the first × the second."""
     cx, cy, cz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx

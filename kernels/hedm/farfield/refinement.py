@@ -165,7 +165,7 @@ def _refine(
         )  # fmt: skip
 
 
-@compiled(fastmath=True)
+@compiled()
 def refine_one(
     flat: Flat,
     cells: Cells,
@@ -215,7 +215,7 @@ def refine_one(
     return False
 
 
-@compiled(fastmath=True)
+@compiled()
 def _gather(
     flat: Flat,
     cells: Cells,
@@ -319,7 +319,7 @@ def _gather(
     return scale
 
 
-@compiled(fastmath=True)
+@compiled()
 def factor(matrix: Floats, n: int) -> bool:
     """The Cholesky factor of the first n rows of a symmetric matrix, in place in the lower triangle; False where a
     pivot is lost in rounding."""
@@ -337,7 +337,7 @@ def factor(matrix: Floats, n: int) -> bool:
     return True
 
 
-@compiled(fastmath=True)
+@compiled()
 def substitute(lower: Floats, n: int, right: Floats, out: Floats) -> None:
     """Solve with the factor of `factor`."""
     for k in range(n):
@@ -352,7 +352,7 @@ def substitute(lower: Floats, n: int, right: Floats, out: Floats) -> None:
         out[k] = total / lower[k, k]
 
 
-@compiled(fastmath=True)
+@compiled()
 def _invert(lower: Floats, out: Floats) -> None:
     n = lower.shape[0]
     unit = np.zeros(n)
@@ -362,7 +362,7 @@ def _invert(lower: Floats, out: Floats) -> None:
         unit[k] = 0.0
 
 
-@compiled(fastmath=True)
+@compiled()
 def turn_by(matrix: Floats, x: float, y: float, z: float) -> None:
     """Turn a (3, 3) matrix from the left by the rotation vector (x, y, z), in place."""
     angle2 = x * x + y * y + z * z

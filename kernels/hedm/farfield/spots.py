@@ -131,7 +131,7 @@ def _cell(angle: Floats, cells: int) -> NDArray[np.int64]:
     return np.clip(((angle + math.pi) * (cells / (2 * math.pi))).astype(np.int64), 0, cells - 1)
 
 
-@compiled(fastmath=True)
+@compiled()
 def arctangent(y: float, x: float) -> float:
     """atan2 to 2e-5 radians, for finding cells (a minimax polynomial on the first octant)."""
     ax, ay = abs(x), abs(y)
@@ -147,7 +147,7 @@ def arctangent(y: float, x: float) -> float:
     return -angle if y < 0.0 else angle
 
 
-@compiled(fastmath=True)
+@compiled()
 def nearest(
     cells: Cells,
     shell: int,

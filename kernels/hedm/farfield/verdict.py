@@ -16,7 +16,8 @@ from kernels.hedm.geometry import Flat
 Floats = NDArray[np.float64]
 
 _SCALES = np.exp(np.linspace(math.log(0.7), math.log(1.43), 1441))  # of the lattice, 0.05 % apart
-_WORTH = 1.3  # by how much more spots another scale must explain to be mentioned
+_FEW, _SAMPLE, _STEPS = 0.6, 2000, 16  # of spots on rings, spots to look at, steps of the beam centre to each side
+_WORTH, _LEAST = 1.3, 0.15  # times as many spots, and share of all, that a change must explain to be mentioned
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,8 @@ class Verdict:
     found_two_theta : (k,) radians, the middles of the strongest peaks of the histogram, ascending
     scale : by which the lattice should grow, or the wavelength shrink, so that most spots lie on rings
     at_scale : how many spots then do
+    centre_um : (2,) y and z by which the beam centre should move for the same; looked for where few spots lie on rings
+    at_centre : how many spots then do, in proportion to a sample of them
     """
 
     spots: int
@@ -44,6 +47,8 @@ class Verdict:
     found_two_theta: Floats
     scale: float
     at_scale: int
+    centre_um: tuple[float, float]
+    at_centre: int
 
     @property
     def sentence(self) -> str:
@@ -53,7 +58,14 @@ class Verdict:
         rings = f"Spots crowd at two theta {found or 'nowhere in particular'} degrees; rings were expected at {wanted}."
         if not self.spots:
             return "There are no spots. Look at the threshold of the peak search, and at the dark frame."
-        if self.at_scale > _WORTH * max(self.on_rings, self.by_chance) and abs(self.scale - 1) > 1e-3:
+        worth = max(_WORTH * max(self.on_rings, self.by_chance), _LEAST * self.spots)
+        if self.at_centre > max(worth, self.at_scale):
+            y, z = self.centre_um
+            return (
+                f"The beam centre is likely wrong: moved by {y:+.0f} µm in y and {z:+.0f} µm in z, about "
+                f"{self.at_centre} of {self.spots} spots would lie on rings, and {self.on_rings} do. {rings}"
+            )
+        if self.at_scale > worth and abs(self.scale - 1) > 1e-3:
             return (
                 f"The lattice or the wavelength is likely wrong: with a lattice {self.scale:.4f} times as large (or a "
                 f"wavelength or a distance that does the same) {self.at_scale} of {self.spots} spots would lie on "
@@ -103,6 +115,9 @@ def judge(spots: Spots, flat: Flat, lattice: Lattice, limits: Limits) -> Verdict
     scale = float(same[np.abs(same - np.median(same)).argmin()]) if len(inside) else 1.0
     ring_spots = np.searchsorted(counts, rings + reach) - np.searchsorted(counts, rings - reach)
     beside = np.searchsorted(counts, rings + 2 * reach) - np.searchsorted(counts, rings - 2 * reach) - ring_spots
+    centre, at_centre = (0.0, 0.0), on(1.0)
+    if len(spots) and at_centre < _FEW * len(spots):
+        centre, at_centre = _centre(spots.point_um, flat.source, rings, reach)
     width = np.minimum(rings + reach, np.append(rings[1:] - reach[1:], np.inf)) - (rings - reach)
     return Verdict(
         len(spots),
@@ -114,7 +129,32 @@ def judge(spots: Spots, flat: Flat, lattice: Lattice, limits: Limits) -> Verdict
         _peaks(two_theta),
         scale,
         on(scale),
+        centre,
+        at_centre,
     )
+
+
+def _centre(points: Floats, source: Floats, rings: Floats, reach: Floats) -> tuple[tuple[float, float], int]:
+    """The shift of the beam centre in y and z with which most spots lie on rings, and how many."""
+    some = points[:: max(1, len(points) // _SAMPLE)]
+    far = float(np.median(np.linalg.norm(some, axis=1)))
+    step = max(float(reach.min()) * float(source[3]) * far, 1e-4 * far)
+    # Where rings begin and end, in turn; those that overlap are one.
+    edges = np.ravel(
+        np.column_stack([rings - reach, np.minimum(rings + reach, np.append(rings[1:] - reach[1:], np.inf))])
+    )
+    best, shift = -1, (0.0, 0.0)
+    for n in sorted(
+        np.ndindex(2 * _STEPS + 1, 2 * _STEPS + 1), key=lambda n: max(abs(n[0] - _STEPS), abs(n[1] - _STEPS))
+    ):
+        y, z = ((k - _STEPS) * step for k in n)
+        moved = some - y * source[4:7] - z * source[7:10]
+        cosine = moved @ source[:3] / np.linalg.norm(moved, axis=1)
+        length = np.sqrt(np.maximum(2.0 - 2.0 * cosine, 0.0)) / source[3]
+        on = int((np.searchsorted(edges, length) % 2).sum())
+        if on > best:
+            best, shift = on, (y, z)
+    return shift, round(best * len(points) / len(some))
 
 
 def _peaks(two_theta: Floats) -> Floats:

@@ -7,12 +7,14 @@ import math
 import numba
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from synthetic_grains import CRYSTALS, Sample, compare, flat_panel, make
 
 from kernels.errors import KernelError
-from kernels.hedm.crystals import Crystal
 from kernels.hedm.farfield.find import Found, find_grains
 from kernels.hedm.farfield.limits import Limits
+from kernels.hedm.geometry import Geometry, Panel
+from kernels.hedm.orientations import random_orientations
 
 
 def find(sample: Sample) -> Found:
@@ -52,15 +54,6 @@ def test_each_spot_has_the_grain_that_made_it(usual):
     assert np.allclose(sample.lattice.length[found.reflection[owned]], seen[owned], rtol=0.01)
 
 
-def test_the_table_has_what_was_found(usual):
-    _, found = usual
-    grains = found.table(Crystal.of(*CRYSTALS["cubic"][:2]))
-    assert len(grains) == len(found)
-    assert np.array_equal(grains.spots, found.matched)
-    assert np.allclose(grains.completeness, found.matched / found.expected)
-    assert np.array_equal(grains.covariance, found.covariance)
-
-
 def test_a_noisy_scan_with_many_lost_and_false_spots():
     sample = make(250, noise_px=0.4, noise_deg=0.12, missing=0.2, spurious=0.3, seed=1)
     score = compare(find(sample), sample, within_deg=0.5)
@@ -85,6 +78,42 @@ def test_a_tilted_panel_and_a_wedge():
     score = compare(find(sample), sample)
     assert (score.found, score.false) == (60, 0)
     assert score.position_um < 5
+
+
+def test_two_panels_with_a_gap_between_them():
+    panels = tuple(
+        Panel.tilted(
+            name,
+            shape=(3888, 3072),
+            pixel_um=(74.8, 74.8),
+            distance_um=distance,
+            beam_centre=(1943.5, column),
+            tilts=tilts,
+        )
+        for name, distance, column, tilts in (
+            ("left", 6.7e5, -100.0, (0.003, -0.01, 0.006)),
+            ("right", 6.71e5, 3172.0, (-0.001, 0.01, -0.004)),
+        )
+    )
+    geometry = Geometry(0.2952, panels, wedge=7.5e-4)
+    sample = make(40, "trigonal", geometry=geometry, height_um=400.0, seed=9)
+    score = compare(find(sample), sample)
+    assert (score.found, score.false) == (40, 0)
+    assert score.position_um < 5
+
+
+@pytest.mark.parametrize("apart_deg", [60.0, 0.3])
+def test_twins_and_subgrains_are_two(apart_deg):
+    random = np.random.default_rng(10)
+    first = random_orientations(30, random)
+    turn = Rotation.from_rotvec(np.radians(apart_deg) * np.ones(3) / math.sqrt(3)).as_matrix()
+    place = random.uniform(-300, 300, (30, 3)) * [1, 1, 0.1]
+    near = place + random.normal(0, 20, (30, 3)) * [1, 1, 0.3]
+    sample = make(
+        60, orientation=np.concatenate([first, first @ turn]), position_um=np.concatenate([place, near]), seed=10
+    )
+    score = compare(find(sample), sample, within_deg=0.05, within_um=60)
+    assert (score.found, score.false) == (60, 0)
 
 
 @pytest.mark.parametrize(

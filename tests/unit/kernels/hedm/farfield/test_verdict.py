@@ -41,6 +41,15 @@ def test_a_wrong_wavelength_is_told_too(sample):
     assert verdict.scale == pytest.approx(1.05, rel=5e-3)
 
 
+@pytest.mark.parametrize("off", [(2000.0, 0.0), (-1500.0, 2500.0)])
+def test_a_wrong_beam_centre_is_told_too(sample, off):
+    points = sample.spots.point_um + np.array([0.0, *off])
+    spots = type(sample.spots)(points, sample.spots.omega, sample.spots.intensity)
+    verdict = judge(spots, sample.geometry.flat, sample.lattice, sample.limits)
+    assert "The beam centre is likely wrong" in verdict.sentence
+    assert np.allclose(verdict.centre_um, off, atol=600.0)
+
+
 def test_spots_everywhere_are_told_from_rings(sample):
     random = np.random.default_rng(0)
     points = sample.spots.point_um.copy()
