@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from typing import Any
 
 import h5py
@@ -151,3 +155,34 @@ def test_lists() -> None:
         from_lists(10, 41, [[(rows, columns), None], [(rows, columns)]])
     with pytest.raises(KernelError, match="no frames at distance 2"):
         from_lists(10, 41, [[(rows, columns)], [None]])
+
+
+_FAILING = """
+import numpy as np
+from kernels.errors import KernelError
+from kernels.ranks import Ranks
+ranks = Ranks.here()
+def fill(array, which, of):
+    assert of == 3
+    array[which::of] = which
+    if array.shape == (6,) and which == 1:
+        raise KernelError("no room")
+made = ranks.shared((7, 2), np.int32, fill)
+assert made[:, 0].tolist() == [0, 1, 2, 0, 1, 2, 0]
+try:
+    ranks.shared((6,), np.int32, fill)
+except KernelError as error:
+    print("SAID", ranks.fail(error), flush=True)
+    ranks.part()
+"""
+
+
+def test_ranks_share_an_array_and_its_failures() -> None:
+    """Each sees what all have filled; of one that fails all the others hear, and none waits for ever."""
+    if shutil.which("mpirun") is None:
+        pytest.skip("there is no mpirun here; see tests/install-system-parts")
+    environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    line = ["mpirun", "-n", "3", "--oversubscribe", "--bind-to", "none", sys.executable, "-c", _FAILING]
+    said = subprocess.run(line, env=environment, check=True, timeout=60, capture_output=True, text=True)
+    lines = sorted(one for one in said.stdout.splitlines() if one.startswith("SAID"))
+    assert lines == ["SAID no room", "SAID rank 1 failed: no room", "SAID rank 1 failed: no room"]
