@@ -9,12 +9,16 @@ LZ4, and is in the page cache when it is read. Searched is with a dark from the 
 counts, which is part of the time; compiling is not. `sums` says what only reading these frames takes: NumPy's sum of
 each.
 
-The rival has frames of its own kind (see `hedm_peaks_rival.py`), which both search in the same run.
+The rival, in its own environment (see `hedm_peaks_rival.py`), has the first `--rival-frames` of the same frames in its
+own archive, with the same threshold and a dark that is given; its time is scaled to as many frames as ours. It finds
+peaks in each frame, and joins them over frames in a later step, which is not counted; ours are spots over frames.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,7 +42,7 @@ from kernels.hedm.peaks import Found, find_spots, limits  # noqa: E402
 
 SIZE, POOL = 2048, 48
 LEVEL, NOISE, THRESHOLD = 100, 4, 30.0
-BAR_CPU_S = 15.0  # a twentieth of what midas-peakfit was seen to take, for 1440 frames
+BAR = 20  # how many times the CPU seconds midas-peakfit takes
 
 
 class Repeated(MemorySource):
@@ -86,8 +90,8 @@ def write(path: Path, stack: NDArray[np.uint16], count: int) -> None:
         file["entry/sample/goniometer/omega"] = np.arange(count) * 0.25
 
 
-def search(frames: Frames) -> Found:
-    return find_spots(frames, limits(frames, dark_of_first(frames), threshold=THRESHOLD))
+def search(frames: Frames, *, gaussians: bool = False) -> Found:
+    return find_spots(frames, limits(frames, dark_of_first(frames), threshold=THRESHOLD), gaussians=gaussians)
 
 
 def timed(name: str, work: Callable[[], Any], rounds: int) -> tuple[Any, float]:
@@ -101,27 +105,54 @@ def timed(name: str, work: Callable[[], Any], rounds: int) -> tuple[Any, float]:
     return found, float(cpu)
 
 
-def measure(place: Path, count: int, spots: int, rounds: int) -> None:
+def rival(python: str, stack: NDArray[np.uint16], count: int, *, gaussians: bool, folder: Path) -> float | None:
+    """Its CPU seconds for the first frames; None where it is absent or fails."""
+    if not python:
+        return None
+    frames = folder / "frames.npy"
+    if not frames.exists():
+        np.save(frames, stack)
+    said = [str(frames), str(count), str(LEVEL), str(THRESHOLD), str(int(gaussians)), str(folder)]
+    line = [python, str(ROOT / "benchmarks" / "hedm_peaks_rival.py"), *said]
+    environment = {**os.environ, "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"the rival failed: {done.stderr[-500:]}", flush=True)
+        return None
+    return float(done.stdout.split()[-1])
+
+
+def told(name: str, ours: float, theirs: float | None) -> None:
+    other, ratio = ("-", "-") if theirs is None else (f"{theirs:.0f}", f"{theirs / ours:.0f}")
+    print(f"RESULT name={name} ours={ours:.2f} rival={other} ratio={ratio} bar={BAR}", flush=True)
+
+
+def measure(place: Path, chosen: argparse.Namespace) -> None:
+    count, spots, rounds = chosen.frames, chosen.spots, chosen.rounds
     stack = pool(spots, np.random.default_rng(1))
     omegas = Sweep(0, 0.25)
-    search(Frames(MemorySource(stack[:20]), omegas=omegas))  # compiled
+    search(Frames(MemorySource(stack[:20]), omegas=omegas), gaussians=True)  # compiled
     in_memory = Frames(Repeated(stack, count), omegas=omegas)
     print(f"{count} frames of {SIZE} x {SIZE}, {spots} spots a frame, {threads()} threads", flush=True)
-    _, sums = timed("sums", lambda: [int(stack[n % POOL].sum()) for n in range(count)], rounds)
-    found, cpu = timed("from memory", lambda: search(in_memory), rounds)
+    timed("sums", lambda: [int(stack[n % POOL].sum()) for n in range(count)], rounds)
+    found, from_memory = timed("from memory", lambda: search(in_memory), rounds)
     print(f"{len(found.spots)} spots of {int(found.spots.pixels.sum())} pixels; {found.met}", flush=True)
-    bar = BAR_CPU_S * count / 1440
-    print(
-        f"RESULT name=hedm_peaks_memory_cpu_s ours={cpu:.2f} rival=- ratio=- bar={bar:.3g} sums={sums:.2f}", flush=True
-    )
+    _, with_fits = timed("from memory, with Gaussians", lambda: search(in_memory, gaussians=True), rounds)
     path = place / "scan.h5"
     write(path, stack, count)
     print(f"file of {path.stat().st_size / 1e9:.2f} GB", flush=True)
     search(open_frames(str(path), beyond=20))
-    packed, cpu = timed("from the file", lambda: search(open_frames(str(path))), rounds)
+    packed, from_file = timed("from the file", lambda: search(open_frames(str(path))), rounds)
     if len(packed.spots) != len(found.spots):
         raise SystemExit(f"{len(packed.spots)} spots from the file, {len(found.spots)} from memory")
-    print(f"RESULT name=hedm_peaks_file_cpu_s ours={cpu:.2f} rival=- ratio=- bar={bar:.3g}", flush=True)
+    path.unlink()
+    theirs: list[float | None] = []
+    for gaussians in (False, True):
+        spent = rival(chosen.rival_python, stack, chosen.rival_frames, gaussians=gaussians, folder=place)
+        theirs.append(None if spent is None else spent * count / chosen.rival_frames)
+    told("hedm_peaks_memory_cpu_s", from_memory, theirs[0])
+    told("hedm_peaks_file_cpu_s", from_file, theirs[0])
+    told("hedm_peaks_gaussians_cpu_s", with_fits, theirs[1])
 
 
 def main() -> int:
@@ -129,10 +160,12 @@ def main() -> int:
     options.add_argument("--frames", type=int, default=1440)
     options.add_argument("--spots", type=int, default=30)
     options.add_argument("--rounds", type=int, default=2)
+    options.add_argument("--rival-python", default="")
+    options.add_argument("--rival-frames", type=int, default=24)
     options.add_argument("--place", default=tempfile.gettempdir())
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="bw-peaks-", dir=chosen.place) as name:
-        measure(Path(name), chosen.frames, chosen.spots, chosen.rounds)
+        measure(Path(name), chosen)
     return 0
 
 

@@ -138,6 +138,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             *_RINGS,
             *_MATCHING,
         ),
+        parallel=True,
     ),
     KernelSpec(
         "hedm.calibrate",

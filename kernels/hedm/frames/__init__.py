@@ -40,6 +40,7 @@ __all__ = [
     "open_frames",
     "open_panels",
     "open_source",
+    "read_mask",
     "turned",
 ]
 
@@ -108,6 +109,24 @@ def open_source(
         ".tiff or .cbf.",
         Exit.BAD_INPUT,
     )
+
+
+def read_mask(path: str, *, data: str | None = None) -> NDArray[np.bool_]:
+    """A mask as `Frames` takes it, of a picture in which all but 0 marks a bad pixel, as NeXus and MIDAS have it.
+
+    Parameters
+    ----------
+    path : str
+        Of any format of frames; the first one counts.
+    data : str, optional
+        Where it is in an HDF5 file, of shape (1, rows, columns).
+
+    Raises
+    ------
+    KernelError
+        As `open_frames`.
+    """
+    return np.asarray(open_source(path, data=data).frames(0, 1)[0] == 0)
 
 
 def open_panels(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.hedm.frames import scan
-from kernels.hedm.frames.source import Doubles, Limits, Seen, bad, frames_at_once, plausible
+from kernels.hedm.frames.source import Buffers, Doubles, Limits, Seen, bad, frames_at_once, plausible
 from kernels.io.hdf5 import regular
 
 HEADER = 8192
@@ -44,17 +44,24 @@ class GeSource:
             )
         plausible(path, self.count, self.rows, self.columns)
         self.at_once = frames_at_once(self.rows, self.columns, self.kind)
-        self._room = scan.Room()
+        self._room, self._buffers = scan.Room(), Buffers()
 
     def frames(self, first: int, beyond: int) -> NDArray[Any]:
-        size = self.rows * self.columns
-        values = np.fromfile(self.path, "<u2", (beyond - first) * size, offset=HEADER + 2 * first * size)
-        if len(values) != (beyond - first) * size:
-            raise bad(self.path, "the file has become shorter while it was read.")
-        return values.astype(np.uint16, copy=False).reshape(-1, self.rows, self.columns)
+        return self._read(first, np.empty((beyond - first) * self.rows * self.columns * 2, np.uint8))
 
     def read(self, first: int, beyond: int) -> NDArray[Any]:
-        return self.frames(first, beyond)
+        return self._read(first, self._buffers.next((beyond - first) * self.rows * self.columns * 2))
 
     def look(self, block: Any, limits: Limits, above: NDArray[Any]) -> Seen:
         return scan.look(block, limits, above, self._room)
+
+    def _read(self, first: int, into: NDArray[np.uint8]) -> NDArray[Any]:
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(HEADER + 2 * first * self.rows * self.columns)
+            done = 0
+            while done < len(into):
+                got = file.readinto(into[done:].data)
+                if not got:
+                    raise bad(self.path, "the file has become shorter while it was read.")
+                done += got
+        return into.view("<u2").astype(np.uint16, copy=False).reshape(-1, self.rows, self.columns)

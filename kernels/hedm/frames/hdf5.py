@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from kernels.errors import Exit, KernelError
 from kernels.hedm.frames import scan
 from kernels.hedm.frames.packed import Damaged, PackedScan, elements_of_block
-from kernels.hedm.frames.source import BLOCK_BYTES, Doubles, Limits, Seen, bad, frames_at_once, held_as, plausible
+from kernels.hedm.frames.source import (
+    BLOCK_BYTES,
+    Buffers,
+    Doubles,
+    Limits,
+    Seen,
+    bad,
+    frames_at_once,
+    held_as,
+    plausible,
+)
 from kernels.io import hdf5
 from kernels.outputs import io_error
 
@@ -77,7 +87,7 @@ class Hdf5Source:
                 self.at_once = max(1, min(_PACKED_AT_ONCE, BLOCK_BYTES // max(1, largest)))
             elif dataset.chunks is not None and 1 < dataset.chunks[0] <= 4 * self.at_once:
                 self.at_once = max(1, self.at_once // dataset.chunks[0]) * dataset.chunks[0]  # unpacked once
-        self._room = scan.Room()
+        self._room, self._buffers = scan.Room(), Buffers()
         self._packed_scan: PackedScan | None = None
         if self._chunks:
             self._packed_scan = PackedScan(self.rows * self.columns, self.kind.itemsize, self._chunks.each)
@@ -103,7 +113,7 @@ class Hdf5Source:
             return self.frames(first, beyond)
         at, size = self._chunks.at[first:beyond], self._chunks.size[first:beyond]
         starts = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
-        packed = np.empty(starts[-1] + 16, np.uint8)
+        packed = self._buffers.next(int(starts[-1]) + 16)
         breaks = np.flatnonzero(at[1:] != at[:-1] + size[:-1]) + 1  # what lies together is read together
         with open(self.path, "rb") as raw:
             for begin, end in zip([0, *breaks], [*breaks, len(at)], strict=True):

@@ -133,10 +133,27 @@ class Source(Protocol):
         """Frames laid out, shape (beyond - first, rows, columns)."""
 
     def read(self, first: int, beyond: int) -> Any:
-        """Frames as `look` takes them. Called by a thread that reads ahead, so no compiled code on all cores."""
+        """Frames as `look` takes them, which stay as they are until the call after the next.
+
+        Called by a thread that reads ahead, so no compiled code on all cores.
+        """
 
     def look(self, block: Any, limits: Limits, above: NDArray[Any]) -> Seen:
         """The pixels above `above`, which is `limits.above(kind)`, in what `read` gave."""
+
+
+class Buffers:
+    """Room for what is read, two in turn: new memory for every block costs as much as reading it."""
+
+    def __init__(self) -> None:
+        self._held = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+
+    def next(self, size: int) -> NDArray[np.uint8]:
+        """So many bytes, with what lies in them."""
+        self._held.reverse()
+        if len(self._held[0]) < size:
+            self._held[0] = np.empty(size + size // 8, np.uint8)
+        return self._held[0][:size]
 
 
 def bad(name: str, what: str) -> KernelError:

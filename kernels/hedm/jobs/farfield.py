@@ -41,7 +41,7 @@ def farfield(
     spot_noise: float,
     omega_noise: float,
 ) -> None:
-    """Write the grains that made the spots `input`; arguments as in the schema.
+    """Write the grains that made the spots `input`; arguments as in the schema. Ranks share seeds and refinement.
 
     Reports `grains`, `indexed` (share of the spots that a grain owns), `completeness` (median), `spot_error_um` and
     `omega_error_deg` (medians of how far spots lie from where they should) and `position_error_um` (median standard
@@ -75,6 +75,8 @@ def farfield(
 
     with job.phase("index"):
         found = find_grains(scanned.placed(), scanned.geometry, open_lattice(reflections), limits=limits, progress=tell)
+    if not job.ranks.first:
+        return
     if not len(found):
         raise KernelError(f"No grain was found. {found.verdict.sentence}", Exit.BAD_INPUT)
     if found.indexed < _FEW:

@@ -26,7 +26,7 @@ from kernels.hedm.peaks.spots import FITTED, Spots, none
 SMALL = "spots of too few pixels"
 LEAST_PIXELS = 3
 SADDLE = 0.8
-_MOST_HELD = 1 << 27
+_MOST_HELD = 1 << 25
 _ROUND = 1 / 12  # variance of a pixel's centre as a place in the pixel
 
 

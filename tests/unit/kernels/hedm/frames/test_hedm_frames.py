@@ -25,6 +25,7 @@ from kernels.hedm.frames import (
     open_frames,
     open_panels,
     open_source,
+    read_mask,
     turned,
 )
 from kernels.hedm.peaks import limits
@@ -275,3 +276,10 @@ def test_readings_of_an_encoder_scatter_and_frames_are_neighbours_still() -> Non
     assert not omegas.breaks
     assert omegas.full_turn
     assert not omegas.doubts
+
+
+def test_a_mask_from_a_file(tmp_path: Path) -> None:
+    image = fabio.tifimage.TifImage(data=np.eye(*SHAPE[1:], dtype=np.uint16))
+    image.write(str(tmp_path / "bad.tif"))
+    frames = Frames(MemorySource(some_frames()), omegas=Sweep(0, 1), mask=read_mask(str(tmp_path / "bad.tif")))
+    np.testing.assert_array_equal(frames.used, ~np.eye(*SHAPE[1:], dtype=bool))

@@ -12,7 +12,19 @@ from spotted import expected, matched, scattered, searched
 
 from kernels.errors import KernelError
 from kernels.hedm.frames import Frames, MemorySource, Sweep, dark_of_first, flat_dark, turned
-from kernels.hedm.peaks import CUT, EDGE, FITTED, MASKED, OVERLAPPED, SATURATED, Spots, find_spots, joined, limits
+from kernels.hedm.peaks import (
+    CUT,
+    EDGE,
+    FITTED,
+    MASKED,
+    OVERLAPPED,
+    SATURATED,
+    Spots,
+    find_spots,
+    joined,
+    limits,
+    search,
+)
 
 SHAPE = (40, 90, 120)
 
@@ -223,6 +235,14 @@ def test_too_much_above_the_threshold_is_told() -> None:
     stack = np.full((6, 40, 40), 100, np.uint16)
     with pytest.raises(KernelError, match="more than a quarter of the pixels of frame 0"):
         searched(stack)
+
+
+def test_pixels_that_hang_together_without_end_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_MOST_HELD", 100)
+    stack = np.ones((30, 40, 40), np.uint16)
+    stack[:, 5, 5:25] = 100
+    with pytest.raises(KernelError, match="pixels up to frame 5 hang together"):
+        searched(stack, at_once=2)
 
 
 def test_saturated_frames_are_left_out_and_told() -> None:
