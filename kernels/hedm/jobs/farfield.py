@@ -74,7 +74,14 @@ def farfield(
         job.progress(fractions.get(phase, 0.2), phase, f"{grains} grains")
 
     with job.phase("index"):
-        found = find_grains(scanned.placed(), scanned.geometry, open_lattice(reflections), limits=limits, progress=tell)
+        found = find_grains(
+            scanned.placed(),
+            scanned.geometry,
+            open_lattice(reflections),
+            limits=limits,
+            progress=tell,
+            ranks=job.ranks,
+        )
     if not job.ranks.first:
         return
     if not len(found):

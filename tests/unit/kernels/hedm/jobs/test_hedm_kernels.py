@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from scans import left_behind, run
+from test_ranks import mpirun
 from turning import GOLD, SMALL, Turned, simulated
 
 from kernels.errors import Exit, KernelError
@@ -169,3 +170,20 @@ def test_real_frames_of_two_panels_give_the_three_rubies(tmp_path: Path) -> None
     assert match.distance_um.max() < 10
     assert np.abs(found.strain).max() < 5e-4
     assert found.completeness.min() > 0.6
+
+
+def test_several_ranks_write_what_one_writes(turned: Turned, spots: Path, tmp_path: Path) -> None:
+    if shutil.which("mpirun") is None:
+        pytest.skip("mpirun is not installed")
+    words = ["--input", str(spots), "--geometry", str(turned.geometry)]
+    words += [word for name, value in {**GOLD, **SMALL}.items() for word in (f"--{name}", str(value))]
+    tables = []
+    for count in (1, 2, 4):
+        out = tmp_path / f"{count}.nxs"
+        said = mpirun(count, "hedm.farfield", *words, "--output", str(out))
+        assert said.returncode == 0, said.stderr
+        assert said.stdout.count("metric grains 8") == 1
+        tables.append(read_grains(out))
+    for other in tables[1:]:
+        for name in ("orientation", "position_um", "strain", "covariance", "spots"):
+            assert np.array_equal(getattr(other, name), getattr(tables[0], name)), name
