@@ -17,6 +17,7 @@ from kernels.hedm.nearfield.refine import climb
 from kernels.hedm.nearfield.setup import Setup
 from kernels.hedm.nearfield.spots import Spots
 from kernels.hedm.nearfield.voxels import Voxels
+from kernels.ranks import Ranks
 
 Floats = NDArray[np.float64]
 
@@ -34,17 +35,24 @@ class Rung(NamedTuple):
     spots: Spots
 
 
-def widened(spots: Spots, setup: Setup, gap_deg: float) -> Spots:
+def widened(spots: Spots, setup: Setup, gap_deg: float, ranks: Ranks | None = None) -> Spots:
     """Images for orientations that are off by up to an angle; the same ones where that is less than a pixel."""
     frames = math.ceil(_USUAL * gap_deg / abs(setup.omega_step_deg) - 0.5)
     pixels = _USUAL * math.radians(gap_deg) * _farthest(setup)
     if frames < 1 and pixels < 1:
         return spots
     shift = max(0, math.ceil(math.log2(max(pixels, 1.0) / _REACH) - 0.25))
-    return spots.coarse(shift, reach=_REACH, frames=max(frames, 0), wrap=setup.full_turn)
+    return spots.coarse(shift, reach=_REACH, frames=max(frames, 0), wrap=setup.full_turn, ranks=ranks)
 
 
-def ladder(spots: Spots, setup: Setup, gap_deg: float | None = None, *, most_deg: float = 180.0) -> list[Rung]:
+def ladder(
+    spots: Spots,
+    setup: Setup,
+    gap_deg: float | None = None,
+    *,
+    most_deg: float = 180.0,
+    ranks: Ranks | None = None,
+) -> list[Rung]:
     """Images from coarse to the given ones, each good for a third of the angle of the one before.
 
     Without `gap_deg` it begins with the largest angle, up to `most_deg`, at which the images are not yet full.
@@ -52,7 +60,7 @@ def ladder(spots: Spots, setup: Setup, gap_deg: float | None = None, *, most_deg
     first = None
     usual = [angle for angle in _GAPS_DEG if angle <= most_deg]
     for angle in [gap_deg] if gap_deg else usual or [most_deg]:
-        wide = widened(spots, setup, angle)
+        wide = widened(spots, setup, angle, ranks)
         first = Rung(angle, wide)
         if wide.occupied().prod() < _FULL:
             break
@@ -60,7 +68,7 @@ def ladder(spots: Spots, setup: Setup, gap_deg: float | None = None, *, most_deg
     rungs = [first]
     while rungs[-1].spots is not spots:
         angle = rungs[-1].gap_deg / _FINER
-        rungs.append(Rung(angle, widened(spots, setup, angle)))
+        rungs.append(Rung(angle, widened(spots, setup, angle, ranks)))
     return rungs
 
 

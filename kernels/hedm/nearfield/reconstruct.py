@@ -120,7 +120,7 @@ def reconstruct(
     check_together(spots, setup)
     work = _Work(spots, setup, voxels, np.ascontiguousarray(g0, np.float64), rotations, seeds, radius_deg, least_deg)
     ranks, say = ranks or Ranks(), say or _silent
-    rungs = ladder(spots, setup, gap_deg, most_deg=180.0 if seeds is None else radius_deg / 3)
+    rungs = ladder(spots, setup, gap_deg, most_deg=180.0 if seeds is None else radius_deg / 3, ranks=ranks)
     say(0.0, f"images for orientations within {', '.join(f'{rung.gap_deg:.2g}°' for rung in rungs)}")
     probes = _spaced(np.arange(len(voxels.places_um)), _PROBES)
     chance = _find(work.mirrored(), rungs, _spaced(probes, _BLIND), ranks)[1]
@@ -290,7 +290,7 @@ def _nowhere(work: _Work, rungs: list[Rung], probes: Whole, ranks: Ranks, best: 
     fitting, most = "", best + _CLEARLY
     for what, (images, other) in others.items():
         less = replace(work, spots=images, setup=other)
-        rungs_of = rungs if images is spots else ladder(images, other, rungs[0].gap_deg)
+        rungs_of = rungs if images is spots else ladder(images, other, rungs[0].gap_deg, ranks=ranks)
         confidence = float(_find(less, rungs_of, probes, ranks)[1].max())
         if confidence > most:
             most, fitting = confidence, f" With {what} it would be {confidence:.2f}: is that so?"

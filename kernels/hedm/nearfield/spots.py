@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
+from kernels.ranks import Ranks
 
 Words = NDArray[np.uint32]
 WORD = 32
+_PART = 128  # frames that are made coarse at once
 BLOCK = 4  # a block of the coarse map has 2**BLOCK pixels a side
 
 
@@ -76,10 +78,11 @@ class Spots:
         size = -(-self.rows // (1 << self.shift)) * -(-self.columns // (1 << self.shift))
         return np.asarray(counts.sum(axis=1) / (np.maximum(self.present.sum(axis=1), 1) * size))
 
-    def coarse(self, shift: int, *, reach: int, frames: int, wrap: bool) -> Spots:
+    def coarse(self, shift: int, *, reach: int, frames: int, wrap: bool, ranks: Ranks | None = None) -> Spots:
         """A bit per block of `2**shift` pixels a side: whether any pixel is set in it, in blocks up to `reach` away, in
-        frames up to `frames` before or after. `wrap`: the first frame follows the last."""
-        made = _coarsened(self.bits, shift - self.shift, reach, frames, wrap)
+        frames up to `frames` before or after. `wrap`: the first frame follows the last. Memory and work are shared by
+        the `ranks` on a node."""
+        made = _coarsened(self.bits, shift - self.shift, reach, frames, wrap, ranks)
         return Spots(made, self.rows, self.columns, self.present, shift)
 
 
@@ -167,18 +170,33 @@ def _counts(bits: Words) -> NDArray[np.int64]:
     return counts
 
 
-@compiled(parallel=True)
-def _coarsened(bits: Words, shift: int, reach: int, frames: int, wrap: bool) -> Words:
+def _coarsened(bits: Words, shift: int, reach: int, frames: int, wrap: bool, ranks: Ranks | None = None) -> Words:
+    """A bit per block of `2**shift` a side, in parts that the `ranks` on a node share."""
     distances, count, rows, words = bits.shape
-    high = (rows + (1 << shift) - 1) >> shift
-    wide = (words * 32 + (1 << shift) - 1) >> shift
-    made = np.zeros((distances, count, high, (wide + 31) // 32), np.uint32)
-    single = np.zeros_like(made)
-    for n in numba.prange(distances * count):
-        d, f = n // count, n % count
+    high, wide = -(-rows // (1 << shift)), -(-words * WORD // (1 << shift))
+    parts = [(d, first) for d in range(distances) for first in range(0, count, _PART)]
+
+    def fill(made: Words, which: int, of: int) -> None:
+        for d, first in parts[which::of]:
+            _widen(bits[d], made[d], shift, reach, frames, wrap, first, min(count, first + _PART))
+
+    return (ranks or Ranks()).shared((distances, count, high, -(-wide // WORD)), np.uint32, fill)
+
+
+@compiled(parallel=True)
+def _widen(bits: Words, made: Words, shift: int, reach: int, frames: int, wrap: bool, first: int, last: int) -> None:
+    """Frames `first` to `last` of one distance: coarse ones, each then with all that are near."""
+    count, rows, words = bits.shape
+    high, wide = made.shape[1], (words * 32 + (1 << shift) - 1) >> shift
+    single = np.zeros((last - first + 2 * frames, high, made.shape[2]), np.uint32)
+    for n in numba.prange(single.shape[0]):
+        f = first - frames + n
+        if not wrap and (f < 0 or f >= count):
+            continue
+        f %= count
         for r in range(rows):
             for w in range(words):
-                word = bits[d, f, r, w]
+                word = bits[f, r, w]
                 while word:
                     low = word & (~word + np.uint32(1))
                     column = w * 32
@@ -190,14 +208,9 @@ def _coarsened(bits: Words, shift: int, reach: int, frames: int, wrap: bool) -> 
                     c = column >> shift
                     for a in range(max(0, (r >> shift) - reach), min(high, (r >> shift) + reach + 1)):
                         for b in range(max(0, c - reach), min(wide, c + reach + 1)):
-                            single[d, f, a, b >> 5] |= np.uint32(1) << np.uint32(b & 31)
-    for n in numba.prange(distances * count):
-        d, f = n // count, n % count
-        for near in range(f - frames, f + frames + 1):
-            if not wrap and (near < 0 or near >= count):
-                continue
-            from_frame = near % count
-            for a in range(made.shape[2]):
-                for b in range(made.shape[3]):
-                    made[d, f, a, b] |= single[d, from_frame, a, b]
-    return made
+                            single[n, a, b >> 5] |= np.uint32(1) << np.uint32(b & 31)
+    for n in numba.prange(last - first):
+        for near in range(2 * frames + 1):
+            for a in range(high):
+                for b in range(made.shape[2]):
+                    made[first + n, a, b] |= single[n + near, a, b]
