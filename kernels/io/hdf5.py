@@ -132,11 +132,11 @@ def numbers(
     """
     dataset = found(file, path)
     if dataset is None:
-        group, missing = _walk(file, path)
+        group, step = _walk(file, path)
         known = list(group.keys()) if isinstance(group, h5py.Group) else []
         there = ", ".join(sorted(known)[:12]) or "nothing"
         folder = getattr(group, "name", None) or "/"
-        also = f"{nearest(missing, known)} {where_missing}".rstrip()
+        also = f"{nearest(step, known)} {where_missing}".rstrip()
         raise _bad(file, f"{path} is missing; in {folder} there is {there}.{also}")
     if dataset.dtype.kind not in kinds or dataset.dtype.itemsize > 8:
         wanted = "numbers of up to 64 bits. Convert it to float32" if "f" in kinds else "whole numbers"
@@ -150,9 +150,9 @@ def numbers(
         raise _bad(file, f"{path} is compressed by {missing}, which is not installed here. {fix}")
     _check_stored(file, dataset)
     if whole and dataset.chunks is not None and not dataset.is_virtual:
-        written, wanted = int(dataset.id.get_num_chunks()), chunks_of(dataset)
-        if written < wanted:
-            said = f"only {written} of {wanted} chunks of {path} were written; its writer did not finish."
+        written, every = int(dataset.id.get_num_chunks()), chunks_of(dataset)
+        if written < every:
+            said = f"only {written} of {every} chunks of {path} were written; its writer did not finish."
             raise _bad(file, f"{said} {_WHOLE}")
     return dataset
 

@@ -10,7 +10,7 @@ from kernels.errors import Exit, KernelError
 from kernels.xpcs.events import Events
 from kernels.xpcs.lags import Lags
 from kernels.xpcs.multitau import sparse
-from kernels.xpcs.multitau.advance import BLOCKS, GROUP, State, advance, empty
+from kernels.xpcs.multitau.advance import BLOCKS, GROUP, State, advance, empty, touch
 from kernels.xpcs.multitau.dense import LARGEST_STORED, first_row
 from kernels.xpcs.multitau.lanes import LANES, WORDS
 from kernels.xpcs.multitau.result import unit
@@ -91,6 +91,11 @@ class Work:
             made.sums[:, : old.sums.shape[1]] = old.sums
             made.total[:] = old.total
         self.state = made
+
+    def touch(self, levels: int) -> None:
+        """Have the system give the memory of so many levels now, and not when it is first used."""
+        assert self.state is not None
+        touch(*self.state, levels, first_row(levels, self.per_level))
 
     def go_on(self, delays: Lags | None = None) -> NDArray[np.int64]:
         """Take what is held into the sums; those of all bins at the delays, (static bins, delays, WORDS), if asked for.

@@ -99,17 +99,6 @@ def test_a_run_that_fails_leaves_what_it_had_published(
     assert (tmp_path / "so_far.h5").read_bytes() == published[-1].read_bytes()
 
 
-def test_without_memory_for_all_sums_there_is_the_last_alone(
-    measured: Measured, tmp_path: Path, published: list[Path]
-) -> None:
-    given = {"input": measured.frames, "qmap": measured.qmap, "partial": tmp_path / "so_far.h5", "partialEvery": 0}
-    run("xpcs.multitau", output=tmp_path / "a.hdf", memoryGB=0.01, **given)
-    run("xpcs.multitau", output=tmp_path / "b.hdf", **given)
-    assert len(published) >= 2
-    with h5py.File(tmp_path / "a.hdf") as one, h5py.File(tmp_path / "b.hdf") as other:
-        np.testing.assert_array_equal(one["xpcs/multitau/normalized_g2"], other["xpcs/multitau/normalized_g2"])
-
-
 def test_ranks_publish_one_partial_result(measured: Measured, tmp_path: Path) -> None:
     words = ["--input", str(measured.frames), "--qmap", str(measured.qmap), "--output", str(tmp_path / "a.hdf")]
     said = mpirun(2, "xpcs.multitau", *words, "--partial", str(tmp_path / "so_far.h5"), "--partialEvery", "0")
