@@ -37,14 +37,14 @@ class Exchanged:
     ----------
     frames : Chosen
     ranks : Ranks
-    takers : ndarray, shape (pixels of the detector, 2), int32
+    takers : ndarray, shape (pixels of the detector, 2), int16
         The events of a pixel go to the ranks from the first to before the second of these.
     seen : callable
         Is given what this rank has decoded, with all pixels, of the first reading.
     """
 
     def __init__(
-        self, frames: Chosen, ranks: Ranks, takers: NDArray[np.int32], seen: Callable[[Events], None] = lambda _: None
+        self, frames: Chosen, ranks: Ranks, takers: NDArray[np.int16], seen: Callable[[Events], None] = lambda _: None
     ) -> None:
         self.rows, self.columns, self.count = frames.rows, frames.columns, frames.count
         self.frame_time_s, self.largest = frames.frame_time_s, frames.largest
@@ -126,16 +126,18 @@ def _deal(
     starts: Ints,
     pixels: NDArray[np.uint32],
     counts: NDArray[np.unsignedinteger],
-    takers: NDArray[np.int32],
+    takers: NDArray[np.int16],
     ranks: int,
 ) -> tuple[Ints, NDArray[np.uint32], NDArray[np.unsignedinteger]]:
     """How many events each rank gets of each frame, shape (ranks, frames); and these, rank by rank, then by frame."""
     frames = starts.size - 1
     numbers = np.zeros((ranks, frames), np.int64)
     for f in prange(frames):
+        found = np.zeros(ranks, np.int64)
         for i in range(starts[f], starts[f + 1]):
             for r in range(takers[pixels[i], 0], takers[pixels[i], 1]):
-                numbers[r, f] += 1
+                found[r] += 1
+        numbers[:, f] = found
     places, total = np.empty((ranks, frames), np.int64), np.int64(0)
     for r in range(ranks):
         for f in range(frames):

@@ -78,10 +78,10 @@ def multitau(
     return concluded(ranks.summed(sums), delays, frames.count, partition)
 
 
-def takers(partition: Partition, ranks: Ranks) -> NDArray[np.int32]:
+def takers(partition: Partition, ranks: Ranks) -> NDArray[np.int16]:
     """Which rank works on each pixel of the detector, as `kernels.xpcs.exchange` has it."""
     used = np.flatnonzero(partition.static.ravel())
-    made = np.zeros((partition.static.size, 2), np.int32)
+    made = np.zeros((partition.static.size, 2), np.int16)
     for rank in range(ranks.size):
         part = Ranks(rank, ranks.size).share(len(used))
         made[used[part.start : part.stop]] = rank, rank + 1

@@ -53,6 +53,7 @@ class Hdf5Source:
         self.path, self._data = path, data
         self.left_out: dict[str, int] = {}
         self.lost: dict[str, int] = {}
+        self._at_once = 1  # so many frames fitted into a block last
         with hdf5.open_file(path) as file:
             dataset = hdf5.numbers(file, data, rank=3, kinds="iu")
             self.count, self.rows, self.columns = (int(n) for n in dataset.shape)
@@ -83,7 +84,7 @@ class Hdf5Source:
         self.left_out = {"markers": 0}
         self._check_written(wanted)
         pixels = keep.size
-        at_once = max(1, min(len(wanted), BLOCK_EVENTS // pixels))
+        at_once = max(1, min(len(wanted), max(self._at_once, BLOCK_EVENTS // pixels)))
         done = 0
         with open(self.path, "rb") as raw, hdf5.open_file(self.path) as file, ThreadPoolExecutor(1, "read") as reader:
             # One block is read ahead by another thread; only this one runs compiled code on all cores.
@@ -105,7 +106,7 @@ class Hdf5Source:
                     yield events
                 done = following
                 room = max(1, BLOCK_EVENTS // (densest + densest // 4 + 64))
-                at_once = max(1, min(room, 2 * at_once, self._most_at_once()))
+                at_once = self._at_once = max(1, min(room, 2 * at_once, self._most_at_once()))
 
     def _whole_chunks(self, wanted: range, first: int, frames: int) -> int:
         """About so many frames, ending where a chunk does, so that none is unpacked twice."""

@@ -47,9 +47,9 @@ class Plan(NamedTuple):
         """The dynamic bins whose counts the rank needs, ascending."""
         return sorted({strip.bin for strip in self.strips[rank]})
 
-    def takers(self, partition: Partition) -> NDArray[np.int32]:
+    def takers(self, partition: Partition) -> NDArray[np.int16]:
         """The ranks that need the counts of each pixel, as `kernels.xpcs.exchange` has them."""
-        of_bin = np.zeros((partition.dynamic_bins + 1, 2), np.int32)
+        of_bin = np.zeros((partition.dynamic_bins + 1, 2), np.int16)
         for rank in range(len(self.strips)):
             for number in self.bins_of(rank):
                 of_bin[number] = of_bin[number, 0] if of_bin[number, 1] else rank, rank + 1

@@ -37,11 +37,11 @@ def recorded(folder: Path, form: str) -> str:
     return str(path)
 
 
-def takers(pixels: int, size: int) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
+def takers(pixels: int, size: int) -> np.ndarray[tuple[int, int], np.dtype[np.int16]]:
     """Pixels in turn for one rank, for the next and the one after it, for none."""
     first = np.arange(pixels) % size
     beyond = np.minimum(first + np.arange(pixels) % 3, size)
-    return np.stack([first, beyond], axis=1).astype(np.int32)
+    return np.stack([first, beyond], axis=1).astype(np.int16)
 
 
 def all_of(frames: Chosen | Exchanged) -> np.ndarray[tuple[int, int], np.dtype[np.uint32]]:
