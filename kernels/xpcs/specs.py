@@ -81,13 +81,13 @@ KERNELS: tuple[KernelSpec, ...] = (
             _RESULT,
             KernelArgument("picture", "path", "a PNG of the scattering and of what changes; optional.", role="output"),
             KernelArgument(
-                "partial",
+                "preview",
                 "path",
                 "a small HDF5 file with g2 of the frames read so far, replaced while they are read; silx, h5web and "
                 "xpcs.fit open it. Optional.",
                 role="output",
             ),
-            KernelArgument("partialEvery", "number", "seconds from one such g2 to the next.", default=10.0, minimum=0),
+            KernelArgument("previewEvery", "number", "seconds from one such g2 to the next.", default=10.0, minimum=0),
             _METADATA,
             _FRAME_TIME,
             *_FRAMES,

@@ -26,8 +26,8 @@ def multitau(
     qmap: str,
     output: str,
     picture: str | None,
-    partial: str | None,
-    partial_every: float,
+    preview: str | None,
+    preview_every: float,
     metadata: str | None,
     frame_time: float | None,
     first_frame: int,
@@ -79,7 +79,7 @@ def multitau(
     if job.ranks.size > 1:
         reading = Exchanged(frames, job.ranks, takers(partition, job.ranks), tally.add)
     about = About(partition, frames.count, measured.known.frame_time_s, stride, average)
-    watcher = Partial(partial, partial_every, about) if partial else None
+    watcher = Partial(preview, preview_every, about) if preview else None
     with job.phase("correlate"):
         if backend == "boost-corr":
             found = boost.multitau(tally, partition, memory_bytes=memory)
@@ -102,8 +102,8 @@ def multitau(
             result.add_scattering(file, scattering)
             result.add_multitau(file, found, stride=stride, average=average, config=config)
             result.add_record(file, VERSION, arguments, measured.left_out, job.warnings)
-        if partial:
-            write_partial(job.stage(partial, check=check_nexus, shape=found.g2.shape, dtype="float64"), found, about)
+        if preview:
+            write_partial(job.stage(preview, check=check_nexus, shape=found.g2.shape, dtype="float64"), found, about)
         if picture:
             draw_scattering(job.stage(picture, check=check_picture), scattering, partition, frames.frame_time_s)
     for name, value in figures.items():

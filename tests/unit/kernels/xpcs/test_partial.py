@@ -43,7 +43,7 @@ def test_every_partial_result_is_that_of_the_frames_so_far(
 ) -> None:
     monkeypatch.setattr(partial, "_SHARE", np.inf)
     given = {"input": measured.frames, "qmap": measured.qmap}
-    done = run("xpcs.multitau", output=tmp_path / "a.hdf", partial=tmp_path / "so_far.h5", partialEvery=0, **given)
+    done = run("xpcs.multitau", output=tmp_path / "a.hdf", preview=tmp_path / "so_far.h5", previewEvery=0, **given)
     assert [product.path for product in done.products] == [str(tmp_path / "a.hdf"), str(tmp_path / "so_far.h5")]
     assert len(published) > 3
     for n, path in enumerate(published):
@@ -92,7 +92,7 @@ def test_a_run_that_fails_leaves_what_it_had_published(
     real = partial.Partial.show
     monkeypatch.setattr(job.Partial, "show", show)
     monkeypatch.setattr(partial, "_SHARE", np.inf)
-    given = {"input": measured.frames, "qmap": measured.qmap, "partial": tmp_path / "so_far.h5", "partialEvery": 0}
+    given = {"input": measured.frames, "qmap": measured.qmap, "preview": tmp_path / "so_far.h5", "previewEvery": 0}
     with pytest.raises(KernelError, match="The disk is gone"):
         run("xpcs.multitau", output=tmp_path / "a.hdf", **given)
     assert left_behind(tmp_path, but=("copy0.h5", "copy1.h5")) == ["so_far.h5"]
@@ -101,7 +101,7 @@ def test_a_run_that_fails_leaves_what_it_had_published(
 
 def test_ranks_publish_one_partial_result(measured: Measured, tmp_path: Path) -> None:
     words = ["--input", str(measured.frames), "--qmap", str(measured.qmap), "--output", str(tmp_path / "a.hdf")]
-    said = mpirun(2, "xpcs.multitau", *words, "--partial", str(tmp_path / "so_far.h5"), "--partialEvery", "0")
+    said = mpirun(2, "xpcs.multitau", *words, "--preview", str(tmp_path / "so_far.h5"), "--previewEvery", "0")
     assert said.returncode == 0, said.stderr
     with h5py.File(tmp_path / "a.hdf") as file, h5py.File(tmp_path / "so_far.h5") as small:
         assert small["entry/frames"][()] == 256
