@@ -1,11 +1,14 @@
 """XPCS from a compressed file to the result: how fast frames are read, beside plain decoding, and how long all takes.
 
-    python benchmarks/xpcs_file.py [--frames 2000] [--means 0.0101 0.116] [--rounds 3] [--place DIR]
+    python benchmarks/xpcs_file.py [--frames 2000] [--means 0.0101 0.116] [--rounds 3] [--place DIR] [--ranks 1 2 4]
 
-The frames are those of `xpcs.py`, 516 x 1556 of 16 bits, a chunk each, compressed by bitshuffle and LZ4 as detectors
-do. Plain decoding is h5py with hdf5plugin into an array that is used again, frame by frame: nothing is made of it. Ours
-ends with events, to which selection and masks have been applied. The whole is the kernel `xpcs.multitau`: from the
-file to the checked result on disk, with the scattering, on all cores. The file is in memory when it is read.
+The frames are those of `xpcs_speckle.py`, 516 x 1556 of 16 bits, a chunk each, compressed by bitshuffle and LZ4 as
+detectors do. Plain decoding is h5py with hdf5plugin into an array that is used again, frame by frame: nothing is made
+of it. Ours ends with events, to which selection and masks have been applied. The whole is the kernel `xpcs.multitau`:
+from the file to the checked result on disk, with the scattering, on all cores. The file is in memory when it is read.
+
+`--ranks` also runs the program under mpirun, with so many ranks: CPU seconds of all of them, without what a run of the
+first 16 frames takes, and the seconds from the first frame to g2.
 
 The limit of reading is decoding; that of the whole is reading and correlating on all cores, of which the shares are
 told.
@@ -14,6 +17,10 @@ told.
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import resource
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -27,7 +34,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.xpcs import BARS, COLUMNS, ROWS, cpu_s, rings, speckle  # noqa: E402
+from benchmarks.xpcs import BARS, cpu_s  # noqa: E402
+from benchmarks.xpcs_speckle import COLUMNS, ROWS, rings, speckle  # noqa: E402
 from kernels.compiled import threads  # noqa: E402
 from kernels.contract import run  # noqa: E402
 from kernels.xpcs.qmap import GROUP, Qmap, write_qmap  # noqa: E402
@@ -59,7 +67,7 @@ def timed(name: str, work: Callable[[], Any], rounds: int) -> tuple[float, float
     return cpu, wall
 
 
-def measure(place: Path, mean: float, frames: int, rounds: int) -> None:
+def measure(place: Path, mean: float, frames: int, rounds: int, ranks: list[int]) -> None:
     partition = rings()
     series = speckle(frames, mean, partition)
     occupancy = 100 * len(series.all.pixels) / frames / int(partition.bounds[-1])
@@ -86,7 +94,34 @@ def measure(place: Path, mean: float, frames: int, rounds: int) -> None:
         f"cpu_s={whole_cpu:.2f} frames_per_s={frames / whole_wall:.0f}",
         flush=True,
     )
+    for size in ranks:
+        under_mpi(size, arguments, frames, rounds, name)
     output.unlink()
+
+
+def under_mpi(size: int, arguments: dict[str, str], frames: int, rounds: int, name: str) -> None:
+    """The program as several ranks, each with its share of the cores."""
+    words = [word for argument, value in arguments.items() for word in (f"--{argument}", value)]
+    launch = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(size), sys.executable, "-m", "kernels"]
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PYTHONPATH": str(ROOT)}
+
+    def once(*more: str) -> tuple[float, float]:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        argv = [*launch, "xpcs.multitau", *words, *more]
+        subprocess.run(argv, env={**os.environ, **root}, check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        manifest = json.loads(Path(arguments["output"] + ".manifest.json").read_text())
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, manifest["timings"]["correlate"]
+
+    once()
+    start_cpu = min(once("--lastFrame", "15")[0] for _ in range(rounds))
+    cpu, wall = np.min([once() for _ in range(rounds)], axis=0)
+    print(f"{size} ranks: {cpu - start_cpu:.2f} CPU s, {wall:.2f} s from the first frame to g2", flush=True)
+    print(
+        f"RESULT name=xpcs_{size}_ranks_{name}_cpu_s ours={cpu - start_cpu:.2f} rival=- ratio=- bar=- "
+        f"frames_per_s={frames / wall:.0f}",
+        flush=True,
+    )
 
 
 def main() -> int:
@@ -94,11 +129,12 @@ def main() -> int:
     options.add_argument("--frames", type=int, default=2000)
     options.add_argument("--means", type=float, nargs="+", default=list(BARS))
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--ranks", type=int, nargs="+", default=[])
     options.add_argument("--place", default=tempfile.gettempdir())
     chosen = options.parse_args()
     for mean in chosen.means:
         with tempfile.TemporaryDirectory(prefix="bw-xpcs-", dir=chosen.place) as name:
-            measure(Path(name), mean, chosen.frames, chosen.rounds)
+            measure(Path(name), mean, chosen.frames, chosen.rounds, chosen.ranks)
     return 0
 
 

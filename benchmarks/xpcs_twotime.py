@@ -1,11 +1,10 @@
 """Two-time correlations: CPU time, wall time and peak memory, beside boost-corr in its CPU mode in the same run.
 
-Speckle that forgets (a complex Ornstein-Uhlenbeck field in every pixel, Poisson counts) on 516 x 1556 pixels in 270
-static and 27 dynamic rings, 2000 frames, 1 % and 10 % of the pixels occupied; and 10,000 frames at 1 %, which
-boost-corr cannot hold in 24 GB. Ours begins with frame-major events and ends with all tiles, g2 and its segments;
-boost-corr, given the same events, makes dense frames of them, as it does with those of a detector, and ends with the
-same. Each runs in a process of its own, compiled code is warm, and beside each time is how far the correlations are
-apart.
+The speckle of `xpcs_speckle.py`, on 516 x 1556 pixels in 270 static and 27 dynamic rings: 2000 frames, 1 % and 10 % of
+the pixels occupied; and 10,000 frames at 1 %, which boost-corr cannot hold in 24 GB. Ours begins with frame-major
+events and ends with all tiles, g2 and its segments; boost-corr, given the same events, makes dense frames of them, as
+it does with those of a detector, and ends with the same. Each runs in a process of its own, compiled code is warm, and
+beside each time is how far the correlations are apart.
 
     python benchmarks/xpcs_twotime.py [--quick] [--sets 1pct,10pct,long] [--data DIR] [--rival-python PYTHON]
 
@@ -29,52 +28,22 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS, COLUMNS, STATIC, DYNAMIC = 516, 1556, 270, 27
+sys.path.insert(0, str(ROOT))
+ROWS, COLUMNS, DYNAMIC = 516, 1556, 27
 # Name: frames, mean count of a pixel, bar of the ratio of CPU seconds.
 SETS = {"1pct": (2000, 0.01, 50.0), "10pct": (2000, 0.114, 5.0), "long": (10_000, 0.01, None)}
 QUICK = {name: (frames // 10, mean, bar) for name, (frames, mean, bar) in SETS.items()}
 LONG_WALL_S, LONG_MEMORY_GB = 60.0, 8.0
 
 
-def rings() -> tuple[np.ndarray, np.ndarray]:
-    """Static and dynamic bins: rings about a beam near the left side, without the gap between two modules."""
-    y, x = np.mgrid[:ROWS, :COLUMNS]
-    radius = np.hypot(y - 258.3, x - 200.7)
-    static = np.digitize(radius, np.linspace(20, 1300, STATIC + 1)).astype(np.int32)
-    static[(static > STATIC) | (abs(x - 778) < 4) | (abs(y - 258) < 3)] = 0
-    return static, np.where(static, (static - 1) * DYNAMIC // STATIC + 1, 0).astype(np.int32)
-
-
 def simulate(path: Path, frames: int, mean: float) -> None:
-    """Write counts of speckle: starts, pixels and counts, frame by frame."""
-    import numba
+    """Write counts of speckle, frame by frame, and the bins."""
+    from benchmarks.xpcs_speckle import rings, speckle
 
-    @numba.njit(parallel=True)
-    def one_frame(field, keep, mean, counts):  # type: ignore[no-untyped-def]
-        for p in numba.prange(keep.size):
-            fresh = np.sqrt((1 - keep[p] ** 2) / 2)
-            field[p] = keep[p] * field[p] + fresh * complex(np.random.normal(), np.random.normal())
-            rate = mean * (field[p].real ** 2 + field[p].imag ** 2)
-            left, chance, count = np.random.random(), np.exp(-rate), 0
-            while left > chance and count < 255:
-                left -= chance
-                count += 1
-                chance *= rate / count
-            counts[p] = count
-
-    _, dynamic = rings()
-    used = np.flatnonzero(dynamic)
-    keep = np.exp(-1 / (400 * np.exp(-dynamic.ravel()[used] / 6)))
-    field, counts = np.zeros(len(used), np.complex128), np.empty(len(used), np.uint8)
-    one_frame(field, np.zeros(len(used)), mean, counts)
-    starts, pixels, values = [0], [], []
-    for _ in range(frames):
-        one_frame(field, keep, mean, counts)
-        seen = np.flatnonzero(counts)
-        pixels.append(used[seen].astype(np.uint32))
-        values.append(counts[seen])
-        starts.append(starts[-1] + len(seen))
-    np.savez(path, starts=np.array(starts), pixels=np.concatenate(pixels), counts=np.concatenate(values))
+    bins = rings()
+    events = speckle(frames, mean, bins).all
+    arrays = {"starts": events.starts, "pixels": events.pixels, "counts": events.counts}
+    np.savez(path, **arrays, static=bins.static, dynamic=bins.dynamic)
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
@@ -86,7 +55,6 @@ def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 def ours(path: Path, kept: Path | None) -> dict[str, Any]:
     """Correlate all bins; keep the first and the last of them where asked to."""
-    sys.path.insert(0, str(ROOT))
     from kernels.xpcs.events import Events
     from kernels.xpcs.partition import Partition
     from kernels.xpcs.twotime import cost, vnni
@@ -106,7 +74,8 @@ def ours(path: Path, kept: Path | None) -> dict[str, Any]:
         def blocks(self) -> Any:
             yield self.events
 
-    bins = Partition(*rings())
+    with np.load(path) as file:
+        bins = Partition(file["static"], file["dynamic"])
     maps: dict[int, np.ndarray] = {}
 
     def correlate(frames: Any, way: Any = None) -> Any:
@@ -139,8 +108,9 @@ def rival(path: Path, kept: Path) -> dict[str, Any]:
     from boost_corr.xpcs_aps_8idi.xpcs_qpartitionmap import XpcsQPartitionMap
 
     with np.load(path) as file:
-        starts, pixels, counts = (file[name] for name in ("starts", "pixels", "counts"))
-    static, dynamic = rings()
+        starts, pixels, counts, static, dynamic = (
+            file[name] for name in ("starts", "pixels", "counts", "static", "dynamic")
+        )
     with tempfile.TemporaryDirectory() as folder:
         with h5py.File(f"{folder}/qmap.h5", "w") as file:
             for name, data in (("static_roi_map", static), ("dynamic_roi_map", dynamic), ("mask", static > 0)):

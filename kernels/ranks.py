@@ -17,17 +17,22 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from kernels.errors import Exit, KernelError, PeerFailed
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # NumPy alone takes longer than the rest of a kernel's beginning
+    import numpy as np
     from numpy.typing import DTypeLike, NDArray
 
 T = TypeVar("T")
+N = TypeVar("N", bound="np.generic")
 
 _FAILED = 7301  # tag of the messages that say so
+_GIVEN = 7302  # of what rank 0 is given
+_MOST_ON_THEIR_WAY = 4
 _LONGEST_NAP_S = 0.005
 _PATIENCE_S = 1.0  # of a rank that is being ended: those that ended it kill next
 
@@ -73,6 +78,7 @@ class Ranks:
         self._waiting: Any = None  # a meeting that this rank has come to and that others have not
         self._met = False
         self._windows: list[Any] = []
+        self._on_their_way: list[Any] = []  # what was given to rank 0 and may not be there yet
         self._over = False  # they have agreed on a failure: there are no more meetings
 
     @classmethod
@@ -118,11 +124,11 @@ class Ranks:
 
     def meet(self) -> None:
         """Go on when all have come here. As the other meetings, it raises `PeerFailed` when a rank has failed."""
-        self._said(None)
+        self.said(None)
 
     def told(self, value: T) -> T:
         """What rank 0 gives here."""
-        return self._said(value if self.first else None)[0]  # type: ignore[return-value]
+        return self.said(value if self.first else None)[0]  # type: ignore[return-value]
 
     def gathered(self, value: T) -> list[T]:
         """What each gives here, in the order of ranks; for rank 0, the others get nothing."""
@@ -164,6 +170,61 @@ class Ranks:
         window.Unlock_all()
         return array
 
+    def said(self, value: T) -> list[T]:
+        """What each gives here, in the order of ranks; for all of them."""
+        if self._communicator is None:
+            return [value]
+        self._meet(math.inf)
+        failures, values = self._exchange(None, value)
+        if failures:
+            blamed = _blamed(failures)
+            raise _peer_failed(blamed, failures[blamed])
+        return values
+
+    def summed(self, values: NDArray[N]) -> NDArray[N]:
+        """The sum of the arrays that all give here, each of the same shape and type; for all of them."""
+        if self._communicator is None:
+            return values
+        self.meet()
+        total = values.copy()
+        self._communicator.Allreduce(values.copy(), total)
+        return total
+
+    def exchanged(self, values: NDArray[N], given: Sequence[int], taken: Sequence[int]) -> NDArray[N]:
+        """What all ranks have for this one, in the order of ranks: of rank r the next `taken[r]` elements.
+
+        `values`, without gaps, are what this one has for them: first `given[0]` elements for rank 0, and so on.
+        """
+        if self._communicator is None:
+            return values
+        import numpy as np
+
+        self.meet()
+        found = np.empty(sum(taken), values.dtype)
+        send, receive = ((list(lengths), [0, *accumulate(lengths)][:-1]) for lengths in (given, taken))
+        self._communicator.Alltoallv([values, send], [found, receive])
+        return found
+
+    def give(self, value: object) -> None:
+        """Send something to rank 0, which has to ask for what it `received`; waits while others are on their way."""
+        self.look()
+        self._on_their_way.append(self._communicator.isend(value, 0, _GIVEN))
+        self._see_off(_MOST_ON_THEIR_WAY)
+
+    def see_off(self) -> None:
+        """Wait until rank 0 has what it was given."""
+        self._see_off(0)
+
+    def received(self) -> Iterator[Any]:
+        """What other ranks have given to this one, which is 0, and has come by now; of each in its order."""
+        while self._communicator is not None and (here := self._communicator.improbe(tag=_GIVEN)) is not None:
+            yield here.recv()
+
+    def nap(self) -> None:
+        """Let a moment go by for what others have to do first."""
+        self.look()
+        time.sleep(_LONGEST_NAP_S)
+
     def look(self) -> None:
         """Raise `PeerFailed` when another rank has failed meanwhile. Costs next to nothing."""
         if self._communicator is not None and not self._over and self._communicator.iprobe(tag=_FAILED):
@@ -194,16 +255,12 @@ class Ranks:
         if self._communicator is not None and self._over:
             _wait(self._communicator.Ibarrier(), math.inf)
 
-    def _said(self, value: T) -> list[T]:
-        """One meeting: everybody's value to everybody, or the failure that one of them has come with."""
-        if self._communicator is None:
-            return [value]
-        self._meet(math.inf)
-        failures, values = self._exchange(None, value)
-        if failures:
-            blamed = _blamed(failures)
-            raise _peer_failed(blamed, failures[blamed])
-        return values
+    def _see_off(self, most: int) -> None:
+        while len(self._on_their_way) > most:
+            if self._on_their_way[0].Test():
+                del self._on_their_way[0]
+            else:
+                self.nap()
 
     def _exchange(self, failure: Failure | None, value: T) -> tuple[dict[int, Failure], list[T]]:
         said = self._communicator.allgather((failure, value))

@@ -154,6 +154,7 @@
                 "qmap": "$qmapPath",
                 "output": "$outputDir/multitau_results.hdf",
                 "picture": "$outputDir/scattering.png",
+                "preview": "$outputDir/preview.h5",
                 "metadata": "$metadataPath",
                 "frameTime": "$frameTime",
                 "firstFrame": "$firstFrame",
@@ -165,7 +166,11 @@
                 "memoryGB": "$memoryGB",
             },
             "inputs": ["$filePath"],
-            "outputs": ["$outputDir/multitau_results.hdf", "$outputDir/scattering.png"],
+            "outputs": [
+                "$outputDir/multitau_results.hdf",
+                "$outputDir/scattering.png",
+                "$outputDir/preview.h5",
+            ],
             "outputVariableRegexList": [
                 r"(?m)^metric contrast (?P<contrast>\S+)$",
                 r"(?m)^metric bad_frames (?P<badFrames>\d+)$",
@@ -179,6 +184,7 @@
                     "nonconstant": True,
                 },
                 "$outputDir/scattering.png": {"opens": "png", "minSize": 1000},
+                "$outputDir/preview.h5": {"opens": "hdf5", "dataset": "/entry/g2/g2", "finite": 1.0},
                 "$outputDir/multitau_results.hdf.manifest.json": {"opens": "json"},
             },
             "resources": {"coresPerRank": 2, "memory": "6GB", "walltime": 1800},

@@ -6,6 +6,7 @@ in one sentence.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import h5py
 import hdf5plugin  # noqa: F401 -- registers the compression filters that detectors use
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.errors import Exit, KernelError, nearest
+from kernels.outputs import io_error
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SPECIAL_RATIO = 5000  # no lossless filter in use packs tighter than this
@@ -22,7 +25,7 @@ _APART = "Copy all of it into one file first (h5copy, or h5repack for virtual da
 _WHOLE = "Wait until it is written to its end, or copy it again."
 
 
-def regular(path: str) -> os.stat_result:
+def regular(path: str, what: str = "file") -> os.stat_result:
     """What is known of an input that has to be a regular file with something in it.
 
     Raises
@@ -40,7 +43,7 @@ def regular(path: str) -> os.stat_result:
         raise KernelError(f"The input {path!r} cannot be read: {why}.", Exit.NO_INPUT) from error
     if not stat.S_ISREG(facts.st_mode):
         kind = "a directory" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
-        raise KernelError(f"The input {path!r} is {kind}.", Exit.NO_INPUT)
+        raise KernelError(f"The input {path!r} is {kind}. Give the {what} itself.", Exit.NO_INPUT)
     if facts.st_size == 0:
         raise KernelError(f"The input {path!r} is empty (0 bytes). {_WHOLE}", Exit.NO_INPUT)
     return facts
@@ -58,21 +61,22 @@ def is_hdf5(path: str) -> bool:
     return False
 
 
-def open_file(path: str) -> h5py.File:
-    """The file, for reading.
+def open_file(path: str, hint: str = "") -> h5py.File:
+    """The file, for reading; `hint` says what it should be where it is no HDF5 file.
 
     Raises
     ------
     KernelError
         Exit 66 when it is missing, empty or unreadable, 65 when it is truncated or not HDF5, 75 when a writer has it.
     """
-    facts = regular(path)
+    facts = regular(path, "HDF5 file")
     if not is_hdf5(path):
-        raise KernelError(f"The input {path!r} is not an HDF5 file.", Exit.BAD_INPUT)
+        raise KernelError(f"The input {path!r} is not an HDF5 file. {hint}".rstrip(), Exit.BAD_INPUT)
     try:
         return h5py.File(path, "r", locking="best-effort")
     except BlockingIOError as error:
-        raise KernelError(f"The input {path!r} is open in a writer.", Exit.TRANSIENT) from error
+        sentence = f"The input {path!r} is open in a writer; wait until it is closed."
+        raise KernelError(sentence, Exit.TRANSIENT) from error
     except (OSError, RuntimeError, ValueError) as error:
         why = reason(error)
         if "truncated" in why:
@@ -92,18 +96,9 @@ def found(file: h5py.File, path: str) -> h5py.Dataset | None:
     KernelError
         Exit 65 when there is something else in its place, or it is kept in another file.
     """
-    here: Any = file
-    walked = ""
-    for step in path.strip("/").split("/"):
-        if not isinstance(here, h5py.Group) or step not in here.keys():  # noqa: SIM118 -- `in here` follows links
-            return None
-        walked += f"/{step}"
-        if isinstance(here.get(step, getlink=True), h5py.ExternalLink):
-            raise _bad(file, f"{walked} is a link to another file. {_APART}")
-        try:
-            here = here[step]
-        except (KeyError, OSError) as error:
-            raise _bad(file, f"{walked} cannot be opened ({reason(error)}). {_WHOLE}") from error
+    here, missing = _walk(file, path)
+    if missing:
+        return None
     if not isinstance(here, h5py.Dataset):
         raise _bad(file, f"{path} is a group, not a data set.")
     if h5py.h5o.get_info(here.id).fileno != h5py.h5o.get_info(file.id).fileno:
@@ -115,8 +110,20 @@ def found(file: h5py.File, path: str) -> h5py.Dataset | None:
     return here
 
 
-def numbers(file: h5py.File, path: str, *, rank: int, kinds: str = "iuf") -> h5py.Dataset:
-    """The data set of numbers at `path`, of so many dimensions, as large as it claims.
+def numbers(
+    file: h5py.File,
+    path: str,
+    *,
+    rank: int,
+    kinds: str = "iuf",
+    whole: bool = False,
+    hint: str = "",
+    where_missing: str = "",
+) -> h5py.Dataset:
+    """The data set of numbers at `path`, of so many dimensions, as large as it claims; if it has to be `whole`, with
+    every chunk written.
+
+    `hint` says what should be there where it is of another shape, `where_missing` what to do where nothing is.
 
     Raises
     ------
@@ -125,23 +132,53 @@ def numbers(file: h5py.File, path: str, *, rank: int, kinds: str = "iuf") -> h5p
     """
     dataset = found(file, path)
     if dataset is None:
-        folder, _, name = path.rpartition("/")
-        group = file.get(folder or "/")
+        group, step = _walk(file, path)
         known = list(group.keys()) if isinstance(group, h5py.Group) else []
         there = ", ".join(sorted(known)[:12]) or "nothing"
-        hint = nearest(name, known)
-        raise _bad(file, f"{path} is missing; in {folder or '/'} there is {there}.{hint}")
+        folder = getattr(group, "name", None) or "/"
+        also = f"{nearest(step, known)} {where_missing}".rstrip()
+        raise _bad(file, f"{path} is missing; in {folder} there is {there}.{also}")
     if dataset.dtype.kind not in kinds or dataset.dtype.itemsize > 8:
-        raise _bad(file, f"{path} holds {dataset.dtype}, not {'whole ' if 'f' not in kinds else ''}numbers.")
+        wanted = "numbers of up to 64 bits. Convert it to float32" if "f" in kinds else "whole numbers"
+        raise _bad(file, f"{path} holds {dataset.dtype}, not {wanted}.")
     if dataset.ndim != rank:
-        raise _bad(file, f"{path} has {dataset.ndim} dimensions {dataset.shape}, not {rank}.")
+        raise _bad(file, f"{path} has {dataset.ndim} dimensions {dataset.shape}, not {rank}. {hint}".rstrip())
     if dataset.size == 0:
         raise _bad(file, f"{path} is empty (shape {dataset.shape}). {_WHOLE}")
     if missing := _filters_missing(dataset):
         fix = "Repack the file where it is (h5repack -f NONE), or install its HDF5 plugin."
         raise _bad(file, f"{path} is compressed by {missing}, which is not installed here. {fix}")
     _check_stored(file, dataset)
+    if whole and dataset.chunks is not None and not dataset.is_virtual:
+        written, every = int(dataset.id.get_num_chunks()), chunks_of(dataset)
+        if written < every:
+            said = f"only {written} of {every} chunks of {path} were written; its writer did not finish."
+            raise _bad(file, f"{said} {_WHOLE}")
     return dataset
+
+
+def chunks_of(dataset: h5py.Dataset) -> int:
+    """How many chunks a data set has that is stored in such, when all are written."""
+    return math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+
+
+def read(dataset: h5py.Dataset, which: Any, some: str = "") -> NDArray[Any]:
+    """A part of a data set; `some` says of what, as `frame 3 of `.
+
+    Raises
+    ------
+    KernelError
+        Exit 65 when what is stored cannot be read, 74 or 75 when the file system cannot.
+    """
+    try:
+        return np.asarray(dataset[which])
+    except (OSError, RuntimeError) as error:
+        said = f"Cannot read the input {dataset.file.filename!r}"
+        failure = io_error(OSError(*error.args), said, Exit.BAD_INPUT)
+        if failure.exit_code == Exit.BAD_INPUT:
+            what = f"{some}{dataset.name} cannot be read ({reason(error)})."
+            failure = _bad(dataset.file, f"{what} The file is damaged: copy it again from where it was written.")
+        raise failure from error
 
 
 def reason(error: BaseException) -> str:
@@ -149,6 +186,23 @@ def reason(error: BaseException) -> str:
     text = str(error.args[0] if error.args else error)
     inner = text[text.find("(") + 1 : text.rfind(")")] if "(" in text and ")" in text else text
     return inner[:160]
+
+
+def _walk(file: h5py.File, path: str) -> tuple[Any, str]:
+    """What is at `path` and an empty string; or how far it goes, and the step that is missing there."""
+    here: Any = file
+    walked = ""
+    for step in path.strip("/").split("/"):
+        if not isinstance(here, h5py.Group) or step not in here.keys():  # noqa: SIM118 -- `in here` follows links
+            return here, step
+        walked += f"/{step}"
+        if isinstance(here.get(step, getlink=True), h5py.ExternalLink):
+            raise _bad(file, f"{walked} is a link to another file. {_APART}")
+        try:
+            here = here[step]
+        except (KeyError, OSError) as error:
+            raise _bad(file, f"{walked} cannot be opened ({reason(error)}). {_WHOLE}") from error
+    return here, ""
 
 
 def _bad(file: h5py.File, what: str) -> KernelError:

@@ -9,6 +9,7 @@ probability below `RARE` in such a bin. Static speckle, slow against the whole s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from scipy.special import betainc
 
 from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
-from kernels.xpcs.events import Frames
+from kernels.xpcs.events import Events, Frames
 from kernels.xpcs.partition import Partition
 
 RARE = 1e-9
@@ -51,10 +52,15 @@ def find_bad(frames: Frames, partition: Partition) -> BadPixels:
             f"The bins are of {partition.static.shape} pixels, the frames of {(frames.rows, frames.columns)}.",
             Exit.BAD_INPUT,
         )
-    sums = np.zeros(frames.rows * frames.columns, np.int64)
-    for events in frames.blocks():
+    return judged(by_pixel(frames.blocks(), partition.static.size), partition)
+
+
+def by_pixel(blocks: Iterable[Events], pixels: int) -> NDArray[np.int64]:
+    """What each of so many pixels has counted in all."""
+    sums = np.zeros(pixels, np.int64)
+    for events in blocks:
         _add_up(events.pixels, events.counts, sums)
-    return judged(sums, partition)
+    return sums
 
 
 def judged(sums: NDArray[np.int64], partition: Partition) -> BadPixels:

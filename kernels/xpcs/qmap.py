@@ -104,9 +104,25 @@ def read_qmap(path: str, shape: tuple[int, int] | None = None, *, group: str = G
     return Qmap(partition, mask, blemish, {name: count for name, count in left_out.items() if count}, empty)
 
 
-def write_qmap(group: h5py.Group, qmap: Qmap, *, source: str = "") -> None:
-    """Fill an empty group with a qmap; of axes that a partition has not, there is one step."""
-    partition = qmap.partition
+def lists(partition: Partition) -> dict[str, Any]:
+    """Of a qmap by name what is not of single pixels: where the bins lie along the axes."""
+    axes = _two_axes(partition)
+    values: dict[str, Any] = {
+        "map_names": [axis.name for axis in axes],
+        "map_units": [axis.unit for axis in axes],
+    }
+    for kind, index, count in (
+        ("static", partition.static_index, partition.static_bins),
+        ("dynamic", partition.dynamic_index, partition.dynamic_bins),
+    ):
+        values[f"{kind}_index_mapping"] = index if partition.axes else np.arange(count, dtype=np.int32)
+        values[f"{kind}_num_pts"] = np.array([len(getattr(axis, kind)) for axis in axes])
+        for n, axis in enumerate(axes):
+            values[f"{kind}_v_list_dim{n}"] = np.asarray(getattr(axis, kind), np.float64)
+    return values
+
+
+def _two_axes(partition: Partition) -> tuple[Axis, ...]:
     axes = partition.axes or (
         Axis(
             "bin",
@@ -115,23 +131,21 @@ def write_qmap(group: h5py.Group, qmap: Qmap, *, source: str = "") -> None:
             np.arange(1.0, partition.dynamic_bins + 1),
         ),
     )
-    axes = (*axes, Axis("phi", "deg", np.zeros(1), np.zeros(1)))[:2]
+    return (*axes, Axis("phi", "deg", np.zeros(1), np.zeros(1)))[:2]
+
+
+def write_qmap(group: h5py.Group, qmap: Qmap, *, source: str = "") -> None:
+    """Fill an empty group with a qmap; of axes that a partition has not, there is one step."""
+    partition = qmap.partition
+    axes = _two_axes(partition)
     values: dict[str, Any] = {
         "mask": qmap.mask.astype(np.uint8),
         "blemish": qmap.blemish.astype(np.uint8),
-        "map_names": [axis.name for axis in axes],
-        "map_units": [axis.unit for axis in axes],
+        "static_roi_map": partition.static.astype(np.uint32),
+        "dynamic_roi_map": partition.dynamic.astype(np.uint32),
         "source_file": source,
+        **lists(partition),
     }
-    for kind, bins, index, count in (
-        ("static", partition.static, partition.static_index, partition.static_bins),
-        ("dynamic", partition.dynamic, partition.dynamic_index, partition.dynamic_bins),
-    ):
-        values[f"{kind}_roi_map"] = bins.astype(np.uint32)
-        values[f"{kind}_index_mapping"] = index if partition.axes else np.arange(count, dtype=np.int32)
-        values[f"{kind}_num_pts"] = np.array([len(getattr(axis, kind)) for axis in axes])
-        for n, axis in enumerate(axes):
-            values[f"{kind}_v_list_dim{n}"] = np.asarray(getattr(axis, kind), np.float64)
     # Viewers cannot do without a geometry: of what is not known, they get one that changes nothing.
     for name, unknown in zip(_GEOMETRY, (0.0, 0.0, 1.0, 1.0, 1.0), strict=True):
         values[name] = float(partition.geometry.get(name, unknown))

@@ -87,19 +87,19 @@ def add_multitau(file: h5py.File, found: MultiTau, *, stride: int, average: int,
 class Maps:
     """The two-time correlations in a result file, bin by bin; give `write` to `kernels.xpcs.twotime.correlate`.
 
-    Of the triangle below the diagonal nothing is stored; it reads as 0.
+    Of the triangle below the diagonal nothing is stored; it reads as 0. Tiles may come in any order.
     """
 
-    def __init__(self, file: h5py.File, frames: int) -> None:
+    def __init__(self, file: h5py.File, bins: NDArray[np.int64], frames: int) -> None:
         self._group = file.create_group("xpcs/twotime")
         self._group.create_group("correlation_map")
-        self._frames = frames
+        self._frames, self._numbers = frames, bins
         self._bins: dict[int, h5py.Dataset] = {}
 
     def write(self, number: int, row: int, column: int, tile: NDArray[np.float32]) -> None:
         if number not in self._bins:
             chunk = (min(_CHUNK, self._frames),) * 2
-            name = f"correlation_map/c2_{len(self._bins) + 1:05d}"
+            name = f"correlation_map/c2_{int(np.searchsorted(self._numbers, number)) + 1:05d}"
             shape = (self._frames, self._frames)
             self._bins[number] = self._group.create_dataset(name, shape, np.float32, chunks=chunk)
             self._bins[number].attrs["dynamic_bin"] = number

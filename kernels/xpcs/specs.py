@@ -80,6 +80,14 @@ KERNELS: tuple[KernelSpec, ...] = (
             _QMAP,
             _RESULT,
             KernelArgument("picture", "path", "a PNG of the scattering and of what changes; optional.", role="output"),
+            KernelArgument(
+                "preview",
+                "path",
+                "a small HDF5 file with g2 of the frames read so far, replaced while they are read; silx, h5web and "
+                "xpcs.fit open it. Optional.",
+                role="output",
+            ),
+            KernelArgument("previewEvery", "number", "seconds from one such g2 to the next.", default=10.0, minimum=0),
             _METADATA,
             _FRAME_TIME,
             *_FRAMES,
@@ -136,6 +144,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             ),
             _LAGS,
         ),
+        parallel=True,
     ),
     KernelSpec(
         "xpcs.fit",

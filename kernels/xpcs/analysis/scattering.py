@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
+from kernels.ranks import Ranks
 from kernels.xpcs.events import Events, Frames
 from kernels.xpcs.partition import Partition
 
@@ -80,23 +81,38 @@ class Tally:
         self._frames, self._partition = frames, partition
         self._segments, self._average = min(segments, frames.count), average
         self._watch, self._done = watch, False
+        self._flat = partition.static.ravel()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._image = np.zeros(self.rows * self.columns, np.int64)
+        self._counts = np.zeros((self._segments, self._partition.static_bins), np.int64)
+        self._intensity = np.zeros(self.count, np.int64)
 
     def blocks(self) -> Iterator[Events]:
         """The blocks of the frames as they are. Those of the first whole reading are summed up."""
         if self._done:
             yield from self._frames.blocks()
             return
-        self._image = np.zeros(self.rows * self.columns, np.int64)
-        self._counts = np.zeros((self._segments, self._partition.static_bins), np.int64)
-        self._intensity = np.zeros(self.count, np.int64)
-        flat = self._partition.static.ravel()
+        self._begin()
         for block in self._frames.blocks():
-            here = np.arange(block.first, block.first + block.frames)
-            segment = _segment(here, self.count, self._segments)
-            intensity = self._intensity[block.first : block.first + block.frames]
-            _add(*block[1:], flat, self._image, self._counts, segment, intensity)
+            self.add(block)
             yield block
-            self._watch(block.first + block.frames)
+        self._done = True
+
+    def add(self, block: Events) -> None:
+        """Sum up some frames that somebody else has read: of several ranks each adds its own, of all each once."""
+        here = np.arange(block.first, block.first + block.frames)
+        segment = _segment(here, self.count, self._segments)
+        intensity = self._intensity[block.first : block.first + block.frames]
+        _add(*block[1:], self._flat, self._image, self._counts, segment, intensity)
+        self._watch(block.first + block.frames)
+
+    def together(self, ranks: Ranks) -> None:
+        """Sum up what all ranks have added, which are all frames."""
+        self._image = ranks.summed(self._image)
+        self._counts = ranks.summed(self._counts)
+        self._intensity = ranks.summed(self._intensity)
         self._done = True
 
     def scattering(self) -> Scattering:

@@ -9,9 +9,11 @@ import numpy as np
 
 from kernels.cautions import Caution, Code
 from kernels.errors import KernelError
+from kernels.ranks import Ranks
 from kernels.xpcs.analysis.flags import bad_frames, beam_damage
 from kernels.xpcs.analysis.scattering import Scattering
-from kernels.xpcs.badpixels import BadPixels, find_bad
+from kernels.xpcs.badpixels import BadPixels, by_pixel, judged
+from kernels.xpcs.exchange import share_of_frames
 from kernels.xpcs.lags import lags
 from kernels.xpcs.metadata import Metadata, find_metadata, read_metadata
 from kernels.xpcs.partition import Partition
@@ -49,8 +51,10 @@ def open_measurement(
     stride: int,
     average: int,
     bad_pixels: bool = False,
+    ranks: Ranks | None = None,
 ) -> Measurement:
-    """Open the frames `input` and the bins `qmap`; arguments as in the schema. Bad pixels need a reading of all frames.
+    """Open the frames `input` and the bins `qmap`; arguments as in the schema. Bad pixels need a reading of all frames,
+    of which all `ranks` do a share.
 
     Raises
     ------
@@ -65,7 +69,9 @@ def open_measurement(
     if path is None:
         known = _with_geometry(known, bins.partition)
     if bad_pixels:
-        bins = _without(bins, find_bad(frames, bins.partition))
+        ranks = ranks or Ranks()
+        own = by_pixel(share_of_frames(frames, ranks), bins.partition.static.size)
+        bins = _without(bins, judged(ranks.summed(own), bins.partition))
     return Measurement(frames, bins, known, path, warnings)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from kernels.errors import KernelError
+from kernels.io.nexus import check_nexus
 from kernels.io.picture import check_picture
 from kernels.job import Job
 from kernels.xpcs import boost, result
 from kernels.xpcs.analysis.scattering import Tally
+from kernels.xpcs.events import Frames
+from kernels.xpcs.exchange import Exchanged
 from kernels.xpcs.jobs.measurement import longest_lag, open_measurement, suspicions
 from kernels.xpcs.multitau import multitau as correlate
+from kernels.xpcs.multitau import takers
+from kernels.xpcs.partial import About, Partial, write_partial
 from kernels.xpcs.pictures import draw_scattering
 
 VERSION = "1.0"
@@ -21,6 +26,8 @@ def multitau(
     qmap: str,
     output: str,
     picture: str | None,
+    preview: str | None,
+    preview_every: float,
     metadata: str | None,
     frame_time: float | None,
     first_frame: int,
@@ -55,10 +62,11 @@ def multitau(
         stride=stride,
         average=average,
         bad_pixels=bad_pixels,
+        ranks=job.ranks,
     )
     frames, partition = measured.frames, measured.partition
     longest_lag(frames.count, lags_per_level)
-    memory = int(memory_gb * 1e9)
+    memory = int(memory_gb * 1e9 / job.ranks.local_size)
     if backend == "boost-corr" and (job.ranks.size > 1 or lags_per_level != 4):
         raise KernelError("boost-corr has 4 lagsPerLevel, and is one process.")
     tally = Tally(
@@ -67,11 +75,20 @@ def multitau(
         average=average,
         watch=lambda done: job.progress(0.9 * done / frames.count, "correlate", f"{done}/{frames.count} frames"),
     )
+    reading: Frames = tally
+    if job.ranks.size > 1:
+        reading = Exchanged(frames, job.ranks, takers(partition, job.ranks), tally.add)
+    about = About(partition, frames.count, measured.known.frame_time_s, stride, average)
+    watcher = Partial(preview, preview_every, about) if preview else None
     with job.phase("correlate"):
         if backend == "boost-corr":
             found = boost.multitau(tally, partition, memory_bytes=memory)
         else:
-            found = correlate(tally, partition, per_level=lags_per_level, memory_bytes=memory, ranks=job.ranks)
+            found = correlate(
+                reading, partition, per_level=lags_per_level, memory_bytes=memory, ranks=job.ranks, watcher=watcher
+            )
+        if job.ranks.size > 1:
+            tally.together(job.ranks)
     if not job.ranks.first:
         return
     scattering = tally.scattering()
@@ -85,6 +102,8 @@ def multitau(
             result.add_scattering(file, scattering)
             result.add_multitau(file, found, stride=stride, average=average, config=config)
             result.add_record(file, VERSION, arguments, measured.left_out, job.warnings)
+        if preview:
+            write_partial(job.stage(preview, check=check_nexus, shape=found.g2.shape, dtype="float64"), found, about)
         if picture:
             draw_scattering(job.stage(picture, check=check_picture), scattering, partition, frames.frame_time_s)
     for name, value in figures.items():

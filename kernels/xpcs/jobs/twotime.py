@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import deque
 from pathlib import Path
 
 import h5py
@@ -13,17 +14,21 @@ from numpy.typing import NDArray
 from kernels.errors import Exit, KernelError
 from kernels.io.picture import check_picture
 from kernels.job import Job
+from kernels.ranks import Ranks
 from kernels.xpcs import result
 from kernels.xpcs.analysis.scattering import Tally
 from kernels.xpcs.curves import bin_labels
-from kernels.xpcs.jobs.measurement import longest_lag, open_measurement, suspicions
+from kernels.xpcs.exchange import Exchanged, sample
+from kernels.xpcs.jobs.measurement import Measurement, longest_lag, open_measurement, suspicions
 from kernels.xpcs.jobs.multitau import VERSION
 from kernels.xpcs.partition import Partition
 from kernels.xpcs.pictures import Thumbnail, draw_by_delay, draw_maps, shown_bins
-from kernels.xpcs.twotime.correlate import twotime as correlate
-from kernels.xpcs.twotime.multitau import multitau_twotime
-from kernels.xpcs.twotime.series import Series, gather
+from kernels.xpcs.twotime.correlate import TILE
+from kernels.xpcs.twotime.cost import expected, expected_by_delay
+from kernels.xpcs.twotime.multitau import MultiTau, multitau_twotime
+from kernels.xpcs.twotime.series import Series, chosen_bins, gather
 from kernels.xpcs.twotime.slices import segments
+from kernels.xpcs.twotime.together import Plan, planned, together, twotime_together
 
 
 def twotime(
@@ -67,11 +72,14 @@ def twotime(
         stride=stride,
         average=average,
         bad_pixels=bad_pixels,
+        ranks=job.ranks,
     )
     frames, partition = measured.frames, measured.partition
     if frames.count < 2 * slices:
         raise KernelError(f"{frames.count} frames are too few for {slices} slices: each needs two.")
-    numbers = numbers_of(bins)
+    if scheme == "multitau":
+        longest_lag(frames.count, lags_per_level)
+    numbers = chosen_bins(numbers_of(bins), partition.dynamic_bins)
     tally = Tally(
         frames,
         partition,
@@ -79,8 +87,16 @@ def twotime(
         watch=lambda done: job.progress(0.3 * done / frames.count, "read", f"{done}/{frames.count} frames"),
     )
     with job.phase("read"):
-        series = gather(tally, partition, numbers)
-        scattering = tally.scattering()
+        plan = _shared_out(measured, numbers, scheme, job.ranks)
+        series = _gathered(measured, tally, plan, job.ranks)
+    if not job.ranks.first:
+        with job.phase("correlate"):
+            if scheme == "full":
+                twotime_together(series, plan, lambda *_: None, job.ranks, slices=segments(frames.count, slices))
+            else:
+                _by_delay(series, lags_per_level, job.ranks)
+        return
+    scattering = tally.scattering()
     figures, doubts = suspicions(scattering, len(partition.pixels))
     for caution in (*measured.warnings, *doubts):
         job.warn(*caution)
@@ -90,11 +106,11 @@ def twotime(
         result.add_scattering(file, scattering)
         labels = _labels(partition)
         if scheme == "full":
-            maps, g2 = _full(job, file, part, series, slices)
+            maps, g2 = _full(job, file, part, series, plan, slices)
         else:
-            longest_lag(frames.count, lags_per_level)
             with job.phase("correlate"):
-                found = multitau_twotime(series, lags_per_level)
+                found = _by_delay(series, lags_per_level, job.ranks)
+            assert found is not None
             result.add_by_delay(file, found)
             g2 = found.g2
         result.add_config(file["xpcs/twotime"], stride, average, config)
@@ -104,35 +120,67 @@ def twotime(
     if picture and scheme == "full":
         shown = [(labels[number - 1], values) for number, values in maps]
         draw_maps(job.stage(picture, check=check_picture), shown, duration_s)
-    elif picture:
+    elif picture and found is not None:
         draw_by_delay(job.stage(picture, check=check_picture), found, labels, duration_s)
     for name, value in figures.items():
         job.metric(name, value)
     job.metric("frames", frames.count)
-    job.metric("dynamic_bins", len(series.bins))
+    job.metric("dynamic_bins", len(numbers))
     job.metric("contrast", float(g2[1 if scheme == "full" else 0].max() - 1))
     job.metric("intensity", float(scattering.intensity.mean()))
 
 
+def _shared_out(measured: Measurement, bins: NDArray[np.int64], scheme: str, ranks: Ranks) -> Plan:
+    """What each rank correlates; of a multi-tau scheme whole bins."""
+    frames, partition = measured.frames, measured.partition
+    costs = np.ones(partition.dynamic_bins)
+    if ranks.size > 1:
+        of_bins = expected if scheme == "full" else expected_by_delay
+        costs = ranks.told(of_bins(sample(frames), partition, frames.count) if ranks.first else costs)
+    tile = TILE if scheme == "full" else frames.count
+    return planned(bins, costs[bins - 1], frames.count, ranks.size, tile)
+
+
+def _gathered(measured: Measurement, tally: Tally, plan: Plan, ranks: Ranks) -> Series | None:
+    """The counts that this rank needs, if any; those of all are summed up."""
+    mine, partition = plan.bins_of(ranks.rank), measured.partition
+    if ranks.size == 1:
+        return gather(tally, partition, mine)
+    frames = Exchanged(measured.frames, ranks, plan.takers(partition), tally.add)
+    series = gather(frames, partition, mine) if mine else None
+    if not mine:
+        deque(frames.blocks(), maxlen=0)
+    tally.together(ranks)
+    return series
+
+
 def _full(
-    job: Job, file: h5py.File, part: Path, series: Series, slices: int
+    job: Job, file: h5py.File, part: Path, series: Series | None, plan: Plan, slices: int
 ) -> tuple[list[tuple[int, NDArray[np.float64]]], NDArray[np.float64]]:
     """Write the correlations of all pairs of frames; what is to be shown of them, by bin, and g2."""
-    _check_room(part, series.frames, len(series.bins))
-    maps = result.Maps(file, series.frames)
-    thumbnails = {number: Thumbnail(series.frames) for number in shown_bins(series.bins)}
+    bins, frames = plan.bins, plan.frames
+    _check_room(part, frames, len(bins))
+    maps = result.Maps(file, bins, frames)
+    thumbnails = {number: Thumbnail(frames) for number in shown_bins(bins)}
+    done, whole = 0, len(bins) * frames * (frames + 1) // 2
 
     def write(number: int, row: int, column: int, tile: NDArray[np.float32]) -> None:
+        nonlocal done
         maps.write(number, row, column, tile)
         if number in thumbnails:
             thumbnails[number].add(row, column, tile)
-        done = int(np.searchsorted(series.bins, number))
-        job.progress(0.3 + 0.65 * done / len(series.bins), "correlate", f"{done}/{len(series.bins)} bins")
+        done += tile.size if row != column else len(tile) * (len(tile) + 1) // 2
+        job.progress(0.3 + 0.65 * done / whole, "correlate", f"{100 * done // whole} % of {len(bins)} bins")
 
     with job.phase("correlate"):
-        found = correlate(series, write, slices=segments(series.frames, slices))
-    maps.finish(found, segment=series.frames // slices)
+        found = twotime_together(series, plan, write, job.ranks, slices=segments(frames, slices))
+    assert found is not None
+    maps.finish(found, segment=frames // slices)
     return [(number, thumbnail.values) for number, thumbnail in thumbnails.items()], found.g2
+
+
+def _by_delay(series: Series | None, lags_per_level: int, ranks: Ranks) -> MultiTau | None:
+    return together(multitau_twotime(series, lags_per_level) if series is not None else None, ranks)
 
 
 def numbers_of(text: str | None) -> list[int] | None:

@@ -58,6 +58,16 @@ def empty(blocks: int, levels: int, per_level: int) -> State:
     )
 
 
+@compiled(parallel=True)
+def touch(early: Words, late: Words, sums: Sums, total: Sums, levels: int, rows: int) -> None:
+    """Write zeros into so many levels and rows of a new state."""
+    for block in prange(len(early)):
+        early[block, :levels] = 0
+        late[block, :levels] = 0
+        sums[block, :rows] = 0
+        total[block] = 0
+
+
 @compiled()
 def _count(address: int, width: int, index: int) -> int:
     if width == 1:

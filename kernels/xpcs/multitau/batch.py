@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,16 @@ from kernels.xpcs.partition import Partition
 MEMORY_BYTES = 4 << 30
 
 
+class Watcher(Protocol):
+    """Who wants to see g2 while frames are still read. With several ranks: rank 0's is asked."""
+
+    def due(self) -> bool:
+        """Whether to be shown it now; asked again and again."""
+
+    def show(self, so_far: MultiTau) -> None:
+        """Take g2 of the frames that have come."""
+
+
 def multitau(
     frames: Frames,
     partition: Partition,
@@ -23,6 +35,7 @@ def multitau(
     per_level: int = 4,
     memory_bytes: int = MEMORY_BYTES,
     ranks: Ranks | None = None,
+    watcher: Watcher | None = None,
 ) -> MultiTau:
     """g2 of every dynamic bin at the multi-tau delays.
 
@@ -39,8 +52,10 @@ def multitau(
         then, which are kept for the frames that follow, about a kilobyte for a pixel. Only if those of all pixels take
         more than the other half, the frames are read several times.
     ranks : Ranks, optional
-        Each reads all frames (a series is read from its beginning on) and works on a share of the pixels; one sum over
-        the ranks ends it. All have the result.
+        Each works on a share of the pixels, and needs the events of these alone: see `takers`. One sum over the ranks
+        ends it. All have the result, and all read the frames as often as each other.
+    watcher : Watcher, optional
+        Is shown g2 while frames are still read, if the memory is enough for the sums of all pixels.
 
     Raises
     ------
@@ -53,12 +68,24 @@ def multitau(
     delays = lags(frames.count, per_level)
     todo = [ranks.share(int(partition.bounds[-1]))]
     sums = np.zeros((partition.static_bins, len(delays.frames), 8), np.int64)
-    while todo:
-        part, *todo = todo
-        done, rest = _pass(frames, Work(partition, per_level, part), delays, memory_bytes // 2, ranks)
+    while any(ranks.said(bool(todo))):
+        part, *todo = todo or [range(0)]
+        work = Work(partition, per_level, part)
+        able = work.state_bytes(delays.levels) <= memory_bytes // 2
+        seen = watcher if watcher is not None and all(ranks.said(able)) else None
+        done, rest = _pass(frames, work, delays, memory_bytes // 2, ranks, seen)
         sums, todo = sums + done, rest + todo
-    gathered = ranks.gathered(sums)
-    return concluded(ranks.told(np.sum(gathered, axis=0)), delays, frames.count, partition)
+    return concluded(ranks.summed(sums), delays, frames.count, partition)
+
+
+def takers(partition: Partition, ranks: Ranks) -> NDArray[np.int16]:
+    """Which rank works on each pixel of the detector, as `kernels.xpcs.exchange` has it."""
+    used = np.flatnonzero(partition.static.ravel())
+    made = np.zeros((partition.static.size, 2), np.int16)
+    for rank in range(ranks.size):
+        part = Ranks(rank, ranks.size).share(len(used))
+        made[used[part.start : part.stop]] = rank, rank + 1
+    return made
 
 
 def _check(frames: Frames, partition: Partition, per_level: int) -> None:
@@ -77,7 +104,7 @@ def _check(frames: Frames, partition: Partition, per_level: int) -> None:
 
 
 def _pass(
-    frames: Frames, work: Work, delays: Lags, memory_bytes: int, ranks: Ranks
+    frames: Frames, work: Work, delays: Lags, memory_bytes: int, ranks: Ranks, watcher: Watcher | None
 ) -> tuple[NDArray[np.int64], list[range]]:
     """The sums of some pixels, and those that are left for other passes."""
     left: list[range] = []
@@ -85,13 +112,28 @@ def _pass(
         ranks.look()
         work.hold(events)
         if work.held_bytes > memory_bytes:
-            if work.state is None:
+            if work.state is None and work.part:
                 work, left = _fitting(work, delays.levels, memory_bytes)
             work.go_on()
+        if watcher is not None and work.frames + work.held_frames < frames.count and ranks.told(watcher.due()):
+            _show(work, delays.levels, ranks, watcher)
     seen = work.frames + work.held_frames
     if seen != frames.count:
         raise KernelError(f"The series has {seen} frames and said that they are {frames.count}.", Exit.BAD_INPUT)
     return work.go_on(delays), left
+
+
+def _show(work: Work, levels: int, ranks: Ranks, watcher: Watcher) -> None:
+    """g2 of the frames that have come."""
+    frames = work.frames + work.held_frames
+    if frames < 2:
+        return
+    if work.state is None:
+        work.keep(levels)
+    delays = lags(frames, work.per_level)
+    sums = ranks.summed(work.go_on(delays))
+    if ranks.first:
+        watcher.show(concluded(sums, delays, frames, work.partition))
 
 
 def _fitting(work: Work, levels: int, memory_bytes: int) -> tuple[Work, list[range]]:

@@ -12,141 +12,19 @@ only floating-point numbers, and they are rounded in the same way wherever a pix
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 16
+from kernels.xpcs.multitau import vectors
+from kernels.xpcs.multitau.vectors import EIGHT, I32, I64, LONG, REAL, ROW, Code, Value, typed
+
+LANES = vectors.LANES
 WORDS = 8  # of a tally
 FRACTION_BITS = 38  # of each of the two words of a moment
-
-_I16, _I32, _I64, _F64 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.DoubleType()
-_ROW, _LONG = ir.VectorType(_I32, LANES), ir.VectorType(_I64, LANES)
-_HALVES = ir.VectorType(_I16, 2 * LANES)
-_EIGHT, _REAL = ir.VectorType(_I64, 8), ir.VectorType(_F64, 8)
-
-Value = Any  # of LLVM
-
-# Instructions that multiply and add pairs of int16: what a processor needs for them, and how many lanes they have.
-_MULTIPLIERS = (
-    ("avx512bw", "llvm.x86.avx512.pmaddw.d.512", 16),
-    ("avx2", "llvm.x86.avx2.pmadd.wd", 8),
-    ("sse2", "llvm.x86.sse2.pmadd.wd", 4),
-)
-
-
-def _features() -> list[str]:
-    """What Numba lets LLVM use of the processor."""
-    given = config.CPU_FEATURES  # type: ignore[attr-defined]
-    return (binding.get_host_cpu_features().flatten() if given is None else str(given)).split(",")
-
-
-class _Code:
-    """Writes LLVM instructions at the place of a call."""
-
-    def __init__(self, context: Any, builder: Any, signature: Any, values: Sequence[Value]) -> None:
-        self.builder = builder
-        self.values = [
-            context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
-            for kind, value in zip(signature.args, values, strict=True)
-        ]
-
-    def load(self, array: Value, offset: Value, kind: ir.Type = _ROW) -> Value:
-        return self.builder.load(self._pointer(array, offset, kind), align=4)
-
-    def store(self, value: Value, array: Value, offset: Value) -> None:
-        self.builder.store(value, self._pointer(array, offset, value.type), align=4)
-
-    def _pointer(self, array: Value, offset: Value, kind: ir.Type) -> Value:
-        return self.builder.bitcast(self.builder.gep(array, [offset]), kind.as_pointer())
-
-    def plus(self, offset: Value, rows: int) -> Value:
-        """`rows` rows after an offset."""
-        return self.builder.add(offset, _I64(LANES * rows))
-
-    def row(self, first: Value, index: Value, times: int = 1) -> Value:
-        """The offset of row `times` * `index` from `first` on."""
-        return self.builder.add(first, self.builder.mul(index, _I64(LANES * times)))
-
-    def all_of(self, scalar: Value, kind: ir.VectorType) -> Value:
-        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, _I32(0))
-        mask = ir.Constant(ir.VectorType(_I32, kind.count), [0] * kind.count)
-        return self.builder.shuffle_vector(one, one, mask)
-
-    def constant(self, value: float, kind: ir.VectorType) -> Value:
-        return ir.Constant(kind, [value] * kind.count)
-
-    def low(self, words: Value) -> Value:
-        return self.builder.and_(words, self.constant(0xFFFF, _ROW))
-
-    def high(self, words: Value) -> Value:
-        return self.builder.lshr(words, self.constant(16, _ROW))
-
-    def between(self, earlier: Value, later: Value) -> Value:
-        """The word of the odd frame of one and the even frame of the next."""
-        return self.builder.or_(self.high(earlier), self.builder.shl(later, self.constant(16, _ROW)))
-
-    def product(self, a: Value, b: Value, total: Value) -> Value:
-        """`total` and the products of both halves."""
-        for feature, name, lanes in _MULTIPLIERS:
-            if f"+{feature}" in _features():
-                return self.builder.add(self._multiplied(name, lanes, a, b), total)
-        halves = []
-        for part in (0, 1):
-            order = ir.Constant(ir.VectorType(_I32, LANES), list(range(part, 2 * LANES, 2)))
-            factors = []
-            for words in (a, b):
-                both = self.builder.bitcast(words, _HALVES)
-                factors.append(self.builder.sext(self.builder.shuffle_vector(both, both, order), _ROW))
-            halves.append(self.builder.mul(*factors))
-        return self.builder.add(self.builder.add(*halves), total)
-
-    def _multiplied(self, name: str, lanes: int, a: Value, b: Value) -> Value:
-        """By a processor's own instruction for so many lanes: LLVM knows the products as such only now and then."""
-        result, halves = ir.VectorType(_I32, lanes), ir.VectorType(_I16, 2 * lanes)
-        call = self.builder.module.declare_intrinsic(name, (), ir.FunctionType(result, [halves, halves]))
-        parts = []
-        for first in range(0, LANES, lanes):
-            order = ir.Constant(ir.VectorType(_I32, lanes), list(range(first, first + lanes)))
-            factors = [self.builder.bitcast(self.builder.shuffle_vector(v, v, order), halves) for v in (a, b)]
-            parts.append(self.builder.call(call, factors))
-        while len(parts) > 1:
-            order = ir.Constant(ir.VectorType(_I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
-            parts = [self.builder.shuffle_vector(x, y, order) for x, y in zip(parts[::2], parts[1::2], strict=True)]
-        return parts[0]
-
-    def larger(self, a: Value, b: Value) -> Value:
-        return self.builder.select(self.builder.icmp_unsigned(">", a, b), a, b)
-
-    def largest(self, rows: Value) -> Value:
-        """The largest of a row, as int64."""
-        values = [self.builder.extract_element(rows, _I32(lane)) for lane in range(LANES)]
-        while len(values) > 1:
-            values = [self.larger(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
-        return self.builder.zext(values[0], _I64)
-
-    def variable(self, kind: ir.Type, value: Value) -> Value:
-        """A place whose value may change within a loop."""
-        place: Value = cgutils.alloca_once(self.builder, kind)  # type: ignore[no-untyped-call]
-        self.builder.store(value, place)
-        return place
-
-    def add_to(self, sums: Value, offset: Value, values: Value) -> None:
-        self.store(self.builder.add(self.load(sums, offset, _LONG), values), sums, offset)
-
-
-def _typed(write: Callable[[_Code], Value | None], result: Any, *given: Any) -> Any:
-    """What Numba wants to know of an instruction: its types, and how to write it."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Sequence[Value]) -> Value:
-        made = write(_Code(context, builder, signature, values))
-        return context.get_dummy_value() if made is None else made
-
-    return result(*given), generate
 
 
 def _correlating(lags: int, *, odd: bool) -> Any:
@@ -156,11 +34,11 @@ def _correlating(lags: int, *, odd: bool) -> Any:
     The first lag is 2·back, plus one if `odd`. Of the first word only what `mask` leaves is taken.
     """
 
-    def write(code: _Code) -> None:
+    def write(code: Code) -> None:
         words, first, count, back, mask, sums, s = code.values
         builder = code.builder
-        start = builder.sub(first, builder.mul(back, _I64(LANES)))
-        totals = [code.variable(_ROW, ir.Constant(_ROW, None)) for _ in range(lags)]
+        start = builder.sub(first, builder.mul(back, I64(LANES)))
+        totals = [code.variable(ROW, ir.Constant(ROW, None)) for _ in range(lags)]
 
         def newest(index: Value, n: int) -> list[Value]:
             """What the two least lags meet, n words before."""
@@ -168,27 +46,27 @@ def _correlating(lags: int, *, odd: bool) -> Any:
             return [code.between(early, late), early] if odd else [late, code.between(early, late)]
 
         # What a lag meets is what the lag two less has met one word before.
-        met = [code.variable(_ROW, value) for n in range(1, lags // 2) for value in newest(_I64(0), n)]
+        met = [code.variable(ROW, value) for n in range(1, lags // 2) for value in newest(I64(0), n)]
 
         def step(index: Value, taken: Value | None) -> None:
             now = code.load(words, code.row(first, index))
             if taken is not None:
-                now = builder.and_(now, code.all_of(taken, _ROW))
+                now = builder.and_(now, code.all_of(taken, ROW))
             meets = newest(index, 0) + [builder.load(place) for place in met]
             for earlier, total in zip(meets, totals, strict=True):
                 builder.store(code.product(now, earlier, builder.load(total)), total)
             for place, value in zip(met, meets, strict=False):
                 builder.store(value, place)
 
-        step(_I64(0), builder.trunc(mask, _I32))
-        with cgutils.for_range(builder, count, start=_I64(1)) as loop:
+        step(I64(0), builder.trunc(mask, I32))
+        with cgutils.for_range(builder, count, start=I64(1)) as loop:
             step(loop.index, None)
         for lag, total in enumerate(totals):
-            code.add_to(sums, code.plus(s, lag), builder.sext(builder.load(total), _LONG))
+            code.add_to(sums, code.plus(s, lag), builder.sext(builder.load(total), LONG))
 
     @intrinsic
     def instruction(typing: Any, words: Any, first: Any, count: Any, back: Any, mask: Any, sums: Any, s: Any) -> Any:
-        return _typed(write, types.void, words, first, count, back, mask, sums, s)
+        return typed(write, types.void, words, first, count, back, mask, sums, s)
 
     return instruction
 
@@ -197,19 +75,19 @@ def _correlating_wide() -> Any:
     """`correlate_wide(values, first, count, lag, sums, s)`: for each of `count` rows of values from `first` on, the
     product with the row `lag` earlier; added to the row of int64 at s."""
 
-    def write(code: _Code) -> None:
+    def write(code: Code) -> None:
         values, first, count, lag, sums, s = code.values
         builder = code.builder
-        start = builder.sub(first, builder.mul(lag, _I64(LANES)))
-        total = code.variable(_LONG, ir.Constant(_LONG, None))
+        start = builder.sub(first, builder.mul(lag, I64(LANES)))
+        total = code.variable(LONG, ir.Constant(LONG, None))
         with cgutils.for_range(builder, count) as loop:
-            now, earlier = (builder.zext(code.load(values, code.row(at, loop.index)), _LONG) for at in (first, start))
+            now, earlier = (builder.zext(code.load(values, code.row(at, loop.index)), LONG) for at in (first, start))
             builder.store(builder.add(builder.load(total), builder.mul(now, earlier)), total)
         code.add_to(sums, s, builder.load(total))
 
     @intrinsic
     def instruction(typing: Any, values: Any, first: Any, count: Any, lag: Any, sums: Any, s: Any) -> Any:
-        return _typed(write, types.void, values, first, count, lag, sums, s)
+        return typed(write, types.void, values, first, count, lag, sums, s)
 
     return instruction
 
@@ -218,21 +96,21 @@ def _halving() -> Any:
     """`halve(words, source, target, count)`: of each two words from `source` on the sums of their frames, as one word,
     from `target` on, which may be the same array as long as it is not ahead; gives the largest sum."""
 
-    def write(code: _Code) -> Value:
+    def write(code: Code) -> Value:
         words, source, target, count = code.values
         builder = code.builder
-        largest = code.variable(_ROW, ir.Constant(_ROW, None))
+        largest = code.variable(ROW, ir.Constant(ROW, None))
         with cgutils.for_range(builder, count) as loop:
             pair = [code.load(words, code.plus(code.row(source, loop.index, 2), n)) for n in (0, 1)]
             a, b = (builder.add(code.low(word), code.high(word)) for word in pair)
             builder.store(code.larger(builder.load(largest), code.larger(a, b)), largest)
-            both = builder.or_(a, builder.shl(b, code.constant(16, _ROW)))
+            both = builder.or_(a, builder.shl(b, code.constant(16, ROW)))
             code.store(both, words, code.row(target, loop.index))
         return code.largest(builder.load(largest))
 
     @intrinsic
     def instruction(typing: Any, words: Any, source: Any, target: Any, count: Any) -> Any:
-        return _typed(write, types.int64, words, source, target, count)
+        return typed(write, types.int64, words, source, target, count)
 
     return instruction
 
@@ -240,7 +118,7 @@ def _halving() -> Any:
 def _widening() -> Any:
     """`widen(words, source, values, target, count)`: the sum of the two frames of each word, as a row of values."""
 
-    def write(code: _Code) -> None:
+    def write(code: Code) -> None:
         words, source, values, target, count = code.values
         with cgutils.for_range(code.builder, count) as loop:
             word = code.load(words, code.row(source, loop.index))
@@ -248,7 +126,7 @@ def _widening() -> Any:
 
     @intrinsic
     def instruction(typing: Any, words: Any, source: Any, values: Any, target: Any, count: Any) -> Any:
-        return _typed(write, types.void, words, source, values, target, count)
+        return typed(write, types.void, words, source, values, target, count)
 
     return instruction
 
@@ -256,7 +134,7 @@ def _widening() -> Any:
 def _halving_wide() -> Any:
     """`halve_wide(values, source, target, count)`: as `halve`, of rows of values."""
 
-    def write(code: _Code) -> None:
+    def write(code: Code) -> None:
         values, source, target, count = code.values
         with cgutils.for_range(code.builder, count) as loop:
             pair = [code.load(values, code.plus(code.row(source, loop.index, 2), n)) for n in (0, 1)]
@@ -264,7 +142,7 @@ def _halving_wide() -> Any:
 
     @intrinsic
     def instruction(typing: Any, values: Any, source: Any, target: Any, count: Any) -> Any:
-        return _typed(write, types.void, values, source, target, count)
+        return typed(write, types.void, values, source, target, count)
 
     return instruction
 
@@ -272,19 +150,19 @@ def _halving_wide() -> Any:
 def _packing() -> Any:
     """`pack(values, v, words, w, count)`: `count` words of two rows of values each; gives the largest value."""
 
-    def write(code: _Code) -> Value:
+    def write(code: Code) -> Value:
         values, v, words, w, count = code.values
         builder = code.builder
-        largest = code.variable(_ROW, ir.Constant(_ROW, None))
+        largest = code.variable(ROW, ir.Constant(ROW, None))
         with cgutils.for_range(builder, count) as loop:
             a, b = (code.load(values, code.plus(code.row(v, loop.index, 2), n)) for n in (0, 1))
             builder.store(code.larger(builder.load(largest), code.larger(a, b)), largest)
-            code.store(builder.or_(a, builder.shl(b, code.constant(16, _ROW))), words, code.row(w, loop.index))
+            code.store(builder.or_(a, builder.shl(b, code.constant(16, ROW))), words, code.row(w, loop.index))
         return code.largest(builder.load(largest))
 
     @intrinsic
     def instruction(typing: Any, values: Any, v: Any, words: Any, w: Any, count: Any) -> Any:
-        return _typed(write, types.int64, values, v, words, w, count)
+        return typed(write, types.int64, values, v, words, w, count)
 
     return instruction
 
@@ -292,14 +170,14 @@ def _packing() -> Any:
 def _clearing() -> Any:
     """`clear(words, w, count)`: `count` rows of zeros."""
 
-    def write(code: _Code) -> None:
+    def write(code: Code) -> None:
         words, w, count = code.values
         with cgutils.for_range(code.builder, count) as loop:
-            code.store(ir.Constant(_ROW, None), words, code.row(w, loop.index))
+            code.store(ir.Constant(ROW, None), words, code.row(w, loop.index))
 
     @intrinsic
     def instruction(typing: Any, words: Any, w: Any, count: Any) -> Any:
-        return _typed(write, types.void, words, w, count)
+        return typed(write, types.void, words, w, count)
 
     return instruction
 
@@ -307,7 +185,7 @@ def _clearing() -> Any:
 def _unpacking() -> Any:
     """`unpack(words, w, values, v, count)`: two rows of values of each word."""
 
-    def write(code: _Code) -> None:
+    def write(code: Code) -> None:
         words, w, values, v, count = code.values
         with cgutils.for_range(code.builder, count) as loop:
             word, at = code.load(words, code.row(w, loop.index)), code.row(v, loop.index, 2)
@@ -316,7 +194,7 @@ def _unpacking() -> Any:
 
     @intrinsic
     def instruction(typing: Any, words: Any, w: Any, values: Any, v: Any, count: Any) -> Any:
-        return _typed(write, types.void, words, w, values, v, count)
+        return typed(write, types.void, words, w, values, v, count)
 
     return instruction
 
@@ -324,14 +202,14 @@ def _unpacking() -> Any:
 def _taking() -> Any:
     """`take(values, v, totals, t)`: subtract a row of values from the row of int64 at t."""
 
-    def write(code: _Code) -> None:
+    def write(code: Code) -> None:
         values, v, totals, t = code.values
-        row = code.builder.zext(code.load(values, v), _LONG)
-        code.store(code.builder.sub(code.load(totals, t, _LONG), row), totals, t)
+        row = code.builder.zext(code.load(values, v), LONG)
+        code.store(code.builder.sub(code.load(totals, t, LONG), row), totals, t)
 
     @intrinsic
     def instruction(typing: Any, values: Any, v: Any, totals: Any, t: Any) -> Any:
-        return _typed(write, types.void, values, v, totals, t)
+        return typed(write, types.void, values, v, totals, t)
 
     return instruction
 
@@ -339,16 +217,16 @@ def _taking() -> Any:
 def _fetching() -> Any:
     """`fetch(address)`: have that place of memory in the cache soon."""
 
-    def write(code: _Code) -> None:
+    def write(code: Code) -> None:
         (address,) = code.values
         place = code.builder.inttoptr(address, ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
+        kind = ir.FunctionType(ir.VoidType(), [place.type, I32, I32, I32])
         call = code.builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
-        code.builder.call(call, [place, _I32(0), _I32(3), _I32(1)])
+        code.builder.call(call, [place, I32(0), I32(3), I32(1)])
 
     @intrinsic
     def instruction(typing: Any, address: Any) -> Any:
-        return _typed(write, types.void, address)
+        return typed(write, types.void, address)
 
     return instruction
 
@@ -356,14 +234,14 @@ def _fetching() -> Any:
 def _reading(bits: int) -> Any:
     """`read(address, index)`: the unsigned number of so many bits at that place of memory."""
 
-    def write(code: _Code) -> Value:
+    def write(code: Code) -> Value:
         address, index = code.values
         numbers = code.builder.inttoptr(address, ir.IntType(bits).as_pointer())
-        return code.builder.zext(code.builder.load(code.builder.gep(numbers, [index])), _I64)
+        return code.builder.zext(code.builder.load(code.builder.gep(numbers, [index])), I64)
 
     @intrinsic
     def instruction(typing: Any, address: Any, index: Any) -> Any:
-        return _typed(write, types.int64, address, index)
+        return typed(write, types.int64, address, index)
 
     return instruction
 
@@ -377,28 +255,28 @@ def _tallying() -> Any:
     `scale` (a power of two that makes it less than 1) as fractions (upper and lower `FRACTION_BITS`).
     """
 
-    def write(code: _Code) -> None:
+    def write(code: Code) -> None:
         sums, g, ends, terms, scale, table, places, shift = code.values
         builder = code.builder
-        unit = code.constant(2.0**FRACTION_BITS, _REAL)
+        unit = code.constant(2.0**FRACTION_BITS, REAL)
 
         def fraction(value: Value) -> list[Value]:
             large = builder.fmul(value, unit)
-            whole = builder.fptosi(large, _EIGHT)
-            rest = builder.fmul(builder.fsub(large, builder.sitofp(whole, _REAL)), unit)
-            return [whole, builder.fptosi(rest, _EIGHT)]
+            whole = builder.fptosi(large, EIGHT)
+            rest = builder.fmul(builder.fsub(large, builder.sitofp(whole, REAL)), unit)
+            return [whole, builder.fptosi(rest, EIGHT)]
 
         for half in (0, LANES // 2):
-            raw = code.load(sums, builder.add(g, _I64(half)), _EIGHT)
-            earlier = code.load(ends, _I64(half), _EIGHT)
-            later = code.load(ends, _I64(LANES + half), _EIGHT)
-            below = builder.fmul(builder.sitofp(earlier, _REAL), builder.sitofp(later, _REAL))
-            lit = builder.fcmp_ordered(">", below, ir.Constant(_REAL, None))
-            above = builder.fmul(builder.sitofp(raw, _REAL), code.all_of(builder.fmul(terms, scale), _REAL))
-            own = builder.fdiv(above, builder.select(lit, below, code.constant(1.0, _REAL)))
+            raw = code.load(sums, builder.add(g, I64(half)), EIGHT)
+            earlier = code.load(ends, I64(half), EIGHT)
+            later = code.load(ends, I64(LANES + half), EIGHT)
+            below = builder.fmul(builder.sitofp(earlier, REAL), builder.sitofp(later, REAL))
+            lit = builder.fcmp_ordered(">", below, ir.Constant(REAL, None))
+            above = builder.fmul(builder.sitofp(raw, REAL), code.all_of(builder.fmul(terms, scale), REAL))
+            own = builder.fdiv(above, builder.select(lit, below, code.constant(1.0, REAL)))
             rows = [
-                builder.and_(raw, code.constant(0xFFFFFFFF, _EIGHT)),
-                builder.lshr(raw, code.constant(32, _EIGHT)),
+                builder.and_(raw, code.constant(0xFFFFFFFF, EIGHT)),
+                builder.lshr(raw, code.constant(32, EIGHT)),
                 earlier,
                 later,
                 *fraction(own),
@@ -411,18 +289,18 @@ def _tallying() -> Any:
                     if not n & apart:
                         pair = rows[n], rows[n + apart]
                         rows[n], rows[n + apart] = (
-                            builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_I32, 8), order))
+                            builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(I32, 8), order))
                             for order in (low, high)
                         )
             for lane, words in enumerate(rows):
-                place = builder.add(builder.load(builder.gep(places, [_I64(half + lane)])), shift)
-                code.store(builder.add(code.load(table, place, _EIGHT), words), table, place)
+                place = builder.add(builder.load(builder.gep(places, [I64(half + lane)])), shift)
+                code.store(builder.add(code.load(table, place, EIGHT), words), table, place)
 
     @intrinsic
     def instruction(
         typing: Any, sums: Any, g: Any, ends: Any, terms: Any, scale: Any, table: Any, places: Any, shift: Any
     ) -> Any:
-        return _typed(write, types.void, sums, g, ends, terms, scale, table, places, shift)
+        return typed(write, types.void, sums, g, ends, terms, scale, table, places, shift)
 
     return instruction
 

@@ -11,20 +11,24 @@ from kernels.xpcs.partition import Partition
 
 HELD_FRAMES = 1024  # so many are taken into the sums at once, which costs less than one by one
 HELD_BYTES = 256 << 20
-LEAST_LEVELS = 12
+LEVELS = 20  # there is room for from the beginning: 2^20 frames without copying
+READY_LEVELS = 12  # of which the memory is there before the first frame
 
 
 class LiveMultiTau:
     """A g2 that goes on with each block of frames, and is that of all frames so far whenever it is asked for.
 
-    Its sums are those that `multitau` has for these frames, bit for bit. It keeps about a kilobyte of each pixel, 72
-    bytes more each time that the number of frames doubles, and no frames but the last few.
+    Its sums are those that `multitau` has for these frames, bit for bit. It keeps no frames but the last few, and of
+    each pixel about 1.3 kilobytes from the beginning, up to 2.1 for a million frames.
     """
 
     def __init__(self, partition: Partition, *, per_level: int = 4) -> None:
         if per_level < 1:
             raise KernelError(f"There are {per_level} delays a level; there has to be one at least.")
         self._work = Work(partition, per_level)
+        # Getting a gigabyte from the system takes longer than an answer: that is done before anybody waits for one.
+        self._work.keep(LEVELS)
+        self._work.touch(READY_LEVELS)
 
     @property
     def frames(self) -> int:
@@ -55,7 +59,6 @@ class LiveMultiTau:
 
     def _prepare(self) -> None:
         """Have all levels that will have a value, since those of frames that are gone cannot be had any more."""
-        levels = max(LEAST_LEVELS, self.frames.bit_length())
-        state = self._work.state
+        state, levels = self._work.state, self.frames.bit_length()
         if state is None or state.early.shape[1] < levels:
             self._work.keep(levels)

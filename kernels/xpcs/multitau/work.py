@@ -10,7 +10,7 @@ from kernels.errors import Exit, KernelError
 from kernels.xpcs.events import Events
 from kernels.xpcs.lags import Lags
 from kernels.xpcs.multitau import sparse
-from kernels.xpcs.multitau.advance import BLOCKS, GROUP, State, advance, empty
+from kernels.xpcs.multitau.advance import BLOCKS, GROUP, State, advance, empty, touch
 from kernels.xpcs.multitau.dense import LARGEST_STORED, first_row
 from kernels.xpcs.multitau.lanes import LANES, WORDS
 from kernels.xpcs.multitau.result import unit
@@ -92,6 +92,11 @@ class Work:
             made.total[:] = old.total
         self.state = made
 
+    def touch(self, levels: int) -> None:
+        """Have the system give the memory of so many levels now, and not when it is first used."""
+        assert self.state is not None
+        touch(*self.state, levels, first_row(levels, self.per_level))
+
     def go_on(self, delays: Lags | None = None) -> NDArray[np.int64]:
         """Take what is held into the sums; those of all bins at the delays, (static bins, delays, WORDS), if asked for.
 
@@ -135,7 +140,11 @@ class Work:
 
 def _between(events: Events, low: int, high: int) -> Events:
     """The events of pixels from `low` to before `high`."""
-    starts, taken = _runs(events.starts, np.ascontiguousarray(events.pixels, np.uint32), low, high)
+    begins, ends = _runs(events.starts, np.ascontiguousarray(events.pixels, np.uint32), low, high)
+    starts = np.concatenate([[0], np.cumsum(ends - begins)])
+    if starts[-1] == len(events.pixels):
+        return events
+    taken = _places(begins, starts)
     return Events(events.first, starts, events.pixels[taken], events.counts[taken])
 
 
@@ -143,17 +152,23 @@ def _between(events: Events, low: int, high: int) -> Events:
 def _runs(
     starts: NDArray[np.int64], pixels: NDArray[np.uint32], low: int, high: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    begins, ends, kept = starts[:-1].copy(), starts[1:].copy(), starts.copy()
-    kept[0] = 0
+    """Where in each frame the events of pixels from `low` to before `high` begin and end."""
+    begins, ends = starts[:-1].copy(), starts[1:].copy()
     for f in range(len(begins)):
         own = pixels[starts[f] : starts[f + 1]]
         begins[f] = starts[f] + np.searchsorted(own, low)
         ends[f] = starts[f] + np.searchsorted(own, high)
-        kept[f + 1] = kept[f] + ends[f] - begins[f]
-    taken = np.empty(kept[-1], np.int64)
+    return begins, ends
+
+
+@compiled()
+def _places(begins: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What follows each of `begins`, which is put at `starts`."""
+    taken = np.empty(starts[-1], np.int64)
     for f in range(len(begins)):
-        taken[kept[f] : kept[f + 1]] = np.arange(begins[f], ends[f])
-    return kept, taken
+        for i in range(starts[f], starts[f + 1]):
+            taken[i] = begins[f] + i - starts[f]
+    return taken
 
 
 __all__ = ["GROUP", "MOST_PHOTONS", "MOST_PIXELS", "Work"]

@@ -37,8 +37,14 @@ class Chosen:
     ----------
     average : int
         Of how many frames each is the sum.
+    anywhere : bool
+        Whether a part can be read without what is before it.
+    deep : int
+        So many neighbours at least should be read together, as they are packed together.
+    counted : dict
+        What the last reading has left out, by name: how many.
     left_out : dict
-        What was left out, by name: how many. Complete when all frames have been read once.
+        What was left out in all. Complete when all frames have been read once.
 
     Raises
     ------
@@ -75,10 +81,11 @@ class Chosen:
         self.frame_time_s = frame_time_s * stride * average
         self.largest = min(source.largest * average, _MOST)
         self.word = smallest_word(self.largest)
+        self.anywhere, self.deep = source.anywhere, -(-source.deep // (stride * average))
         self._name, self._source = name, source
         self._wanted = range(first, first + usable * stride, stride)
         self._keep = np.ones(self.rows * self.columns, np.uint8)
-        self._own = {}
+        self._own, self.counted = dict(source.lost), dict[str, int]()
         if beyond - first - usable * stride:
             self._own["frames at the end"] = beyond - first - usable * stride
         if mask is not None:
@@ -94,13 +101,16 @@ class Chosen:
 
     @property
     def left_out(self) -> dict[str, int]:
-        return {name: count for name, count in (self._own | self._source.left_out).items() if count}
+        return {name: count for name, count in (self._own | self.counted).items() if count}
 
-    def blocks(self) -> Iterator[Events]:
-        blocks = self._source.blocks(self._wanted, self._keep)
-        if self.average == 1:
-            return blocks
-        return self._sums(blocks)
+    def blocks(self, part: range | None = None) -> Iterator[Events]:
+        """All frames in order, or a part of them."""
+        part = range(self.count) if part is None else part
+        wanted = self._wanted[part.start * self.average : part.stop * self.average]
+        blocks = self._source.blocks(wanted, self._keep)
+        for events in blocks if self.average == 1 else self._sums(blocks):
+            yield events._replace(first=events.first + part.start)
+        self.counted = dict(self._source.left_out)
 
     def without(self, pixels: NDArray[np.integer]) -> Chosen:
         """The same frames without these pixels as well."""
@@ -117,7 +127,7 @@ class Chosen:
         first = 0
         held: Events | None = None
         for events in blocks:
-            held = events if held is None else joined(held, events)
+            held = events if held is None else joined([held, events])
             groups = held.frames // self.average
             if not groups:
                 continue

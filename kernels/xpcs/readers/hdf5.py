@@ -16,7 +16,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.errors import Exit
 from kernels.io import hdf5
 from kernels.outputs import io_error
 from kernels.xpcs.events import Events
@@ -48,9 +47,13 @@ class Hdf5Source:
         Exit 65 and 66 as `kernels.io.hdf5`; 65 for frames that are missing or damaged, when they are wanted.
     """
 
+    anywhere = True
+
     def __init__(self, path: str, data: str = DATA) -> None:
         self.path, self._data = path, data
         self.left_out: dict[str, int] = {}
+        self.lost: dict[str, int] = {}
+        self._at_once = 1  # so many frames fitted into a block last
         with hdf5.open_file(path) as file:
             dataset = hdf5.numbers(file, data, rank=3, kinds="iu")
             self.count, self.rows, self.columns = (int(n) for n in dataset.shape)
@@ -67,9 +70,9 @@ class Hdf5Source:
             self.word: np.dtype[Any] = np.dtype(f"u{min(self._kind.itemsize, 4)}")
             self._there = _written(dataset)
             # How many frames a chunk holds; those of so many that they would not fit are unpacked several times.
-            self._deep = dataset.chunks[0] if dataset.chunks is not None else 1
-            if self._deep * self.rows * self.columns * self._kind.itemsize > 4 * BLOCK_BYTES:
-                self._deep = 1
+            self.deep = int(dataset.chunks[0]) if dataset.chunks is not None else 1
+            if self.deep * self.rows * self.columns * self._kind.itemsize > 4 * BLOCK_BYTES:
+                self.deep = 1
             self._chunks = self._straight(file, dataset)
 
     @property
@@ -81,7 +84,7 @@ class Hdf5Source:
         self.left_out = {"markers": 0}
         self._check_written(wanted)
         pixels = keep.size
-        at_once = max(1, min(len(wanted), BLOCK_EVENTS // pixels))
+        at_once = max(1, min(len(wanted), max(self._at_once, BLOCK_EVENTS // pixels)))
         done = 0
         with open(self.path, "rb") as raw, hdf5.open_file(self.path) as file, ThreadPoolExecutor(1, "read") as reader:
             # One block is read ahead by another thread; only this one runs compiled code on all cores.
@@ -103,16 +106,16 @@ class Hdf5Source:
                     yield events
                 done = following
                 room = max(1, BLOCK_EVENTS // (densest + densest // 4 + 64))
-                at_once = max(1, min(room, 2 * at_once, self._most_at_once()))
+                at_once = self._at_once = max(1, min(room, 2 * at_once, self._most_at_once()))
 
     def _whole_chunks(self, wanted: range, first: int, frames: int) -> int:
         """About so many frames, ending where a chunk does, so that none is unpacked twice."""
-        if self._deep == 1:
+        if self.deep == 1:
             return frames
         here = wanted[first]
-        end = (here + frames * wanted.step) // self._deep * self._deep
+        end = (here + frames * wanted.step) // self.deep * self.deep
         if end <= here:
-            end = (here // self._deep + 1) * self._deep
+            end = (here // self.deep + 1) * self.deep
         return -(-(end - here) // wanted.step)
 
     def _most_at_once(self) -> int:
@@ -153,14 +156,8 @@ class Hdf5Source:
 
     def _laid_out(self, file: h5py.File, chosen: range) -> NDArray[Any]:
         """Frames as they are, shape (frames, pixels), as unsigned words in which markers are the largest values."""
-        try:
-            frames = file[self._data][chosen.start : chosen.stop : chosen.step]
-        except (OSError, RuntimeError) as error:
-            failure = io_error(OSError(*error.args), f"Cannot read the frames {self.path!r}", Exit.BAD_INPUT)
-            if failure.exit_code != Exit.BAD_INPUT:
-                raise failure from error
-            some = f"frames {chosen[0]} to {chosen[-1]}" if len(chosen) > 1 else f"frame {chosen[0]}"
-            raise bad(self.path, f"{some} of {self._data} cannot be read ({hdf5.reason(error)}).") from error
+        some = f"frames {chosen[0]} to {chosen[-1]}" if len(chosen) > 1 else f"frame {chosen[0]}"
+        frames = hdf5.read(file[self._data], np.s_[chosen.start : chosen.stop : chosen.step], f"{some} of ")
         frames = np.ascontiguousarray(frames, self._kind.newbyteorder("=")).reshape(len(chosen), -1)
         return frames.view(f"u{self._kind.itemsize}")
 
@@ -223,7 +220,7 @@ def _written(dataset: h5py.Dataset) -> NDArray[np.bool_] | None:
     if dataset.chunks is None or dataset.is_virtual:
         return None
     wanted = [-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
-    if int(dataset.id.get_num_chunks()) == int(np.prod(wanted)):
+    if int(dataset.id.get_num_chunks()) == hdf5.chunks_of(dataset):
         return None
     deep = dataset.chunks[0]
     found = np.zeros(wanted[0], np.int64)

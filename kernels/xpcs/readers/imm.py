@@ -40,6 +40,8 @@ class ImmSource:
         Exit 66 when the file is missing or empty, 65 when it is truncated, or a header says what cannot be.
     """
 
+    anywhere, deep = True, 1
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.left_out: dict[str, int] = {}
@@ -74,15 +76,14 @@ class ImmSource:
         self.largest = (1 << 15) - 1 if self.sparse else (1 << 16) - 2
         self.word: np.dtype[Any] = np.dtype(np.uint16)
         steps = np.diff(np.array(numbers, np.int64))
-        self._lost = int((steps - 1).sum()) if len(steps) and steps.min() >= 1 else 0
-        self._again = int((steps == 0).sum()) if len(steps) and steps.max() == 1 else 0
+        self.lost: dict[str, int] = {}
+        if len(steps) and steps.min() >= 1:
+            self.lost["missing frames"] = int((steps - 1).sum())
+        if len(steps) and steps.max() == 1:
+            self.lost["frames with the number of the one before"] = int((steps == 0).sum())
 
     def blocks(self, wanted: range, keep: Keep) -> Iterator[Events]:
         self.left_out = {"markers": 0, "duplicate events": 0}
-        if self._lost:
-            self.left_out["missing frames"] = self._lost
-        if self._again:
-            self.left_out["frames with the number of the one before"] = self._again
         at = self._at[wanted.start : wanted.stop : wanted.step]
         lengths = self._lengths[wanted.start : wanted.stop : wanted.step]
         sizes = lengths * (6 if self.sparse else 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +30,12 @@ class Source(Protocol):
         In which counts are given.
     left_out : dict
         What the last pass over the frames has left out, by name: how many.
+    lost : dict
+        What the file lacks, whichever frames are wanted.
+    anywhere : bool
+        Whether frames can be read without those before them.
+    deep : int
+        So many neighbouring frames are unpacked at once.
     """
 
     rows: int
@@ -38,6 +44,9 @@ class Source(Protocol):
     largest: int
     word: np.dtype[np.unsignedinteger]
     left_out: dict[str, int]
+    lost: dict[str, int]
+    anywhere: bool
+    deep: int
 
     def blocks(self, wanted: range, keep: Keep) -> Iterator[Events]:
         """Events of the `wanted` frames, numbered from 0 in that order, in the pixels where `keep` is not 0."""
@@ -59,13 +68,17 @@ def part(events: Events, first: int, beyond: int) -> Events:
     return Events(events.first + first, starts - starts[0], events.pixels[inside], events.counts[inside])
 
 
-def joined(some: Events, more: Events) -> Events:
-    """Events of frames and of those that follow them."""
+def joined(parts: Sequence[Events]) -> Events:
+    """Events of frames and of those that follow them, in one."""
+    if len(parts) == 1:
+        return parts[0]
+    before = np.cumsum([0, *(len(events.pixels) for events in parts)])
+    starts = [events.starts[:-1] + shift for events, shift in zip(parts, before[:-1], strict=True)]
     return Events(
-        some.first,
-        np.concatenate([some.starts, more.starts[1:] + some.starts[-1]]),
-        np.concatenate([some.pixels, more.pixels]),
-        np.concatenate([some.counts, more.counts]),
+        parts[0].first,
+        np.concatenate([*starts, before[-1:]]).astype(np.int64),
+        np.concatenate([events.pixels for events in parts]),
+        np.concatenate([events.counts for events in parts]),
     )
 
 

@@ -83,11 +83,13 @@ class StreamSource:
 
     word: np.dtype[np.unsignedinteger] = np.dtype(np.uint16)
     largest = MOST_COUNT - 1
+    anywhere, deep = False, 1
 
     def __init__(self, name: str, rows: int, columns: int, streams: list[Stream], *, add: bool) -> None:
         self._name, self._streams, self._add = name, streams, add
         self.rows, self.columns = rows, columns
         self.left_out: dict[str, int] = {}
+        self.lost: dict[str, int] = {}
         self.count = max(stream.frames for stream in streams)
         events = sum(stream.events for stream in streams)
         if self.count > 1000 + 100 * events:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.errors import KernelError
-from kernels.ranks import Ranks
-from kernels.xpcs.partition import Partition
 from kernels.xpcs.twotime import cost, vnni
 from kernels.xpcs.twotime.pairs import Pairs
 from kernels.xpcs.twotime.products import BlasProducts, VnniProducts
 from kernels.xpcs.twotime.series import Series
-from kernels.xpcs.twotime.slices import Means, Slice
-from kernels.xpcs.twotime.sums import Span
+from kernels.xpcs.twotime.slices import Diagonals, Slice
+from kernels.xpcs.twotime.sums import Floats, Span
 
 TILE = 2048  # frames along a side; a chunk of a file should divide it
 Way = Literal["pairs", "vnni", "blas"]
 
 Write = Callable[[int, int, int, NDArray[np.float32]], None]
 """Takes a tile: `write(bin, row, column, tile)`. Its place is that of its first element; zeros below the diagonal."""
+
+
+class Strip(NamedTuple):
+    """A row of tiles: of the dynamic bin of this number, those whose first row is the frame `first`."""
+
+    bin: int
+    first: int
+
+
+Done = Callable[[Strip, Floats], None]
+"""Takes what a strip adds to the diagonals, shape (1 + slices, frames)."""
 
 
 class OneTime(NamedTuple):
@@ -78,57 +87,84 @@ def twotime(
     KernelError
         Exit 2 for a slice that is not within the frames, or a way that this processor or these counts do not allow.
     """
+    found = Found(series.bins, series.frames, slices, tile)
+    correlate(series, strips(series.bins, series.frames, tile), write, found.take, slices=slices, way=way, tile=tile)
+    return found.one_time
+
+
+def strips(bins: Iterable[int], frames: int, tile: int = TILE) -> list[Strip]:
+    """All strips of these bins: bin after bin, from above.
+
+    Raises
+    ------
+    KernelError
+        Exit 2 for tiles of less than a frame.
+    """
     if tile < 1:
         raise KernelError(f"A tile of {tile} frames is none: take 1 or more.")
-    every = [Slice(0, series.frames), *slices]
-    results = np.empty((series.frames, len(every), len(series.bins)))
-    for which, number in enumerate(series.bins):
-        means = Means(series.frames, every)
-        for row, column, made in tiles(series, which, way=way, tile=tile):
-            means.add(row, column, made)
-            write(int(number), row, column, made)
-        results[:, :, which] = means.means
-    return OneTime(series.bins, results[:, 0], results[:, 1:])
+    return [Strip(int(number), first) for number in bins for first in range(0, frames, tile)]
 
 
-def share(partition: Partition, ranks: Ranks) -> list[int]:
-    """The dynamic bins that this rank correlates, ascending: of all ranks about as many pixels each.
+def correlate(
+    series: Series,
+    todo: Iterable[Strip],
+    write: Write,
+    done: Done,
+    *,
+    slices: Sequence[Slice] = (),
+    way: Way | None = None,
+    tile: int = TILE,
+) -> None:
+    """Work out some strips of the bins of the series, those of a bin one after another; see `twotime`.
 
-    A rank needs the counts of its bins alone, so memory is shared out like work, and each bin has the same bits whoever
-    works on it.
+    `done` is told of each strip when its tiles are written.
     """
-    sizes = np.bincount(partition.dynamic.ravel())[1:]
-    loads, mine = [0] * ranks.size, []
-    for which in np.argsort(-sizes, kind="stable"):
-        least = loads.index(min(loads))
-        loads[least] += int(sizes[which])
-        if least == ranks.rank:
-            mine.append(int(which) + 1)
-    return sorted(mine)
+    diagonals = Diagonals(series.frames, [Slice(0, series.frames), *slices])
+    number = None
+    for strip in todo:
+        if strip.bin != number:
+            number, which = strip.bin, int(np.searchsorted(series.bins, strip.bin))
+            correlating = _way(series, which, way or cost.cheapest(series, which))
+        correlating.take(Span(strip.first, min(strip.first + tile, series.frames)))
+        for column in range(strip.first, series.frames, tile):
+            made = correlating.tile(Span(column, min(column + tile, series.frames)))
+            diagonals.add(strip.first, column, made)
+            write(strip.bin, strip.first, column, made)
+        done(strip, diagonals.row())
 
 
-def together(found: OneTime | None, ranks: Ranks) -> OneTime | None:
-    """What all ranks have found, for the first of them; None for the others. A rank without bins brings None."""
-    parts = [part for part in ranks.gathered(found) if part is not None]
-    if not parts:
-        return None
-    bins = np.concatenate([part.bins for part in parts])
-    order = np.argsort(bins)
-    g2 = np.concatenate([part.g2 for part in parts], axis=-1)
-    slices = np.concatenate([part.slices for part in parts], axis=-1)
-    return OneTime(bins[order], g2[..., order], slices[..., order])
+class Found:
+    """What is found of the diagonals of all bins: `take` every strip, in whatever order, then there is the `one_time`.
 
+    Those of a bin are added up from above, so that their order changes no bit; what comes before its turn waits.
+    """
 
-def tiles(
-    series: Series, which: int, *, way: Way | None = None, tile: int = TILE
-) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-    """The tiles of the `which`th bin of the series: row, column and correlations of each; see `twotime`."""
-    correlating = _way(series, which, way or cost.cheapest(series, which))
-    spans = [Span(n, min(n + tile, series.frames)) for n in range(0, series.frames, tile)]
-    for n, rows in enumerate(spans):
-        correlating.take(rows)
-        for columns in spans[n:]:
-            yield rows.first, columns.first, correlating.tile(columns)
+    def __init__(self, bins: NDArray[np.int64], frames: int, slices: Sequence[Slice], tile: int = TILE) -> None:
+        self._bins, self._frames, self._tile = bins, frames, tile
+        self._every = [Slice(0, frames), *slices]
+        self._means = np.empty((frames, len(self._every), len(bins)))
+        self._diagonals: dict[int, tuple[int, Diagonals]] = {}  # of bins in work, with the row that is the next
+        self._waiting: dict[Strip, Floats] = {}
+
+    def take(self, strip: Strip, sums: Floats) -> None:
+        """Add what a strip has found."""
+        self._waiting[strip] = sums
+        number = strip.bin
+        if number not in self._diagonals:
+            self._diagonals[number] = 0, Diagonals(self._frames, self._every)
+        row, diagonals = self._diagonals.pop(number)
+        while (here := self._waiting.pop(Strip(number, row), None)) is not None:
+            diagonals.take(here)
+            row += self._tile
+        if row < self._frames:
+            self._diagonals[number] = row, diagonals
+        else:
+            self._means[:, :, np.searchsorted(self._bins, number)] = diagonals.means
+
+    @property
+    def one_time(self) -> OneTime:
+        """Of all bins; every strip has been taken."""
+        return OneTime(self._bins, self._means[:, 0], self._means[:, 1:])
 
 
 def _way(series: Series, which: int, way: str) -> _Correlating:

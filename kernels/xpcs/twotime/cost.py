@@ -8,7 +8,10 @@ A wrong choice costs time and changes no bit of the result.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kernels.xpcs.events import Events
+from kernels.xpcs.partition import Partition
 from kernels.xpcs.twotime import vnni
 from kernels.xpcs.twotime.series import Series
 
@@ -23,10 +26,35 @@ def cheapest(series: Series, which: int) -> str:
     begin, end = series.groups[which], series.groups[which + 1]
     pixels = series.pixels[begin], series.pixels[end]
     of_pixels = np.diff(series.starts[pixels[0] : pixels[1] + 1])
-    events, pairs = int(of_pixels.sum()), int((of_pixels * (of_pixels + 1) // 2).sum())
-    triangle = series.frames * (series.frames + 1) / 2
-    products = triangle * (pixels[1] - pixels[0])
-    costs = {"pairs": _PAIR * pairs + _FIRST * events, "blas": _FLOAT * products + _FILL * events}
-    if vnni.available() and series.largest <= vnni.LARGEST:
-        costs["vnni"] = _VNNI * products + _FILL * events
+    pairs = float((of_pixels * (of_pixels + 1) // 2).sum())
+    costs = _costs(series.frames, pixels[1] - pixels[0], float(of_pixels.sum()), pairs, series.largest)
     return min(costs, key=lambda way: costs[way])
+
+
+def expected(sample: Events, partition: Partition, frames: int) -> NDArray[np.float64]:
+    """About what each dynamic bin of so many frames will cost, by a few of them."""
+    dynamic = partition.dynamic.ravel()
+    pixels = np.bincount(dynamic)[1:]
+    events = np.bincount(dynamic[sample.pixels], minlength=len(pixels) + 1)[1:] * (frames / sample.frames)
+    pairs = events**2 / (2 * pixels) + events
+    largest = int(sample.counts.max(initial=1))
+    return np.array(
+        [min(_costs(frames, *of_bin, largest).values()) for of_bin in zip(pixels, events, pairs, strict=True)]
+    )
+
+
+def expected_by_delay(sample: Events, partition: Partition, frames: int) -> NDArray[np.float64]:
+    """About what each dynamic bin will cost in a multi-tau scheme: by its events, and by its pixels for all levels."""
+    dynamic = partition.dynamic.ravel()
+    pixels = np.bincount(dynamic)[1:]
+    events = np.bincount(dynamic[sample.pixels], minlength=len(pixels) + 1)[1:] * (frames / sample.frames)
+    return np.asarray(events + pixels)
+
+
+def _costs(frames: int, pixels: float, events: float, pairs: float, largest: int) -> dict[str, float]:
+    """Nanoseconds of a bin by each way that can be taken."""
+    products = frames * (frames + 1) / 2 * pixels
+    costs = {"pairs": _PAIR * pairs + _FIRST * events, "blas": _FLOAT * products + _FILL * events}
+    if vnni.available() and largest <= vnni.LARGEST:
+        costs["vnni"] = _VNNI * products + _FILL * events
+    return costs

@@ -18,6 +18,7 @@ from kernels.compiled import compiled
 from kernels.errors import Exit, KernelError
 from kernels.xpcs.events import Events, Frames
 from kernels.xpcs.partition import Partition
+from kernels.xpcs.readers.source import joined
 
 Integers = NDArray[np.int64]
 Numbers = NDArray[Any]
@@ -91,7 +92,7 @@ def gather(frames: Frames, partition: Partition, bins: Sequence[int] | None = No
     -----
     It takes about 10 bytes per event while they are sorted, and 4 afterwards (8 with counts above 255).
     """
-    chosen = _chosen(bins, partition.dynamic_bins)
+    chosen = chosen_bins(bins, partition.dynamic_bins)
     _fit(frames, partition)
     order = np.lexsort((np.arange(partition.static_bins), partition.owner))  # of static bins: by dynamic bin
     order = order[np.isin(partition.owner[order], chosen)]
@@ -156,23 +157,11 @@ def by_pixel(
             f"A pixel has counted {largest} in a frame: two-time correlations take up to {_LARGEST}. Mask the pixel.",
             Exit.BAD_INPUT,
         )
-    whole = _joined(blocks)
+    whole = joined(blocks)
     blocks.clear()
     kind: Numbers = np.empty(0, np.uint32 if largest < 1 << NARROW else np.uint64)
-    starts, words = _sorted(*whole, place, pixels, _bits(kind), kind)
+    starts, words = _sorted(*whole[1:], place, pixels, _bits(kind), kind)
     return starts, words, largest
-
-
-def _joined(blocks: Sequence[Events]) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.unsignedinteger]]:
-    if len(blocks) == 1:
-        return blocks[0].starts, blocks[0].pixels, blocks[0].counts
-    begins = np.cumsum([0, *(len(block.pixels) for block in blocks)])
-    starts = [block.starts[:-1] + begin for block, begin in zip(blocks, begins[:-1], strict=True)]
-    return (
-        np.concatenate([*starts, begins[-1:]]).astype(np.int64),
-        np.concatenate([block.pixels for block in blocks]),
-        np.concatenate([block.counts for block in blocks]),
-    )
 
 
 @compiled(parallel=True)
@@ -251,7 +240,8 @@ def _bits(words: Numbers) -> int:
     return NARROW if words.dtype == np.uint32 else WIDE
 
 
-def _chosen(bins: Sequence[int] | None, count: int) -> NDArray[np.int64]:
+def chosen_bins(bins: Sequence[int] | None, count: int) -> NDArray[np.int64]:
+    """Numbers of dynamic bins, ascending; all of so many when none are given."""
     chosen = np.arange(1, count + 1) if bins is None else np.unique(np.asarray(bins, np.int64))
     if not len(chosen) or chosen[0] < 1 or chosen[-1] > count:
         raise KernelError(f"Dynamic bins are numbered 1 to {count}: {list(bins or [])} are not all among them.")

@@ -39,10 +39,11 @@ def segments(frames: int, count: int = 5) -> list[Slice]:
     return [Slice(n * length, (n + 1) * length) for n in range(count)]
 
 
-class Means:
-    """Means along the diagonals of one two-time correlation, in each of several slices, out of its tiles.
+class Diagonals:
+    """Sums along the diagonals of one two-time correlation, in each of several slices, out of its tiles.
 
-    `add` every tile once, in order; the `means` have shape (frames, slices), by delay, NaN where a slice has no pair.
+    Those of a row of tiles are summed up by themselves: `add` its tiles from the diagonal to the right. Where all rows
+    come together, `take` them from above. So it matters for no bit who has worked out which row.
     """
 
     def __init__(self, frames: int, slices: Sequence[Slice]) -> None:
@@ -55,13 +56,24 @@ class Means:
                 )
         self._frames = frames
         self._slices = np.array([(s.first, s.last, _KINDS[s.age]) for s in slices], np.int64).reshape(-1, 3)
-        self._sums = np.zeros((len(slices), frames))
+        self._row, self._sums = np.zeros((2, len(slices), frames))
 
     def add(self, row: int, column: int, tile: NDArray[np.float32]) -> None:
-        _add(tile, row, column, self._slices, self._sums)
+        """Add a tile to the sums of its row."""
+        _add(tile, row, column, self._slices, self._row)
+
+    def row(self) -> Floats:
+        """The sums of the row whose tiles were added last, shape (slices, frames); the next tile begins another."""
+        made, self._row = self._row, np.zeros_like(self._row)
+        return made
+
+    def take(self, row: Floats) -> None:
+        """Add the sums of the next row."""
+        self._sums += row
 
     @property
     def means(self) -> Floats:
+        """By delay, shape (frames, slices); NaN where a slice has no pair."""
         counts = np.zeros((len(self._slices), self._frames), np.int64)
         _pairs(self._slices, self._frames, counts)
         means: Floats = np.divide(self._sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0)

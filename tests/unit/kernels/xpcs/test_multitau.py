@@ -149,7 +149,8 @@ def test_live_is_at_every_moment_what_the_whole_is(mean: float, per_level: int, 
 
 
 def test_live_goes_on_past_the_levels_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernels.xpcs.multitau.live.LEAST_LEVELS", 1)
+    monkeypatch.setattr("kernels.xpcs.multitau.live.LEVELS", 1)
+    monkeypatch.setattr("kernels.xpcs.multitau.live.READY_LEVELS", 1)
     monkeypatch.setattr("kernels.xpcs.multitau.live.HELD_FRAMES", 16)
     counts, partition = light(500, 0.1), bins()
     live = LiveMultiTau(partition)
@@ -183,6 +184,30 @@ def test_what_is_held_stays_within_the_memory(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Work, "hold", hold)
     multitau(Cube(counts), partition, memory_bytes=2 * state)
     assert state < max(held) <= 2 * state
+
+
+class Watching:
+    """Wants to see every g2."""
+
+    def __init__(self) -> None:
+        self.seen: list[MultiTau] = []
+
+    def due(self) -> bool:
+        return True
+
+    def show(self, so_far: MultiTau) -> None:
+        self.seen.append(so_far)
+
+
+def test_g2_is_shown_while_frames_are_read_if_there_is_memory_for_all_sums() -> None:
+    counts, partition, watching, blind = light(100, 0.2), bins(), Watching(), Watching()
+    whole = multitau(Cube(counts), partition, watcher=watching)
+    assert [made.frames for made in watching.seen] == list(range(7, 100, 7))
+    for made in watching.seen[::4]:
+        assert (made.sums == multitau(Cube(counts[: made.frames]), partition).sums).all()
+    state = Work(partition, 4).state_bytes(whole.lags.levels)
+    assert (multitau(Cube(counts), partition, watcher=blind, memory_bytes=2 * state - 2).sums == whole.sums).all()
+    assert blind.seen == []
 
 
 def test_any_number_of_threads_has_the_same_bits() -> None:

@@ -146,7 +146,7 @@ def test_bad_pixels_are_taken_out(tmp_path: Path) -> None:
 def test_joining_and_parting_events() -> None:
     shown = some_frames("imm")
     first, second, third = events_of(shown)
-    whole = source.joined(source.joined(first, second), third)
+    whole = source.joined([source.joined([first, second]), third])
     np.testing.assert_array_equal(laid_out(whole, 63, np.int64), shown)
     some = source.part(whole, 3, 9)
     assert some.first == 3

@@ -285,15 +285,65 @@ def test_boost_corr_finds_the_same(measured: Measured, results: tuple[Path, Path
             np.testing.assert_allclose(there, here, atol=near)
 
 
-def test_ranks_change_no_bit_of_g2(measured: Measured, results: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_change_no_bit_of_g2(measured: Measured, results: tuple[Path, Path], tmp_path: Path, size: int) -> None:
     output = tmp_path / "a_results.hdf"
     words = ["--input", str(measured.frames), "--qmap", str(measured.qmap), "--output", str(output)]
-    said = mpirun(2, "xpcs.multitau", *words)
+    said = mpirun(size, "xpcs.multitau", *words)
     assert said.returncode == 0, said.stderr
-    assert said.stdout.count("product ") == 1  # one speaks for both
-    with h5py.File(output) as file, h5py.File(results[0]) as alone:
-        for name in ("multitau/normalized_g2", "multitau/normalized_g2_err", "temporal_mean/scattering_2d"):
-            np.testing.assert_array_equal(file[f"xpcs/{name}"][()], alone[f"xpcs/{name}"][()])
+    assert said.stdout.count("product ") == 1  # one speaks for all
+    same(output, results[0])
+
+
+@pytest.mark.parametrize("size", [2, 4, 7])
+def test_ranks_change_no_bit_of_two_times(
+    measured: Measured, results: tuple[Path, Path], tmp_path: Path, size: int
+) -> None:
+    output, picture = tmp_path / "b_results.hdf", tmp_path / "b.png"
+    words = ["--input", str(measured.frames), "--qmap", str(measured.qmap), "--output", str(output)]
+    said = mpirun(size, "xpcs.twotime", *words, "--picture", str(picture))
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.count("product ") == 2
+    same(output, results[1])
+    assert picture.read_bytes() == results[1].with_name("twotime.png").read_bytes()
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_change_no_bit_of_two_times_by_delay(measured: Measured, tmp_path: Path, size: int) -> None:
+    given = {"input": measured.frames, "qmap": measured.qmap, "scheme": "multitau", "bins": "1,3-4", "badPixels": True}
+    run("xpcs.twotime", output=tmp_path / "alone_results.hdf", **given)
+    words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    said = mpirun(size, "xpcs.twotime", *words, "--output", str(tmp_path / "a_results.hdf"))
+    assert said.returncode == 0, said.stderr
+    same(tmp_path / "a_results.hdf", tmp_path / "alone_results.hdf")
+
+
+def same(one: Path, other: Path) -> None:
+    """Both results hold the same to the last bit, besides how they came about."""
+    with h5py.File(one) as file, h5py.File(other) as expected:
+        names: list[str] = []
+        expected.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
+        assert len(names) > 20
+        for name in names:
+            if not name.startswith("xpcs/process/") or name.endswith("left_out"):
+                np.testing.assert_array_equal(file[name][()], expected[name][()], err_msg=name)
+
+
+def test_when_a_rank_cannot_read_its_frames_one_says_so(measured: Measured, tmp_path: Path) -> None:
+    shutil.copy(measured.metadata, tmp_path)
+    shutil.copy(measured.frames, tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        where = file["entry/data/data"].id.get_chunk_info(200).byte_offset
+    with open(tmp_path / "a.h5", "r+b") as raw:
+        raw.seek(where)
+        raw.write(bytes([255] * 40))
+    for kernel in ("multitau", "twotime"):
+        words = ["--input", str(tmp_path / "a.h5"), "--qmap", str(measured.qmap), "--output", str(tmp_path / "r.hdf")]
+        said = mpirun(2, f"xpcs.{kernel}", *words)
+        assert said.returncode == 65
+        assert said.stderr.count("error bad input: ") == 1
+        assert "frame 200 of /entry/data/data is damaged" in said.stderr
+        assert left_behind(tmp_path, but=("a.h5", measured.metadata.name)) == []
 
 
 def test_a_qmap_of_another_detector_is_refused(measured: Measured, tmp_path: Path) -> None:

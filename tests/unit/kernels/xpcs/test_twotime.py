@@ -21,9 +21,10 @@ from kernels.ranks import Ranks
 from kernels.xpcs.events import Events
 from kernels.xpcs.partition import Partition
 from kernels.xpcs.twotime import cost, series, vnni
-from kernels.xpcs.twotime.correlate import OneTime, share, together, twotime
+from kernels.xpcs.twotime.correlate import Found, OneTime, correlate, strips, twotime
 from kernels.xpcs.twotime.series import Series, gather
 from kernels.xpcs.twotime.slices import Slice, segments
+from kernels.xpcs.twotime.together import planned, twotime_together
 
 needs_vnni = pytest.mark.skipif(not vnni.available(), reason="this processor has no AVX-512 VNNI")
 WAYS = ["pairs", "blas", pytest.param("vnni", marks=needs_vnni)]
@@ -126,29 +127,47 @@ def test_large_static_bins_are_taken_in_groups(way: str, monkeypatch: pytest.Mon
     np.testing.assert_allclose(made, expected, rtol=2e-7)
 
 
-@pytest.mark.parametrize("size", [1, 2, 4, 7])
-def test_ranks_have_all_bins_once_and_the_same_bits(size: int) -> None:
+@pytest.mark.parametrize("tile", [20, 83])
+@pytest.mark.parametrize("size", [1, 2, 4, 7, 30])
+def test_ranks_have_all_strips_once_and_the_same_bits(size: int, tile: int) -> None:
     frames = Counted(counts(9))
-    expected, means = whole(gather(frames, BINS), slices=segments(83))
-    bins = [share(BINS, Ranks(rank, size)) for rank in range(size)]
-    assert sorted(itertools.chain(*bins)) == list(range(1, BINS.dynamic_bins + 1))
-    parts: list[OneTime | None] = []
-    for mine in bins:
+    expected, means = whole(gather(frames, BINS), slices=segments(83), tile=tile)
+    bins = np.arange(1, BINS.dynamic_bins + 1)
+    plan = planned(bins, np.array([5.0, 1, 1, 1, 0]), 83, size, tile)
+    assert list(itertools.chain(*plan.strips)) == strips(bins, 83, tile)
+    found, made = Found(bins, 83, segments(83), tile), np.full_like(expected, np.nan)
+
+    def write(number: int, row: int, column: int, tile: NDArray[np.float32]) -> None:
+        made[number - 1, row : row + tile.shape[0], column : column + tile.shape[1]] = tile
+
+    takers = plan.takers(BINS)
+    for rank in reversed(range(size)):  # so that sums wait for their turn
+        mine = plan.bins_of(rank)
+        needed = (takers[:, 0] <= rank) & (rank < takers[:, 1])
+        np.testing.assert_array_equal(needed, np.isin(BINS.dynamic.ravel(), mine))
         if mine:
-            made, part = whole(gather(frames, BINS, mine), slices=segments(83))
-            np.testing.assert_array_equal(made[np.array(mine) - 1], expected[np.array(mine) - 1])
-            parts.append(part)
-        else:
-            parts.append(None)
+            series = gather(frames, BINS, mine)
+            correlate(series, plan.strips[rank], write, found.take, slices=segments(83), tile=tile)
+    np.testing.assert_array_equal(made, expected)
+    np.testing.assert_array_equal(found.one_time.g2, means.g2)
+    np.testing.assert_array_equal(found.one_time.slices, means.slices)
 
-    class Gathering(Ranks):
-        def gathered(self, value: object) -> list[object]:  # type: ignore[override]
-            return list(parts)
 
-    joined = together(parts[0], Gathering(0, size))
-    assert joined is not None
-    np.testing.assert_array_equal(joined.g2, means.g2)
-    np.testing.assert_array_equal(joined.slices, means.slices)
+def test_strips_are_shared_out_by_what_they_cost() -> None:
+    bins, costs = np.array([3, 5, 8]), np.array([1.0, 6.0, 1.0])
+    plan = planned(bins, costs, 1000, 4, 100)
+    loads = [sum(costs[bins == s.bin][0] * (1000 - s.first - 50) * 100 for s in share) for share in plan.strips]
+    assert max(loads) < 1.1 * sum(loads) / 4
+    assert [plan.bins_of(rank) for rank in range(4)] == [[3, 5], [5], [5], [5, 8]]
+
+
+def test_what_bins_cost_is_told_by_a_few_frames() -> None:
+    frames = counts(3, 200)
+    frames[:, BINS.dynamic == 2] = 0
+    few = next(Counted(frames).blocks())
+    costs = cost.expected(few, BINS, 200)
+    assert costs[1] < 0.01 * costs[0]
+    assert cost.expected(few, BINS, 400)[0] > 1.9 * costs[0]
 
 
 def test_g2_is_the_mean_along_the_diagonals_of_all_frames_and_of_slices() -> None:
@@ -265,32 +284,38 @@ def test_a_hot_pixel_outside_of_all_bins_does_no_harm() -> None:
     np.testing.assert_array_equal(made, expected)
 
 
-PROGRAM = """
-import sys
-sys.path.insert(0, {here!r})
-import numpy as np
-from test_twotime import BINS, counts
-from counted import Counted
-from kernels.ranks import Ranks
-from kernels.xpcs.twotime.correlate import share, together, twotime
-from kernels.xpcs.twotime.series import gather
+def main() -> None:
+    """What each rank runs in the next test."""
+    ranks, bins = Ranks.here(), np.arange(1, BINS.dynamic_bins + 1)
+    plan = planned(bins, np.ones(len(bins)), 83, ranks.size, 20)
+    mine = plan.bins_of(ranks.rank)
+    made = np.zeros((len(bins), 83, 83), np.float32)
 
-ranks = Ranks.here()
-mine = share(BINS, ranks)
-found = twotime(gather(Counted(counts(9)), BINS, mine), lambda *tile: None) if mine else None
-if joined := together(found, ranks):
-    np.save({output!r}, joined.g2)
-"""
+    def write(number: int, row: int, column: int, tile: NDArray[np.float32]) -> None:
+        made[number - 1, row : row + tile.shape[0], column : column + tile.shape[1]] = tile
+
+    series = gather(Counted(counts(9)), BINS, mine) if mine else None
+    if found := twotime_together(series, plan, write, ranks, slices=segments(83)):
+        np.savez(sys.argv[1], made=made, g2=found.g2, slices=found.slices)
 
 
-def test_ranks_of_mpi_bring_together_what_one_process_finds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [2, 9])
+def test_ranks_of_mpi_bring_together_what_one_process_finds(size: int, tmp_path: Path) -> None:
     if shutil.which("mpirun") is None:
         pytest.skip("there is no mpirun here; see tests/install-system-parts")
-    output = tmp_path / "g2.npy"
-    program = PROGRAM.format(here=str(Path(__file__).parent), output=str(output))
+    output = tmp_path / "found.npz"
     allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "NUMBA_NUM_THREADS": "1"}
-    argv = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", "2", sys.executable, "-c", program]
-    said = subprocess.run(argv, env={**os.environ, **allowed}, capture_output=True, text=True, timeout=100)
+    path = os.pathsep.join([str(Path(__file__).parents[4]), os.environ.get("PYTHONPATH", "")])
+    argv = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(size), sys.executable, __file__, str(output)]
+    environment = {**os.environ, **allowed, "PYTHONPATH": path}
+    said = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=100)
     assert said.returncode == 0, said.stderr
-    _, means = whole(gather(Counted(counts(9)), BINS))
-    np.testing.assert_array_equal(np.load(output), means.g2)
+    expected, means = whole(gather(Counted(counts(9)), BINS), slices=segments(83), tile=20)
+    with np.load(output) as file:
+        np.testing.assert_array_equal(file["made"], np.nan_to_num(expected))
+        np.testing.assert_array_equal(file["g2"], means.g2)
+        np.testing.assert_array_equal(file["slices"], means.slices)
+
+
+if __name__ == "__main__":
+    main()
