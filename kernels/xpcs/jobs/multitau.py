@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from kernels.cuda.device import Choice, agreed, choose
 from kernels.errors import KernelError
 from kernels.io.picture import check_picture
 from kernels.job import Job
 from kernels.xpcs import boost, result
 from kernels.xpcs.analysis.scattering import Tally
+from kernels.xpcs.cuda.multitau import multitau as correlate_on_gpu
+from kernels.xpcs.cuda.multitau import prepare
 from kernels.xpcs.jobs.measurement import longest_lag, open_measurement, suspicions
 from kernels.xpcs.multitau import multitau as correlate
 from kernels.xpcs.pictures import draw_scattering
@@ -31,10 +36,11 @@ def multitau(
     lags_per_level: int,
     memory_gb: float,
     backend: str,
+    device: str,
 ) -> None:
     """Write the result file `output` of the frames `input`; arguments as in the schema.
 
-    Reports `frames`, `delays`, `dynamic_bins`, `contrast` (largest of g2 - 1 at the first delay), `intensity` (counts
+    Reports `device` (what has computed, and `device_reason` where that was not a GPU it was given), `frames`, `delays`, `dynamic_bins`, `contrast` (largest of g2 - 1 at the first delay), `intensity` (counts
     per pixel and frame), `bad_frames` and `changing_bins` (see `kernels.xpcs.analysis.flags`); warns of these, and of
     metadata that are missing or other than what was given.
 
@@ -59,17 +65,23 @@ def multitau(
     frames, partition = measured.frames, measured.partition
     longest_lag(frames.count, lags_per_level)
     memory = int(memory_gb * 1e9)
-    if backend == "boost-corr" and (job.ranks.size > 1 or lags_per_level != 4):
-        raise KernelError("boost-corr has 4 lagsPerLevel, and is one process.")
+    if backend == "boost-corr" and (job.ranks.size > 1 or lags_per_level != 4 or device == "gpu"):
+        raise KernelError("boost-corr has 4 lagsPerLevel, is one process, and takes a GPU by itself (device auto).")
     tally = Tally(
         frames,
         partition,
         average=average,
         watch=lambda done: job.progress(0.9 * done / frames.count, "correlate", f"{done}/{frames.count} frames"),
     )
+    choice = Choice("cpu")
+    if backend == "native":
+        ready = partial(prepare, tally, partition, per_level=lags_per_level, ranks=job.ranks)
+        choice = agreed(job, choose(device, ready))
     with job.phase("correlate"):
         if backend == "boost-corr":
-            found = boost.multitau(tally, partition, memory_bytes=memory)
+            found = boost.multitau(tally, partition, memory_bytes=memory, gpu=device != "cpu")
+        elif choice.kind == "gpu":
+            found = correlate_on_gpu(tally, partition, choice.ready, job.ranks)
         else:
             found = correlate(tally, partition, per_level=lags_per_level, memory_bytes=memory, ranks=job.ranks)
     if not job.ranks.first:
@@ -79,6 +91,8 @@ def multitau(
     for caution in (*measured.warnings, *doubts):
         job.warn(*caution)
     config = {"begin_frame": first_frame, "end_frame": last_frame, "dpl": lags_per_level, "backend": backend}
+    if backend == "native":
+        config["device"] = choice.kind
     with job.phase("write"):
         part = job.stage(output, check=result.check_result, shape=found.g2.shape, dtype="float64", finiteFraction=1.0)
         with result.new_result(part, measured.qmap, measured.known, measured.metadata) as file:

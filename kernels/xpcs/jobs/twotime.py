@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.cuda.device import Choice, agreed, choose, open_device
 from kernels.errors import Exit, KernelError
 from kernels.io.picture import check_picture
 from kernels.job import Job
 from kernels.xpcs import result
 from kernels.xpcs.analysis.scattering import Tally
+from kernels.xpcs.cuda.twotime import prepare
 from kernels.xpcs.curves import bin_labels
 from kernels.xpcs.jobs.measurement import longest_lag, open_measurement, suspicions
 from kernels.xpcs.jobs.multitau import VERSION
@@ -44,10 +47,12 @@ def twotime(
     slices: int,
     scheme: str,
     lags_per_level: int,
+    device: str,
 ) -> None:
     """Write the result file `output` of the frames `input`; arguments as in the schema.
 
-    Reports `frames`, `dynamic_bins` (how many were correlated), `contrast` (largest of g2 - 1 at the first delay),
+    Reports `device` (what has computed, and `device_reason` where that was not a GPU it was given), `frames`,
+    `dynamic_bins` (how many were correlated), `contrast` (largest of g2 - 1 at the first delay),
     `intensity` (counts per pixel and frame), `bad_frames` and `changing_bins`, and warns, as `xpcs.multitau`.
 
     Raises
@@ -57,6 +62,10 @@ def twotime(
         73, 74 for outputs, among them a disk that could not hold the correlations.
     """
     arguments = {name: value for name, value in locals().items() if name != "job"}
+    if device == "gpu":
+        if scheme != "full":
+            raise KernelError(f"The scheme {scheme} does not run on a GPU: take scheme full, or device cpu.")
+        open_device()  # or say so before all frames are read
     measured = open_measurement(
         input=input,
         qmap=qmap,
@@ -81,16 +90,21 @@ def twotime(
     with job.phase("read"):
         series = gather(tally, partition, numbers)
         scattering = tally.scattering()
+    choice = Choice("cpu")
+    if scheme == "full":
+        choice = choose(device, partial(prepare, series))
+    choice = agreed(job, choice)
     figures, doubts = suspicions(scattering, len(partition.pixels))
     for caution in (*measured.warnings, *doubts):
         job.warn(*caution)
     part = job.stage(output, check=result.check_result)
     config = {"begin_frame": first_frame, "end_frame": last_frame, "dq_selection": bins, "scheme": scheme}
+    config["device"] = choice.kind
     with result.new_result(part, measured.qmap, measured.known, measured.metadata) as file:
         result.add_scattering(file, scattering)
         labels = _labels(partition)
         if scheme == "full":
-            maps, g2 = _full(job, file, part, series, slices)
+            maps, g2 = _full(job, file, part, series, slices, choice)
         else:
             longest_lag(frames.count, lags_per_level)
             with job.phase("correlate"):
@@ -115,7 +129,7 @@ def twotime(
 
 
 def _full(
-    job: Job, file: h5py.File, part: Path, series: Series, slices: int
+    job: Job, file: h5py.File, part: Path, series: Series, slices: int, choice: Choice
 ) -> tuple[list[tuple[int, NDArray[np.float64]]], NDArray[np.float64]]:
     """Write the correlations of all pairs of frames; what is to be shown of them, by bin, and g2."""
     _check_room(part, series.frames, len(series.bins))
@@ -130,7 +144,7 @@ def _full(
         job.progress(0.3 + 0.65 * done / len(series.bins), "correlate", f"{done}/{len(series.bins)} bins")
 
     with job.phase("correlate"):
-        found = correlate(series, write, slices=segments(series.frames, slices))
+        found = correlate(series, write, slices=segments(series.frames, slices), gpu=choice.ready)
     maps.finish(found, segment=series.frames // slices)
     return [(number, thumbnail.values) for number, thumbnail in thumbnails.items()], found.g2
 

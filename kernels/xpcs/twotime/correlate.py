@@ -49,8 +49,20 @@ class _Correlating(Protocol):
     def tile(self, columns: Span) -> NDArray[np.float32]: ...
 
 
+class Tiling(Protocol):
+    """What has been made ready for a series, and gives its tiles as `tiles` does."""
+
+    def tiles(self, which: int) -> Iterator[tuple[int, int, NDArray[np.float32]]]: ...
+
+
 def twotime(
-    series: Series, write: Write, *, slices: Sequence[Slice] = (), way: Way | None = None, tile: int = TILE
+    series: Series,
+    write: Write,
+    *,
+    slices: Sequence[Slice] = (),
+    way: Way | None = None,
+    tile: int = TILE,
+    gpu: Tiling | None = None,
 ) -> OneTime:
     """Correlate the counts of each two frames, for every dynamic bin of the series.
 
@@ -84,7 +96,7 @@ def twotime(
     results = np.empty((series.frames, len(every), len(series.bins)))
     for which, number in enumerate(series.bins):
         means = Means(series.frames, every)
-        for row, column, made in tiles(series, which, way=way, tile=tile):
+        for row, column, made in gpu.tiles(which) if gpu else tiles(series, which, way=way, tile=tile):
             means.add(row, column, made)
             write(int(number), row, column, made)
         results[:, :, which] = means.means
