@@ -2,8 +2,8 @@
 
     python benchmarks/xpcs_gpu.py [--frames 2000] [--means 0.0101 0.116] [--rounds 3]
 
-Frames and bins are those of `benchmarks/xpcs.py`: 516 x 1556 pixels, 27 dynamic and 270 static bins, 1 % and 10 % of the
-pixels occupied. Times are those of the clock, the least of the rounds: of g2 from events in the host's memory to g2
+Frames and bins are those of `benchmarks/xpcs.py`: 516 x 1556 pixels, 27 dynamic and 270 static bins, 1 % and 10 % of
+the pixels occupied. Times are those of the clock, the least of the rounds: of g2 from events in the host's memory to g2
 there; of two times from the counts by pixel in the host's memory to all tiles there, with the means of their diagonals,
 which the host takes. What is made ready once (source, memory) is told apart. `off_cpu` is how many numbers differ from
 the CPU's, of sums or of tiles, and has to be 0.

@@ -121,10 +121,11 @@ class CudaSums:
             Exit 65: frames are missing, come twice, or do not hold what they say; 75 when the device fails.
         """
         check_next(events, self.frames)
-        if events.counts.itemsize > self._kind.itemsize and events.counts.max(initial=0) > np.iinfo(self._kind).max:
+        largest = np.iinfo(self._kind).max
+        if events.counts.itemsize > self._kind.itemsize and events.counts.max(initial=0) > largest:
             raise KernelError(
-                f"A pixel has counted {events.counts.max()} from frame {events.first} on, where no count was to be above "
-                f"{np.iinfo(self._kind).max}.",
+                f"A pixel has counted {events.counts.max()} from frame {events.first} on, where no count was to be "
+                f"above {largest}.",
                 Exit.BAD_INPUT,
             )
         try:
@@ -215,13 +216,13 @@ class CudaSums:
 
     def _settle(self) -> NDArray[np.int64]:
         delays, blocks = len(self.delays.frames), self._settled[0].shape[0]
-        numbers = self._series, self.delays.levels, delays
+        numbers = [np.int32(n) for n in (self._series, self.delays.levels, delays)]
+        scale = np.float64(1 / unit(self._series))
         with self._work:
             self._kernels["settle"](
                 (blocks, -(-delays // _WARP), 1),
                 (_GROUPS * _WARP, 1, 1),
-                (*self._kept.of_pixels, *self._settled, *map(np.int32, numbers))
-                + (np.float64(1 / unit(self._series)), self._tallies),
+                (*self._kept.of_pixels, *self._settled, *numbers, scale, self._tallies),
             )
         self._cuda.cupy.cuda.Device().synchronize()
         return np.asarray(self._tallies.get()).view(np.int64)

@@ -136,13 +136,16 @@ class CudaTiles:
                 for left in range(columns.first, columns.last, span):
                     other = Span(left, min(left + span, columns.last))
                     panels = self._panel(0, mine), self._panel(0 if mine == other else 1, other)
+                    place = [self._groups, top, left, len(mine), len(other), self._series.frames]
                     begin = (top - rows.first) * len(columns) + left - columns.first
                     self._kernels["correlate"](
                         (-(-len(other) // _SIDE), -(-len(mine) // _SIDE), 1),
                         (_THREADS, 1, 1),
-                        (*panels, np.int32(span), np.int64(self._quads * span), of.quads)
-                        + tuple(map(np.int32, (self._groups, top, left, len(mine), len(other), self._series.frames)))
-                        + (of.weights, of.row_scale, of.scale, slot.device, np.int64(begin), np.int32(len(columns))),
+                        (
+                            *(*panels, np.int32(span), np.int64(self._quads * span), of.quads, *map(np.int32, place)),
+                            *(of.weights, of.row_scale, of.scale, slot.device),
+                            *(np.int64(begin), np.int32(len(columns))),
+                        ),
                     )
         slot.made.record(self._work)
         self._down.wait_event(slot.made)
@@ -155,13 +158,14 @@ class CudaTiles:
         if self._spans[which] != span:
             self._spans[which] = span
             plane = self._quads * of.span
-            panel.data.memset_async(0, 4 * self._planes * plane, self._work)
+            size = 4 * self._planes * plane
+            panel.data.memset_async(0, size, self._work)
+            in_bytes = self._cuda.cupy.ndarray(size, np.uint8, memptr=panel.data)
+            numbers = [np.int32(n) for n in (self._pixels, span.first, span.last, of.span)]
             self._kernels["fill"](
                 (-(-self._pixels * _WARP // _THREADS), 1, 1),
                 (_THREADS, 1, 1),
-                (of.events, of.starts, of.cells)
-                + tuple(map(np.int32, (self._pixels, span.first, span.last, of.span)))
-                + (np.int64(plane), self._cuda.cupy.ndarray(4 * self._planes * plane, np.uint8, memptr=panel.data)),
+                (of.events, of.starts, of.cells, *numbers, np.int64(plane), in_bytes),
             )
         return panel
 

@@ -40,8 +40,9 @@ def multitau(
 ) -> None:
     """Write the result file `output` of the frames `input`; arguments as in the schema.
 
-    Reports `device` (what has computed, and `device_reason` where that was not a GPU it was given), `frames`, `delays`, `dynamic_bins`, `contrast` (largest of g2 - 1 at the first delay), `intensity` (counts
-    per pixel and frame), `bad_frames` and `changing_bins` (see `kernels.xpcs.analysis.flags`); warns of these, and of
+    Reports `frames`, `delays`, `dynamic_bins`, `contrast` (largest of g2 - 1 at the first delay), `intensity` (counts
+    per pixel and frame), `bad_frames` and `changing_bins` (see `kernels.xpcs.analysis.flags`), and `device` (what has
+    computed, and `device_reason` where that was not a GPU it was given); warns of bad frames and changing bins, and of
     metadata that are missing or other than what was given.
 
     Raises

@@ -136,7 +136,8 @@ def check_next(events: Events, expected: int) -> None:
 def too_bright(photons: int) -> KernelError:
     """What to say of a pixel that sums do not hold for."""
     return KernelError(
-        f"A pixel has counted {photons} photons; the sums hold for up to {MOST_PHOTONS}: mask it, or take fewer frames.",
+        f"A pixel has counted {photons} photons; the sums hold for up to {MOST_PHOTONS}: mask it, or take fewer "
+        "frames.",
         Exit.BAD_INPUT,
     )
 
