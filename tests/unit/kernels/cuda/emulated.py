@@ -49,7 +49,7 @@ def build(source: str, options: tuple[str, ...]) -> ctypes.CDLL:
     defines = [word for word in options if word.startswith("-D")]
     # Fibers jump between stacks, which fortified libraries take for an error.
     flags = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
-    flags += ["-Wno-unknown-pragmas"]
+    flags += ["-Wno-unknown-pragmas", "-Wl,-Bsymbolic"]  # a kernel may be called as a function of the C library is
     with TemporaryDirectory(prefix="beamway-cuda-") as folder:
         code, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
         code.write_text(f'#include "{SHIM}"\n#line 1 "source.cu"\n{source}\n{exports}\n')

@@ -72,16 +72,15 @@ def test_sums_are_those_of_the_cpu(gpu: Device, frames: int, mean: float, per_le
 
 
 @pytest.mark.parametrize("cost", [1, 3, 64])  # of an event: lists alone, both, frames alone
-@pytest.mark.parametrize(("tile", "frames"), [(32, 31), (32, 32), (32, 33), (64, 450), (96, 500)])
+@pytest.mark.parametrize(("tile", "frames"), [(32, 31), (32, 33), (32, 100), (64, 300)])
 def test_batches_and_ways_change_nothing(
     gpu: Device, monkeypatch: pytest.MonkeyPatch, cost: int, tile: int, frames: int
 ) -> None:
     """Batches end in the middle of pairs of frames at any level, and a level may get no frame of a batch."""
     monkeypatch.setattr(cuda, "TILE", tile)
     monkeypatch.setattr(cuda, "_COST", cost)
-    for mean in (0.03, 0.4):
-        counts = light(frames, mean, seed=cost)
-        check(on_gpu(Counted(counts)), multitau(Counted(counts), BINS))
+    counts = light(frames, 0.15, seed=cost)
+    check(on_gpu(Counted(counts)), multitau(Counted(counts), BINS))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -116,7 +115,7 @@ def test_a_wait_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch, gone: st
         ("__syncwarp(); // the last places that were read", "// the last places that were read"),
         ("atomicAdd(&tallies[", "tallies[0] += 0; atomicMax(&tallies["),
         ("whole -= last[EDGE - 1];", ";"),
-        ("lag <= EDGE && delay < delays", "lag <= EDGE"),
+        ("kept + n < before ?", "false ?"),
         ("- lag - k]", "- lag]"),
         ("(both ? list.counts[j + 1] : 0)", "0"),
     ],
@@ -129,16 +128,18 @@ def test_a_mistake_in_the_source_shows(
     (tmp_path / "multitau.cu").write_text(text.replace(right, wrong))
     monkeypatch.setattr(cuda, "SOURCE", tmp_path / "multitau.cu")
     monkeypatch.setattr(cuda, "TILE", 64)
-    counts = light(333, 0.1)
+    monkeypatch.setattr(cuda, "_PIXELS", 5)
+    counts = light(170, 0.1)
     expected = multitau(Counted(counts), BINS)
-    wrongs = 0
-    for seed in range(3):
+
+    def shows(seed: int) -> bool:
         Device(seed=seed).install(monkeypatch)
         try:
-            wrongs += not np.array_equal(on_gpu(Counted(counts)).sums, expected.sums)
+            return not np.array_equal(on_gpu(Counted(counts)).sums, expected.sums)
         except AssertionError:  # it wrote beyond an array
-            wrongs += 1
-    assert wrongs
+            return True
+
+    assert any(shows(seed) for seed in range(3))
 
 
 def test_pixels_without_counts_and_a_single_event(gpu: Device) -> None:
