@@ -52,7 +52,7 @@ def least_ms(work: Callable[[Any], Any], rounds: int, ready: Callable[[], Any]) 
 def copies(cuda: Any) -> tuple[float, float]:
     """Bytes per second to the device, and from it."""
     size, finish = _MEGABYTES << 20, cuda.cupy.cuda.Device().synchronize
-    host, there = cuda.cupyx.empty_pinned(size, np.uint8), cuda.cupy.ndarray(size, np.uint8)
+    host, there = cuda.cupyx.empty_pinned((size,), np.uint8), cuda.cupy.ndarray((size,), np.uint8)
     host[:] = 1
     found = []
     for copy in (there.data.copy_from_host_async, there.data.copy_to_host_async):

@@ -160,7 +160,7 @@ class CudaTiles:
             plane = self._quads * of.span
             size = 4 * self._planes * plane
             panel.data.memset_async(0, size, self._work)
-            in_bytes = self._cuda.cupy.ndarray(size, np.uint8, memptr=panel.data)
+            in_bytes = self._cuda.cupy.ndarray((size,), np.uint8, memptr=panel.data)
             numbers = [np.int32(n) for n in (self._pixels, span.first, span.last, of.span)]
             self._kernels["fill"](
                 (-(-self._pixels * _WARP // _THREADS), 1, 1),
@@ -197,7 +197,7 @@ class _Slot:
     """Room for a tile on its way back, on both sides, and what has happened to it."""
 
     def __init__(self, cuda: Cuda, size: int) -> None:
-        self.device, self.host = cuda.cupy.ndarray(size, np.float32), cuda.cupyx.empty_pinned(size, np.float32)
+        self.device, self.host = cuda.cupy.ndarray((size,), np.float32), cuda.cupyx.empty_pinned((size,), np.float32)
         self.made, self.back = (cuda.cupy.cuda.Event(disable_timing=True) for _ in range(2))
 
 
@@ -207,12 +207,12 @@ class _Buffers:
     def __init__(self, cuda: Cuda, most: _Size, series: Series, planes: int, span: int, tile: int) -> None:
         ndarray, frames = cuda.cupy.ndarray, series.frames
         self.span = span
-        self.events = ndarray(max(1, most.events), series.words.dtype)
-        self.starts, self.cells = ndarray(most.pixels + 1, np.int64), ndarray(most.pixels, np.int32)
-        self.quads = ndarray(most.groups + 1, np.int32)
+        self.events = ndarray((max(1, most.events),), series.words.dtype)
+        self.starts, self.cells = ndarray((most.pixels + 1,), np.int64), ndarray((most.pixels,), np.int32)
+        self.quads = ndarray((most.groups + 1,), np.int32)
         self.weights = ndarray((most.groups, frames), np.float64)
-        self.row_scale, self.scale = ndarray(frames, np.float64), ndarray(frames, np.float64)
-        self.panels = [ndarray(planes * most.quads * span, np.uint32) for _ in range(2)]
+        self.row_scale, self.scale = ndarray((frames,), np.float64), ndarray((frames,), np.float64)
+        self.panels = [ndarray((planes * most.quads * span,), np.uint32) for _ in range(2)]
         self.slots = [_Slot(cuda, tile * tile) for _ in range(2)]
 
 

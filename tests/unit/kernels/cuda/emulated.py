@@ -103,7 +103,9 @@ class Array:
     """An array on the device."""
 
     def __init__(self, device: Device, shape: Any, dtype: Any, memptr: Memory | None = None) -> None:
-        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        assert isinstance(shape, tuple)
+        assert all(isinstance(length, int) for length in shape)
+        self.shape = shape
         self.dtype = np.dtype(dtype)
         size = int(np.prod(self.shape)) * self.dtype.itemsize
         self.data = memptr or Memory(device, size)
