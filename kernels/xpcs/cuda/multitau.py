@@ -78,7 +78,8 @@ def multitau(frames: Frames, partition: Partition, gpu: CudaSums, ranks: Ranks) 
 
 
 class CudaSums:
-    """The sums of some pixels, those that are `part` of `partition.pixels`, at the `delays` of a series of `frames`."""
+    """The sums of some pixels, those that are `part` of the used ones in ascending order as of `multitau.work.Work`, at
+    the `delays` of a series of `frames`."""
 
     def __init__(
         self, cuda: Cuda, partition: Partition, part: range, delays: Lags, per_level: int, frames: Frames
@@ -86,26 +87,31 @@ class CudaSums:
         if frames.count > _MOST_FRAMES:
             raise KernelError(f"{frames.count} frames are more than the GPU path can count: take device cpu.")
         self._cuda, self.delays, self._series, self._of = cuda, delays, frames.count, per_level
-        self._partition, self._part = partition, part
+        of_pixels = partition.static.ravel()
+        used = np.flatnonzero(of_pixels)[part.start : part.stop]
+        used = used[np.argsort(of_pixels[used], kind="stable")]
+        self._pixels, self._bins = len(used), partition.static_bins
         self._kind = smallest_word(frames.largest)
         self._slots = np.full(partition.static.size, -1, np.int32)
-        self._slots[partition.pixels[part.start : part.stop]] = np.arange(len(part), dtype=np.int32)
+        self._slots[used] = np.arange(len(used), dtype=np.int32)
         self.frames = self._taken = 0  # that came, and that are in the sums
         self._pieces = 0
-        if not len(part):
+        if not self._pixels:
             return
-        what = f"The sums of {len(part)} pixels at {delays.levels} levels"
+        what = f"The sums of {self._pixels} pixels at {delays.levels} levels"
         try:
             self._kernels = functions(cuda, SOURCE, options(per_level, self._kind.itemsize), KERNELS)
             self._work, self._up = (cuda.cupy.cuda.Stream(non_blocking=True) for _ in range(2))
-            self._kept = _Kept(cuda, len(part), delays, 2 * per_level, self._work)
-            shape = partition.static_bins, len(delays.frames), WORDS
+            self._kept = _Kept(cuda, self._pixels, delays, 2 * per_level, self._work)
+            shape = self._bins, len(delays.frames), WORDS
             self._tallies = _zeros(cuda, shape, np.uint64, self._work)
-            self._places, *self._settled = [cuda.cupy.asarray(each) for each in (self._slots, *self._to_settle())]
+            self._places, *self._settled = [
+                cuda.cupy.asarray(each) for each in (self._slots, *self._to_settle(of_pixels[used] - 1))
+            ]
             cuda.cupy.cuda.Device().synchronize()  # other streams use them
             self._staged = [_Slot(cuda, self._kind) for _ in range(2)]
             self._rows = as_many(
-                cuda, TILE, lambda room: _Rows(cuda, len(part), room, self._kind, self._work), least=LEAST
+                cuda, TILE, lambda room: _Rows(cuda, self._pixels, room, self._kind, self._work), least=LEAST
             )
         except MemoryError as error:
             raise too_small(cuda, what, self._least_bytes(), "take device cpu") from error
@@ -133,7 +139,7 @@ class CudaSums:
             while first < events.frames:
                 held = self.frames - self._taken
                 frames = min(events.frames - first, self._room - held)
-                if len(self._part):
+                if self._pixels:
                     self._place(events, slice(first, first + frames), held)
                 self.frames, first = self.frames + frames, first + frames
                 if self.frames - self._taken == self._room:
@@ -149,8 +155,8 @@ class CudaSums:
         KernelError
             Exit 65: a pixel of too many photons; 75 when the device fails.
         """
-        if not len(self._part):
-            return np.zeros((self._partition.static_bins, len(self.delays.frames), WORDS), np.int64)
+        if not self._pixels:
+            return np.zeros((self._bins, len(self.delays.frames), WORDS), np.int64)
         try:
             if self.frames > self._taken:
                 self._advance()
@@ -164,7 +170,7 @@ class CudaSums:
 
     @property
     def _room(self) -> int:
-        return self._rows.room if len(self._part) else TILE
+        return self._rows.room if self._pixels else TILE
 
     def _place(self, events: Events, frames: slice, held: int) -> None:
         """Send the events of some frames, and put them into the rows after the `held` frames that are there."""
@@ -197,21 +203,21 @@ class CudaSums:
         slot.placed.record(self._work)
 
     def _advance(self) -> None:
-        if len(self._part):
+        if self._pixels:
             before, frames, kept = self._taken, self.frames - self._taken, self._kept
-            numbers = self._room, before, frames, len(self._part), self.delays.levels, len(self.delays.frames)
+            numbers = self._room, before, frames, self._pixels, self.delays.levels, len(self.delays.frames)
             with self._work:
                 self._kernels["advance"](
-                    (-(-len(self._part) // _WARPS), 1, 1),
+                    (-(-self._pixels // _WARPS), 1, 1),
                     (_WARPS * _WARP, 1, 1),
                     (self._rows.values, *map(np.int32, numbers), *kept.of_pixels, kept.most),
                 )
         self._taken = self.frames
 
-    def _to_settle(self) -> list[NDArray[np.int32]]:
-        """Blocks of pixels and delays, as the kernel takes them."""
+    def _to_settle(self, bins: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+        """Blocks of pixels, which are in these bins, and delays, as the kernel takes them."""
         steps = self.delays.frames >> self.delays.level
-        tables = *_blocks(self._partition.bounds, self._part), self.delays.level, steps
+        tables = *_blocks(np.bincount(bins)), self.delays.level, steps
         return [np.asarray(each, np.int32) for each in tables]
 
     def _settle(self) -> NDArray[np.int64]:
@@ -231,7 +237,7 @@ class CudaSums:
         """What is needed on the device with the shortest batches."""
         levels, edge = self.delays.levels, 2 * self._of
         of_pixel = 8 * levels * edge + 8 * (len(self.delays.frames) + 1) + LEAST * self._kind.itemsize
-        return len(self._part) * of_pixel + 4 * self._slots.size + 2 * _STAGED * (4 + self._kind.itemsize)
+        return self._pixels * of_pixel + 4 * self._slots.size + 2 * _STAGED * (4 + self._kind.itemsize)
 
 
 class _Kept:
@@ -269,13 +275,11 @@ def _zeros(cuda: Cuda, shape: tuple[int, ...], kind: Any, stream: Any) -> Any:
     return made
 
 
-def _blocks(bounds: NDArray[np.int64], part: range) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Pixels of `part` in pieces that lie within a bin: where each begins and ends, counted from the first of the part,
-    and its bin."""
-    begins = np.clip(bounds[:-1], part.start, part.stop) - part.start
-    ends = np.clip(bounds[1:], part.start, part.stop) - part.start
-    pieces = -(-(ends - begins) // _PIXELS)
-    bins = np.repeat(np.arange(len(pieces)), pieces)
+def _blocks(sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels of bins of these sizes in pieces that lie within a bin: where each begins and ends, and its bin."""
+    ends = np.cumsum(sizes)
+    pieces = -(-sizes // _PIXELS)
+    bins = np.repeat(np.arange(len(sizes)), pieces)
     number = np.arange(len(bins)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    firsts = begins[bins] + number * _PIXELS
+    firsts = (ends - sizes)[bins] + number * _PIXELS
     return firsts, np.minimum(firsts + _PIXELS, ends[bins]), bins

@@ -1,4 +1,4 @@
-"""Two-time correlations on a GPU: tiles with the bits that `twotime.correlate.tiles` has, by other hands.
+"""Two-time correlations on a GPU: a way for `twotime.correlate` with the bits of all others.
 
 The events of a dynamic bin lie on the device, pixel by pixel as on the host. Of those of the rows and of the columns of
 a tile the device makes panels of bytes, and of these the tile (`twotime.cu`); it copies a tile back while it works on
@@ -7,9 +7,9 @@ the next. Panels are of as many frames as there is memory for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from kernels.errors import KernelError
 from kernels.xpcs.twotime.correlate import TILE
 from kernels.xpcs.twotime.series import Series
 from kernels.xpcs.twotime.sums import Span, weights_of
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 SOURCE = Path(__file__).with_name("twotime.cu")
 KERNELS = ("fill", "correlate")
@@ -35,7 +38,7 @@ def options(planes: int) -> tuple[str, ...]:
     return defines({"PLANES": planes, "LARGE": planes - 1, "SIDE": _SIDE, "QUADS": _QUADS})
 
 
-def prepare(series: Series, *, tile: int = TILE) -> CudaTiles:
+def prepare(series: Series, *, tile: int = TILE) -> CudaTwoTime:
     """A GPU made ready for the bins of a series.
 
     Raises
@@ -48,11 +51,12 @@ def prepare(series: Series, *, tile: int = TILE) -> CudaTiles:
         raise KernelError(
             f"Counts of {series.largest} are too large for the GPU, which takes {LARGEST}: take device cpu."
         )
-    return CudaTiles(open_device(), series, tile)
+    return CudaTwoTime(open_device(), series, tile)
 
 
-class CudaTiles:
-    """Two-time correlations of the bins of a series, in tiles of `tile` frames."""
+class CudaTwoTime:
+    """Correlations of the bins of a series, in tiles of up to `tile` frames. A tile is asked for after the one to the
+    left of it, if there is one, and is worked on then already."""
 
     def __init__(self, cuda: Cuda, series: Series, tile: int) -> None:
         self._cuda, self._series = cuda, series
@@ -72,29 +76,43 @@ class CudaTiles:
         except RuntimeError as error:
             raise failed(error) from error
         self._held: list[Any] = []  # what is on its way to the device
+        self._sent = 0  # tiles
+        self._coming: Span | None = None  # the columns of the last one sent, where it is still to be asked for
 
-    def tiles(self, which: int) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-        """The tiles of the `which`th bin of the series: row, column and correlations of each, as `correlate.tiles`.
+    def bin(self, which: int) -> CudaTwoTime:
+        """Go on with the `which`th bin of the series.
 
         Raises
         ------
         KernelError
-            Exit 75 when the device fails.
+            Exit 75 when the device fails, here and in what follows.
         """
-        frames = self._series.frames
-        spans = [Span(n, min(n + self._tile, frames)) for n in range(0, frames, self._tile)]
-        places = [(rows, columns) for n, rows in enumerate(spans) for columns in spans[n:]]
         self._guarded(self._begin, which)
-        for n in range(len(places) + 1):
-            if n < len(places):
-                self._guarded(self._send, n, *places[n])
-            if n:
-                rows, columns = places[n - 1]
-                yield rows.first, columns.first, self._guarded(self._collect, n - 1, len(rows), len(columns))
+        return self
 
-    def _guarded(self, work: Any, *arguments: Any) -> Any:
+    def take(self, rows: Span) -> None:
+        """Take the rows that the next tiles are of."""
+        self._rows, self._coming = rows, None
+
+    def tile(self, columns: Span) -> NDArray[np.float32]:
+        """Correlations of the rows with `columns`, which begin with the rows or after them."""
+        return self._guarded(self._tile_of, columns)
+
+    def _tile_of(self, columns: Span) -> NDArray[np.float32]:
+        if self._coming != columns:
+            self._send(columns)
+        slot, frames = self._buffers.slots[(self._sent - 1) % 2], self._series.frames
+        self._coming = Span(columns.last, min(columns.last + self._tile, frames)) if columns.last < frames else None
+        if self._coming is not None:
+            self._send(self._coming)
+        slot.back.synchronize()
+        size = len(self._rows), len(columns)
+        made: NDArray[np.float32] = slot.host[: size[0] * size[1]].reshape(size).copy()
+        return made
+
+    def _guarded(self, work: Callable[[A], B], argument: A) -> B:
         try:
-            return work(*arguments)
+            return work(argument)
         except (RuntimeError, MemoryError) as error:
             raise failed(error) from error
 
@@ -127,9 +145,11 @@ class CudaTiles:
                 getattr(to, name).data.copy_from_host_async(values.ctypes.data, values.nbytes, self._work)
         self._spans: list[Span | None] = [None, None]  # of which the panels are
 
-    def _send(self, n: int, rows: Span, columns: Span) -> None:
-        """Tile n on its way: through the kernels and back, when what was sent before is through them."""
-        of, slot, span = self._buffers, self._buffers.slots[n % 2], self._buffers.span
+    def _send(self, columns: Span) -> None:
+        """A tile on its way: through the kernels and back, when what was sent before is through them."""
+        of, slot, span, rows = self._buffers, self._buffers.slots[self._sent % 2], self._buffers.span, self._rows
+        self._sent += 1
+        self._work.wait_event(slot.back)  # of a tile that was sent and that nobody asked for
         with self._work:
             for top in range(rows.first, rows.last, span):
                 mine = Span(top, min(top + span, rows.last))
@@ -168,13 +188,6 @@ class CudaTiles:
                 (of.events, of.starts, of.cells, *numbers, np.int64(plane), in_bytes),
             )
         return panel
-
-    def _collect(self, n: int, height: int, width: int) -> NDArray[np.float32]:
-        """Wait until tile n is back, after which nothing uses its buffers."""
-        slot = self._buffers.slots[n % 2]
-        slot.back.synchronize()
-        made: NDArray[np.float32] = slot.host[: height * width].reshape(height, width).copy()
-        return made
 
 
 class _Size(NamedTuple):

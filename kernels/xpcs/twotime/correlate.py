@@ -49,10 +49,10 @@ class _Correlating(Protocol):
     def tile(self, columns: Span) -> NDArray[np.float32]: ...
 
 
-class Tiling(Protocol):
-    """What has been made ready for a series, and gives its tiles as `tiles` does."""
+class Device(Protocol):
+    """What has been made ready for a series, and correlates the `which`th bin of it."""
 
-    def tiles(self, which: int) -> Iterator[tuple[int, int, NDArray[np.float32]]]: ...
+    def bin(self, which: int) -> _Correlating: ...
 
 
 def twotime(
@@ -62,7 +62,7 @@ def twotime(
     slices: Sequence[Slice] = (),
     way: Way | None = None,
     tile: int = TILE,
-    gpu: Tiling | None = None,
+    gpu: Device | None = None,
 ) -> OneTime:
     """Correlate the counts of each two frames, for every dynamic bin of the series.
 
@@ -84,6 +84,8 @@ def twotime(
     tile : int
         Frames along a side of a tile. Besides the series, memory is needed for three tiles of 8 bytes per element, or
         for two strips of this many frames of the largest bin's pixels at a byte each (up to 8 for "blas").
+    gpu : Device, optional
+        Is the way, whatever else `way` says, made ready for tiles as large; see `kernels.xpcs.cuda.twotime`.
 
     Raises
     ------
@@ -96,7 +98,7 @@ def twotime(
     results = np.empty((series.frames, len(every), len(series.bins)))
     for which, number in enumerate(series.bins):
         means = Means(series.frames, every)
-        for row, column, made in gpu.tiles(which) if gpu else tiles(series, which, way=way, tile=tile):
+        for row, column, made in tiles(series, which, way=way, tile=tile, gpu=gpu):
             means.add(row, column, made)
             write(int(number), row, column, made)
         results[:, :, which] = means.means
@@ -132,10 +134,10 @@ def together(found: OneTime | None, ranks: Ranks) -> OneTime | None:
 
 
 def tiles(
-    series: Series, which: int, *, way: Way | None = None, tile: int = TILE
+    series: Series, which: int, *, way: Way | None = None, tile: int = TILE, gpu: Device | None = None
 ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     """The tiles of the `which`th bin of the series: row, column and correlations of each; see `twotime`."""
-    correlating = _way(series, which, way or cost.cheapest(series, which))
+    correlating = gpu.bin(which) if gpu else _way(series, which, way or cost.cheapest(series, which))
     spans = [Span(n, min(n + tile, series.frames)) for n in range(0, series.frames, tile)]
     for n, rows in enumerate(spans):
         correlating.take(rows)

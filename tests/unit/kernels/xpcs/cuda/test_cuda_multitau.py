@@ -167,9 +167,12 @@ class Shares(Ranks):
 
 @pytest.mark.parametrize("size", [3, 80])
 def test_shares_of_ranks_add_up(gpu: Device, size: int) -> None:
-    """Of 80 ranks some have no pixel, and need no GPU's memory for it."""
+    """Each has the pixels that it has on the CPU. Of 80 ranks some have none, and need no GPU's memory for it."""
     counts = light(40, 0.3)
     parts = [on_gpu(Counted(counts), ranks=Shares(rank, size)).sums for rank in range(size)]
+    for rank in (0, size - 1):
+        wanted = multitau(Counted(counts), BINS, ranks=Shares(rank, size)).sums
+        np.testing.assert_array_equal(parts[rank], wanted)
     np.testing.assert_array_equal(sum(parts), multitau(Counted(counts), BINS).sums)
 
 

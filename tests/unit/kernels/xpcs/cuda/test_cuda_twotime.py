@@ -16,6 +16,8 @@ from kernels.xpcs.cuda import twotime as cuda
 from kernels.xpcs.partition import Partition
 from kernels.xpcs.twotime import Series, gather, segments, series, twotime
 from kernels.xpcs.twotime.correlate import OneTime
+from kernels.xpcs.twotime.pairs import Pairs
+from kernels.xpcs.twotime.sums import Span
 from tests.unit.kernels.cuda.emulated import Device
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -46,8 +48,8 @@ def whole(of: Series, **how: Any) -> tuple[NDArray[np.float32], OneTime]:
     return made, twotime(of, write, slices=segments(of.frames, 2), **how)
 
 
-def check(of: Series, tile: int, ready: cuda.CudaTiles | None = None) -> None:
-    made, means = whole(of, gpu=ready or cuda.prepare(of, tile=tile))
+def check(of: Series, tile: int, ready: cuda.CudaTwoTime | None = None) -> None:
+    made, means = whole(of, gpu=ready or cuda.prepare(of, tile=tile), tile=tile)
     expected, expected_means = whole(of, way="pairs", tile=tile)
     np.testing.assert_array_equal(made, expected)
     np.testing.assert_array_equal(means.g2, expected_means.g2)
@@ -101,6 +103,23 @@ def test_streams_may_run_as_they_like(monkeypatch: pytest.MonkeyPatch, seed: int
     check(of, 16)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_tiles_may_be_left_out(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Some are worked on already when another is asked for, or another bin."""
+    of = gather(Counted(counts(5, 80)), BINS)
+    Device(seed=seed).install(monkeypatch)
+    gpu = cuda.prepare(of, tile=16)
+    for which in (0, 1):
+        cpu = Pairs(of, which)
+        gpu.bin(which)
+        for first in (0, 16, 64):
+            for way in (gpu, cpu):
+                way.take(Span(first, first + 16))
+            for column in range(first, 80, 32):
+                columns = Span(column, column + 16)
+                np.testing.assert_array_equal(gpu.tile(columns), cpu.tile(columns))
+
+
 @pytest.mark.parametrize("gone", ["made", "back"])
 def test_a_wait_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch, gone: str) -> None:
     of, wrong = gather(Counted(counts(5, 50)), BINS), 0
@@ -110,7 +129,7 @@ def test_a_wait_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch, gone: st
         ready = cuda.prepare(of, tile=16)
         for slot in ready._buffers.slots:
             monkeypatch.setattr(getattr(slot, gone), "record", lambda _: None)
-        made, _ = whole(of, gpu=ready)
+        made, _ = whole(of, gpu=ready, tile=16)
         wrong += not np.array_equal(made, expected)
     assert wrong
 
@@ -137,7 +156,7 @@ def test_a_mistake_in_the_source_shows(monkeypatch: pytest.MonkeyPatch, tmp_path
     def shows(seed: int) -> bool:
         Device(seed=seed).install(monkeypatch)
         try:
-            return not np.array_equal(whole(of, gpu=cuda.prepare(of, tile=64))[0], expected)
+            return not np.array_equal(whole(of, gpu=cuda.prepare(of, tile=64), tile=64)[0], expected)
         except AssertionError:  # it wrote beyond an array
             return True
 
