@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from kernels.cuda.device import Choice, agreed, choose
 from kernels.errors import KernelError
 from kernels.io.picture import check_picture
@@ -76,8 +74,8 @@ def multitau(
     )
     choice = Choice("cpu")
     if backend == "native":
-        ready = partial(prepare, tally, partition, per_level=lags_per_level, ranks=job.ranks)
-        choice = agreed(job, choose(device, ready))
+        choice = choose(device, lambda: prepare(tally, partition, per_level=lags_per_level, ranks=job.ranks))
+        choice = agreed(job, choice)
     with job.phase("correlate"):
         if backend == "boost-corr":
             found = boost.multitau(tally, partition, memory_bytes=memory, gpu=device != "cpu")

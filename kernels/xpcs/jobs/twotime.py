@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -92,7 +91,7 @@ def twotime(
         scattering = tally.scattering()
     choice = Choice("cpu")
     if scheme == "full":
-        choice = choose(device, partial(prepare, series))
+        choice = choose(device, lambda: prepare(series))
     choice = agreed(job, choice)
     figures, doubts = suspicions(scattering, len(partition.pixels))
     for caution in (*measured.warnings, *doubts):
