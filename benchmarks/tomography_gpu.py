@@ -154,8 +154,8 @@ def measure(size: int, slices: int, rounds: int, cuda: Any, ceiling: Ceilings) -
 
 
 def main() -> int:
+    from kernels.cuda.device import open_device
     from kernels.errors import KernelError
-    from kernels.tomography.cuda.device import open_device
 
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--slices", type=int, default=64)
@@ -163,7 +163,7 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=5)
     chosen = options.parse_args()
     try:
-        cuda = open_device()
+        cuda = open_device(transforms=True)
     except KernelError as error:
         print(f"There is nothing to measure on. {error.sentence}")
         for size in chosen.sizes:

@@ -95,6 +95,11 @@
             "default": "4",
             "description": "Memory for frames and sums of multi-tau, in 10^9 bytes.",
         },
+        "device": {
+            "choices": ["auto", "cpu", "gpu"],
+            "default": "auto",
+            "description": "auto takes a GPU where the stage was given one (gpusPerRank). The result is the same.",
+        },
     },
     "stages": {
         "01-qmap": {
@@ -164,6 +169,7 @@
                 "badPixels": "$badPixels",
                 "lagsPerLevel": "$lagsPerLevel",
                 "memoryGB": "$memoryGB",
+                "device": "$device",
             },
             "inputs": ["$filePath"],
             "outputs": [
@@ -212,6 +218,7 @@
                 "slices": "$slices",
                 "scheme": "$scheme",
                 "lagsPerLevel": "$lagsPerLevel",
+                "device": "$device",
             },
             "inputs": ["$filePath"],
             "outputs": ["$outputDir/twotime_results.hdf", "$outputDir/twotime.png"],

@@ -61,7 +61,7 @@ def method(
     **how: Any,
 ) -> Method:
     """That of this name, for one geometry; `how` are window, padding and scale, as `fbp.Reconstructor` has them;
-    `device` as `cuda.device.choose` has chosen.
+    `device` as `cuda.choice.choose` has chosen.
 
     `backend` says whose it is: ours, or that of a package (`kernels.tomography.backends`).
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from kernels.cautions import Code
 from kernels.compiled import threads
 from kernels.conveyor import convey
+from kernels.cuda.device import agreed
 from kernels.errors import KernelError, printable
 from kernels.io.dxchange import Scan
 from kernels.job import Job
 from kernels.manifest import input_facts
 from kernels.tomography.backends.packages import described
 from kernels.tomography.corrections.hardening import curve_of
-from kernels.tomography.cuda.device import choose
+from kernels.tomography.cuda.choice import choose
 from kernels.tomography.locate import axis_of
 from kernels.tomography.methods import method
 from kernels.tomography.prepare import Changes, Recipe, added
@@ -88,7 +89,7 @@ def reconstruct(
         rotation_axis = ranks.told(
             axis_of(job, scan, rotation_axis, recipe, rows=_AXIS_ROWS, end=begun) if ranks.first else 0.0
         )
-        device = _device(job, device, package or algorithm)
+        device = agreed(job, choose(device, package or algorithm)).kind  # all parts of a volume are made by the same
         chosen = method(
             algorithm,
             scan.theta_deg,
@@ -171,14 +172,3 @@ def reconstruct(
             )
     said = {"algorithm": algorithm, "filter": filter, "padding": padding, "input": input, "threads": threads()}
     volume.finish(stations, mine, picture=picture, nexus=nexus, kernel="tomography.reconstruct", said=said)
-
-
-def _device(job: Job, wanted: str, algorithm: str) -> str:
-    """`gpu` where each rank has one that it can use, else `cpu`: all parts of a volume are made by the same."""
-    ranks = job.ranks
-    choice = choose(wanted, algorithm)
-    kind = ranks.told("gpu" if all(kind == "gpu" for kind in ranks.gathered(choice.kind)) else "cpu")
-    job.metric("device", kind)
-    if reason := choice.reason or ("another rank has no GPU that it can use" if choice.kind != kind else ""):
-        job.metric("device_reason", reason)
-    return kind

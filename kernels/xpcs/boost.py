@@ -27,8 +27,8 @@ _AT_ONCE = 8  # frames; its queues are powers of two above that
 _LARGEST = 1 << 24  # no count above is exact in its buffers
 
 
-def multitau(frames: Frames, partition: Partition, *, memory_bytes: int) -> MultiTau:
-    """g2 of all dynamic bins by boost-corr, with 4 delays a level; on a GPU if this process has one.
+def multitau(frames: Frames, partition: Partition, *, memory_bytes: int, gpu: bool = True) -> MultiTau:
+    """g2 of all dynamic bins by boost-corr, with 4 delays a level; with `gpu` on one if this process has one.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def multitau(frames: Frames, partition: Partition, *, memory_bytes: int) -> Mult
     correlator = importlib.import_module("boost_corr").MultitauCorrelator(
         (frames.rows, frames.columns),
         frames.count,
-        device="cuda:0" if devices.visible() and torch.cuda.is_available() else "cpu",
+        device="cuda:0" if gpu and devices.visible() and torch.cuda.is_available() else "cpu",
         mask_crop=torch.from_numpy(partition.pixels.astype(np.int64)),
         max_memory=memory_bytes / 1e9,
         max_count=_LARGEST,  # so that its buffers are float32: those for small counts are bfloat16

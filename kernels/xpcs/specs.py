@@ -46,6 +46,14 @@ _LAGS = KernelArgument(
     minimum=1,
     maximum=64,
 )
+_DEVICE = KernelArgument(
+    "device",
+    "string",
+    "what computes: gpu, cpu, or auto: a GPU that this process was given, can open, and that is large enough, else the "
+    "CPU. The result is the same.",
+    default="auto",
+    choices=("auto", "cpu", "gpu"),
+)
 _RESULT = KernelArgument(
     "output",
     "path",
@@ -108,6 +116,7 @@ KERNELS: tuple[KernelSpec, ...] = (
                 default="native",
                 choices=("native", "boost-corr"),
             ),
+            _DEVICE,
         ),
         parallel=True,
     ),
@@ -143,6 +152,7 @@ KERNELS: tuple[KernelSpec, ...] = (
                 choices=("full", "multitau"),
             ),
             _LAGS,
+            _DEVICE,
         ),
         parallel=True,
     ),

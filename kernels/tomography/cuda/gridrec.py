@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiled import threads
-from kernels.errors import Exit, KernelError
-from kernels.tomography.cuda.device import Cuda, open_device
+from kernels.cuda.device import Cuda, failed, open_device
+from kernels.cuda.memory import SAFE, as_many, too_small
+from kernels.errors import KernelError
 from kernels.tomography.cuda.sources import Counts, Sinograms, Source
 from kernels.tomography.cuda.steps import Room, Steps
 from kernels.tomography.cuda.tiles import TILE
@@ -28,7 +29,6 @@ Shorts = NDArray[np.uint16]
 
 _GROUP = 64
 _COPIERS = 8  # threads, which is as many as a node's memory keeps busy
-_SAFE = 0.9  # of the device's free memory may be used
 _PINNED = 2**29  # bytes of host memory that the buffers take at most, where a pair of slices takes less
 
 
@@ -48,7 +48,7 @@ class CudaGridrec:
     """
 
     def __init__(self, theta_deg: NDArray[np.float64], columns: int, **how: Any) -> None:
-        self._cuda = cuda = open_device()
+        self._cuda = cuda = open_device(transforms=True)
         # Where the grid is less than two tiles wide, a window could meet one tile from two sides.
         self.tables = of = tables(theta_deg, columns, least_length=2 * TILE, **how)
         self.size, self.group, self.unsettled = of.size, _GROUP, 0
@@ -63,7 +63,7 @@ class CudaGridrec:
         except MemoryError as error:
             raise self._too_small(2 * self._pair_bytes()) from error
         except RuntimeError as error:
-            raise _failed(error) from error
+            raise failed(error) from error
         self.chunk = 2 * self._buffers.pairs
         self.fixed_bytes = 2 * self.chunk * each
 
@@ -108,7 +108,7 @@ class CudaGridrec:
             self._convey(source, out)
             return source.floored()
         except (RuntimeError, MemoryError) as error:
-            raise _failed(error) from error
+            raise failed(error) from error
 
     def _convey(self, source: Source, out: Floats) -> None:
         parts = [slice(n, min(n + self.chunk, source.count)) for n in range(0, source.count, self.chunk)]
@@ -120,7 +120,7 @@ class CudaGridrec:
             for n in range(max(0, len(parts) - 2), len(parts)):
                 self._collect(n, parts, out)
         except (RuntimeError, MemoryError) as error:
-            raise _failed(error) from error
+            raise failed(error) from error
 
     def _send(self, n: int, parts: list[slice], source: Source) -> None:
         """Chunk n on its way: to the device, through the steps and back, when all before it has been."""
@@ -164,15 +164,8 @@ class CudaGridrec:
         each = pool.used_bytes() - before
         del trial
         pool.free_all_blocks()
-        pairs = max(1, min(most, int(_SAFE * cuda.cupy.cuda.Device().mem_info[0] // each)))
-        while True:
-            try:
-                return _Buffers(self._steps, pairs)
-            except MemoryError:
-                pool.free_all_blocks()
-                if pairs == 1:
-                    raise
-                pairs //= 2
+        pairs = max(1, min(most, int(SAFE * cuda.free // each)))
+        return as_many(cuda, pairs, lambda count: _Buffers(self._steps, count))
 
     def _pair_bytes(self) -> int:
         """What a pair of slices takes at least, on the device."""
@@ -181,11 +174,9 @@ class CudaGridrec:
         return lines + cells + 2 * 2 * 4 * (of.angles * of.columns + of.size**2)
 
     def _too_small(self, need: int) -> KernelError:
-        of, cuda = self.tables, self._cuda
-        what = f"Slices of {of.size} x {of.size} from {of.angles} angles need about {need / 1e9:.2g} GB of the GPU"
-        if need > _SAFE * cuda.memory:
-            return KernelError(f"{what}, and {cuda.name} has {cuda.memory / 1e9:.2g} GB: take device cpu, or binning.")
-        return KernelError(f"{what}, whose memory others use: try again, or take device cpu.", Exit.TRANSIENT)
+        of = self.tables
+        what = f"Slices of {of.size} x {of.size} from {of.angles} angles"
+        return too_small(self._cuda, what, need, "take device cpu, or binning")
 
 
 class _Slot:
@@ -205,8 +196,3 @@ class _Buffers:
         self.pairs = pairs
         self.room: Room = steps.room(pairs)
         self.slots = [_Slot(steps.cuda, steps.of, 2 * pairs) for _ in range(2)]
-
-
-def _failed(error: BaseException) -> KernelError:
-    said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return KernelError(f"The GPU failed ({said}): try again, or take device cpu.", Exit.TRANSIENT)

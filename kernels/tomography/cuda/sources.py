@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.tomography.cuda.device import Cuda
+from kernels.cuda.device import Cuda
 from kernels.tomography.field import Field
 
 Floats = NDArray[np.float32]

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from kernels.cuda.device import Cuda
+from kernels.cuda.sources import defines, functions
 from kernels.errors import KernelError
-from kernels.tomography.cuda.device import Cuda
 from kernels.tomography.cuda.tiles import TILE, samples_by_tile
 from kernels.tomography.direct.spreading import DEGREE
 from kernels.tomography.direct.tables import Tables
 
 SOURCE = Path(__file__).with_name("gridrec.cu")
+KERNELS = ("take_lines", "take_counts", "filter_lines", "spread_lines", "finish_slices")
 
 _PAIRS = 4  # of slices that share a block of threads
 _THREADS = 256
@@ -22,8 +24,7 @@ _MOST = 2**31 - 1 - _THREADS  # the last block counts beyond the last number
 
 def options(taps: int) -> tuple[str, ...]:
     """What the source is compiled with."""
-    constants = {"TAPS": taps, "DEGREE": DEGREE, "TILE": TILE, "PAIRS": _PAIRS}
-    return tuple(f"-D{name}={value}" for name, value in constants.items())
+    return defines({"TAPS": taps, "DEGREE": DEGREE, "TILE": TILE, "PAIRS": _PAIRS})
 
 
 class Steps:
@@ -44,9 +45,7 @@ class Steps:
             )
         self.cuda, self.of = cuda, of
         cupy = cuda.cupy
-        module = cupy.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=options(of.taps))
-        names = ("take_lines", "take_counts", "filter_lines", "spread_lines", "finish_slices")
-        self._kernels = {name: module.get_function(name) for name in names}
+        self._kernels = functions(cuda, SOURCE, options(of.taps), KERNELS)
         ratio = of.length / of.padded
         across, down = ratio * of.cosines, ratio * of.sines
         samples = samples_by_tile(across, down, of.padded, of.length, of.taps)

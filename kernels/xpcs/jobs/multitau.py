@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from kernels.cuda.device import Choice, agreed, choose
 from kernels.errors import KernelError
 from kernels.io.nexus import check_nexus
 from kernels.io.picture import check_picture
 from kernels.job import Job
 from kernels.xpcs import boost, result
 from kernels.xpcs.analysis.scattering import Tally
+from kernels.xpcs.cuda.multitau import multitau as correlate_on_gpu
+from kernels.xpcs.cuda.multitau import prepare
 from kernels.xpcs.events import Frames
 from kernels.xpcs.exchange import Exchanged
 from kernels.xpcs.jobs.measurement import longest_lag, open_measurement, suspicions
@@ -38,11 +41,13 @@ def multitau(
     lags_per_level: int,
     memory_gb: float,
     backend: str,
+    device: str,
 ) -> None:
     """Write the result file `output` of the frames `input`; arguments as in the schema.
 
     Reports `frames`, `delays`, `dynamic_bins`, `contrast` (largest of g2 - 1 at the first delay), `intensity` (counts
-    per pixel and frame), `bad_frames` and `changing_bins` (see `kernels.xpcs.analysis.flags`); warns of these, and of
+    per pixel and frame), `bad_frames` and `changing_bins` (see `kernels.xpcs.analysis.flags`), and `device` (what has
+    computed, and `device_reason` where that was not a GPU it was given); warns of bad frames and changing bins, and of
     metadata that are missing or other than what was given.
 
     Raises
@@ -67,14 +72,18 @@ def multitau(
     frames, partition = measured.frames, measured.partition
     longest_lag(frames.count, lags_per_level)
     memory = int(memory_gb * 1e9 / job.ranks.local_size)
-    if backend == "boost-corr" and (job.ranks.size > 1 or lags_per_level != 4):
-        raise KernelError("boost-corr has 4 lagsPerLevel, and is one process.")
+    if backend == "boost-corr" and (job.ranks.size > 1 or lags_per_level != 4 or device == "gpu"):
+        raise KernelError("boost-corr has 4 lagsPerLevel, is one process, and takes a GPU by itself (device auto).")
     tally = Tally(
         frames,
         partition,
         average=average,
         watch=lambda done: job.progress(0.9 * done / frames.count, "correlate", f"{done}/{frames.count} frames"),
     )
+    choice = Choice("cpu")
+    if backend == "native":
+        choice = choose(device, lambda: prepare(tally, partition, per_level=lags_per_level, ranks=job.ranks))
+        choice = agreed(job, choice)
     reading: Frames = tally
     if job.ranks.size > 1:
         reading = Exchanged(frames, job.ranks, takers(partition, job.ranks), tally.add)
@@ -82,7 +91,9 @@ def multitau(
     watcher = Partial(preview, preview_every, about) if preview else None
     with job.phase("correlate"):
         if backend == "boost-corr":
-            found = boost.multitau(tally, partition, memory_bytes=memory)
+            found = boost.multitau(tally, partition, memory_bytes=memory, gpu=device != "cpu")
+        elif choice.kind == "gpu":
+            found = correlate_on_gpu(reading, partition, choice.ready, job.ranks)
         else:
             found = correlate(
                 reading, partition, per_level=lags_per_level, memory_bytes=memory, ranks=job.ranks, watcher=watcher
@@ -96,6 +107,8 @@ def multitau(
     for caution in (*measured.warnings, *doubts):
         job.warn(*caution)
     config = {"begin_frame": first_frame, "end_frame": last_frame, "dpl": lags_per_level, "backend": backend}
+    if backend == "native":
+        config["device"] = choice.kind
     with job.phase("write"):
         part = job.stage(output, check=result.check_result, shape=found.g2.shape, dtype="float64", finiteFraction=1.0)
         with result.new_result(part, measured.qmap, measured.known, measured.metadata) as file:

@@ -11,19 +11,21 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.cuda.device import Choice, agreed, choose, open_device
 from kernels.errors import Exit, KernelError
 from kernels.io.picture import check_picture
 from kernels.job import Job
 from kernels.ranks import Ranks
 from kernels.xpcs import result
 from kernels.xpcs.analysis.scattering import Tally
+from kernels.xpcs.cuda.twotime import prepare
 from kernels.xpcs.curves import bin_labels
 from kernels.xpcs.exchange import Exchanged, sample
 from kernels.xpcs.jobs.measurement import Measurement, longest_lag, open_measurement, suspicions
 from kernels.xpcs.jobs.multitau import VERSION
 from kernels.xpcs.partition import Partition
 from kernels.xpcs.pictures import Thumbnail, draw_by_delay, draw_maps, shown_bins
-from kernels.xpcs.twotime.correlate import TILE
+from kernels.xpcs.twotime.correlate import TILE, Device
 from kernels.xpcs.twotime.cost import expected, expected_by_delay
 from kernels.xpcs.twotime.multitau import MultiTau, multitau_twotime
 from kernels.xpcs.twotime.series import Series, chosen_bins, gather
@@ -49,10 +51,12 @@ def twotime(
     slices: int,
     scheme: str,
     lags_per_level: int,
+    device: str,
 ) -> None:
     """Write the result file `output` of the frames `input`; arguments as in the schema.
 
-    Reports `frames`, `dynamic_bins` (how many were correlated), `contrast` (largest of g2 - 1 at the first delay),
+    Reports `device` (what has computed, and `device_reason` where that was not a GPU it was given), `frames`,
+    `dynamic_bins` (how many were correlated), `contrast` (largest of g2 - 1 at the first delay),
     `intensity` (counts per pixel and frame), `bad_frames` and `changing_bins`, and warns, as `xpcs.multitau`.
 
     Raises
@@ -62,6 +66,10 @@ def twotime(
         73, 74 for outputs, among them a disk that could not hold the correlations.
     """
     arguments = {name: value for name, value in locals().items() if name != "job"}
+    if device == "gpu":
+        if scheme != "full":
+            raise KernelError(f"The scheme {scheme} does not run on a GPU: take scheme full, or device cpu.")
+        open_device()  # or say so before all frames are read
     measured = open_measurement(
         input=input,
         qmap=qmap,
@@ -89,10 +97,16 @@ def twotime(
     with job.phase("read"):
         plan = _shared_out(measured, numbers, scheme, job.ranks)
         series = _gathered(measured, tally, plan, job.ranks)
+    choice = Choice("cpu")
+    if scheme == "full":
+        choice = choose(device, lambda: open_device() if series is None else prepare(series))
+    choice = agreed(job, choice)
+    gpu = choice.ready if series is not None else None
     if not job.ranks.first:
         with job.phase("correlate"):
             if scheme == "full":
-                twotime_together(series, plan, lambda *_: None, job.ranks, slices=segments(frames.count, slices))
+                parts = segments(frames.count, slices)
+                twotime_together(series, plan, lambda *_: None, job.ranks, slices=parts, gpu=gpu)
             else:
                 _by_delay(series, lags_per_level, job.ranks)
         return
@@ -102,11 +116,12 @@ def twotime(
         job.warn(*caution)
     part = job.stage(output, check=result.check_result)
     config = {"begin_frame": first_frame, "end_frame": last_frame, "dq_selection": bins, "scheme": scheme}
+    config["device"] = choice.kind
     with result.new_result(part, measured.qmap, measured.known, measured.metadata) as file:
         result.add_scattering(file, scattering)
         labels = _labels(partition)
         if scheme == "full":
-            maps, g2 = _full(job, file, part, series, plan, slices)
+            maps, g2 = _full(job, file, part, series, plan, slices, gpu)
         else:
             with job.phase("correlate"):
                 found = _by_delay(series, lags_per_level, job.ranks)
@@ -155,7 +170,7 @@ def _gathered(measured: Measurement, tally: Tally, plan: Plan, ranks: Ranks) -> 
 
 
 def _full(
-    job: Job, file: h5py.File, part: Path, series: Series | None, plan: Plan, slices: int
+    job: Job, file: h5py.File, part: Path, series: Series | None, plan: Plan, slices: int, gpu: Device | None
 ) -> tuple[list[tuple[int, NDArray[np.float64]]], NDArray[np.float64]]:
     """Write the correlations of all pairs of frames; what is to be shown of them, by bin, and g2."""
     bins, frames = plan.bins, plan.frames
@@ -173,7 +188,7 @@ def _full(
         job.progress(0.3 + 0.65 * done / whole, "correlate", f"{100 * done // whole} % of {len(bins)} bins")
 
     with job.phase("correlate"):
-        found = twotime_together(series, plan, write, job.ranks, slices=segments(frames, slices))
+        found = twotime_together(series, plan, write, job.ranks, slices=segments(frames, slices), gpu=gpu)
     assert found is not None
     maps.finish(found, segment=frames // slices)
     return [(number, thumbnail.values) for number, thumbnail in thumbnails.items()], found.g2

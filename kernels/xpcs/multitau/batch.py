@@ -64,7 +64,7 @@ def multitau(
         a pixel of more than 2^31 - 1 photons. Exit 2: bad `per_level`, too little memory, more than 2^25 pixels.
     """
     ranks = ranks or Ranks()
-    _check(frames, partition, per_level)
+    check(frames, partition, per_level)
     delays = lags(frames.count, per_level)
     todo = [ranks.share(int(partition.bounds[-1]))]
     sums = np.zeros((partition.static_bins, len(delays.frames), 8), np.int64)
@@ -88,7 +88,8 @@ def takers(partition: Partition, ranks: Ranks) -> NDArray[np.int16]:
     return made
 
 
-def _check(frames: Frames, partition: Partition, per_level: int) -> None:
+def check(frames: Frames, partition: Partition, per_level: int) -> None:
+    """Refuse frames, bins and delays of which there can be no g2; see `multitau`."""
     if per_level < 1:
         raise KernelError(f"There are {per_level} delays a level; there has to be one at least.")
     if (frames.rows, frames.columns) != partition.static.shape:

@@ -54,19 +54,7 @@ class Work:
         KernelError
             Exit 65: frames are missing, come twice, or do not hold what they say.
         """
-        expected = self.frames + self.held_frames
-        if events.first != expected:
-            raise KernelError(
-                f"Frame {expected} was to come, and frame {events.first} came: each has to come once, in order.",
-                Exit.BAD_INPUT,
-            )
-        if (
-            len(events.pixels) != len(events.counts)
-            or (np.diff(events.starts, prepend=0, append=len(events.pixels)) < 0).any()
-        ):
-            raise KernelError(
-                f"The events of the frames from {events.first} on are not where the frames say.", Exit.BAD_INPUT
-            )
+        check_next(events, self.frames + self.held_frames)
         if not self._whole:
             events = _between(
                 events, *((int(self.pixels[0]), int(self.pixels[-1]) + 1) if len(self.pixels) else (0, 0))
@@ -117,11 +105,7 @@ class Work:
             )  # fmt: skip
         self.frames, self.held, self.held_frames, self.held_bytes = after, [], 0, 0
         if most.max() > MOST_PHOTONS:
-            raise KernelError(
-                f"A pixel has counted {most.max()} photons; the sums hold for up to {MOST_PHOTONS}: mask it, or take "
-                "fewer frames.",
-                Exit.BAD_INPUT,
-            )
+            raise too_bright(int(most.max()))
         return np.asarray(tallies.sum(axis=0)[: self._bins])
 
     def _table(self) -> tuple[NDArray[np.int64], int]:
@@ -136,6 +120,31 @@ class Work:
             if events.counts.itemsize > 2 and len(events.counts):
                 largest = max(largest, int(events.counts.max()))
         return table, largest
+
+
+def check_next(events: Events, expected: int) -> None:
+    """Refuse frames that do not follow the `expected` ones that came, or do not hold what they say; exit 65."""
+    if events.first != expected:
+        raise KernelError(
+            f"Frame {expected} was to come, and frame {events.first} came: each has to come once, in order.",
+            Exit.BAD_INPUT,
+        )
+    if (
+        len(events.pixels) != len(events.counts)
+        or (np.diff(events.starts, prepend=0, append=len(events.pixels)) < 0).any()
+    ):
+        raise KernelError(
+            f"The events of the frames from {events.first} on are not where the frames say.", Exit.BAD_INPUT
+        )
+
+
+def too_bright(photons: int) -> KernelError:
+    """What to say of a pixel that sums do not hold for."""
+    return KernelError(
+        f"A pixel has counted {photons} photons; the sums hold for up to {MOST_PHOTONS}: mask it, or take fewer "
+        "frames.",
+        Exit.BAD_INPUT,
+    )
 
 
 def _between(events: Events, low: int, high: int) -> Events:

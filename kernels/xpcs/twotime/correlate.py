@@ -58,8 +58,20 @@ class _Correlating(Protocol):
     def tile(self, columns: Span) -> NDArray[np.float32]: ...
 
 
+class Device(Protocol):
+    """What has been made ready for a series, and correlates the `which`th bin of it."""
+
+    def bin(self, which: int) -> _Correlating: ...
+
+
 def twotime(
-    series: Series, write: Write, *, slices: Sequence[Slice] = (), way: Way | None = None, tile: int = TILE
+    series: Series,
+    write: Write,
+    *,
+    slices: Sequence[Slice] = (),
+    way: Way | None = None,
+    tile: int = TILE,
+    gpu: Device | None = None,
 ) -> OneTime:
     """Correlate the counts of each two frames, for every dynamic bin of the series.
 
@@ -81,6 +93,8 @@ def twotime(
     tile : int
         Frames along a side of a tile. Besides the series, memory is needed for three tiles of 8 bytes per element, or
         for two strips of this many frames of the largest bin's pixels at a byte each (up to 8 for "blas").
+    gpu : Device, optional
+        Is the way, whatever else `way` says, made ready for tiles as large; see `kernels.xpcs.cuda.twotime`.
 
     Raises
     ------
@@ -88,7 +102,8 @@ def twotime(
         Exit 2 for a slice that is not within the frames, or a way that this processor or these counts do not allow.
     """
     found = Found(series.bins, series.frames, slices, tile)
-    correlate(series, strips(series.bins, series.frames, tile), write, found.take, slices=slices, way=way, tile=tile)
+    todo = strips(series.bins, series.frames, tile)
+    correlate(series, todo, write, found.take, slices=slices, way=way, tile=tile, gpu=gpu)
     return found.one_time
 
 
@@ -114,6 +129,7 @@ def correlate(
     slices: Sequence[Slice] = (),
     way: Way | None = None,
     tile: int = TILE,
+    gpu: Device | None = None,
 ) -> None:
     """Work out some strips of the bins of the series, those of a bin one after another; see `twotime`.
 
@@ -124,7 +140,7 @@ def correlate(
     for strip in todo:
         if strip.bin != number:
             number, which = strip.bin, int(np.searchsorted(series.bins, strip.bin))
-            correlating = _way(series, which, way or cost.cheapest(series, which))
+            correlating = gpu.bin(which) if gpu else _way(series, which, way or cost.cheapest(series, which))
         correlating.take(Span(strip.first, min(strip.first + tile, series.frames)))
         for column in range(strip.first, series.frames, tile):
             made = correlating.tile(Span(column, min(column + tile, series.frames)))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kernels.ranks import Ranks
 from kernels.xpcs.partition import Partition
-from kernels.xpcs.twotime.correlate import TILE, Found, OneTime, Strip, Way, Write, correlate, strips
+from kernels.xpcs.twotime.correlate import TILE, Device, Found, OneTime, Strip, Way, Write, correlate, strips
 from kernels.xpcs.twotime.multitau import MultiTau
 from kernels.xpcs.twotime.series import Series
 from kernels.xpcs.twotime.slices import Slice
@@ -78,16 +78,18 @@ def twotime_together(
     *,
     slices: Sequence[Slice] = (),
     way: Way | None = None,
+    gpu: Device | None = None,
 ) -> OneTime | None:
     """`kernels.xpcs.twotime.correlate.twotime` by all ranks: rank 0 writes all tiles, in no certain order, and has the
     result; for the others it is None.
 
-    `series` is of the bins that this rank needs by the `plan`, or None where there are none.
+    `series` is of the bins that this rank needs by the `plan`, or None where there are none; `gpu` has been made ready
+    for it.
     """
     mine, tile = plan.strips[ranks.rank], plan.tile
     if not ranks.first:
         if series is not None:
-            correlate(series, mine, _giving(ranks), _giving(ranks), slices=slices, way=way, tile=tile)
+            correlate(series, mine, _giving(ranks), _giving(ranks), slices=slices, way=way, tile=tile, gpu=gpu)
         ranks.see_off()
         return None
     found = Found(plan.bins, plan.frames, slices, tile)
@@ -108,7 +110,7 @@ def twotime_together(
         take_what_came()
 
     if series is not None:
-        correlate(series, mine, write_own, found.take, slices=slices, way=way, tile=tile)
+        correlate(series, mine, write_own, found.take, slices=slices, way=way, tile=tile, gpu=gpu)
     while coming:
         take_what_came()
         if coming:

@@ -9,9 +9,9 @@ import pytest
 from scans import run
 
 from kernels import registry
+from kernels.cuda.device import DEVICES
 from kernels.errors import KernelError
 from kernels.tomography.corrections.stripes import STRIPES
-from kernels.tomography.cuda.device import DEVICES
 from kernels.tomography.fbp import FILTERS
 from kernels.tomography.methods import ALGORITHMS
 

@@ -6,10 +6,10 @@ import shutil
 import sys
 
 import pytest
-from emulated import Device
 
 from benchmarks import tomography_gpu
 from kernels.tomography.cuda import gridrec
+from tests.unit.kernels.cuda.emulated import Device
 
 
 def test_without_a_gpu_all_is_skipped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

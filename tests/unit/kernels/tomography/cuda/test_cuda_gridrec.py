@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated import Device
 
+from kernels.cuda.device import Choice
 from kernels.errors import KernelError
-from kernels.tomography.cuda import device as devices
 from kernels.tomography.cuda import gridrec
+from kernels.tomography.cuda.choice import choose
 from kernels.tomography.cuda.gridrec import CudaGridrec
 from kernels.tomography.direct.gridrec import Gridrec
 from kernels.tomography.direct.halves import halves
+from tests.unit.kernels.cuda.emulated import Device
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
@@ -221,12 +222,12 @@ def test_which_device_is_taken(
     gpu: Device, monkeypatch: pytest.MonkeyPatch, wanted: str, algorithm: str, environment: str, kind: str
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", environment)
-    assert devices.choose(wanted, algorithm) == devices.Choice(kind)
+    assert choose(wanted, algorithm)._replace(ready=None) == Choice(kind)
 
 
 def test_a_gpu_for_what_does_not_run_on_one(gpu: Device) -> None:
     with pytest.raises(KernelError, match="sirt does not run on a GPU: take gridrec, or device cpu"):
-        devices.choose("gpu", "sirt")
+        choose("gpu", "sirt")
 
 
 @pytest.mark.parametrize("missing", ["CuPy", "cuFFT", "a device", "the driver"])
@@ -246,10 +247,10 @@ def test_without_a_gpu_auto_is_the_cpu_and_says_why(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(cupy, "cuda", _WithoutTransforms(cupy.cuda))
     elif missing == "a device":
         monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", lambda: 0)
-    choice = devices.choose("auto", "gridrec")
+    choice = choose("auto", "gridrec")
     assert choice.kind == "cpu"
     with pytest.raises(KernelError, match=said) as caught:
-        devices.choose("gpu", "gridrec")
+        choose("gpu", "gridrec")
     assert caught.value.exit_code == 2
     assert caught.value.sentence == choice.reason
     assert device.used == 0
@@ -265,19 +266,3 @@ class _WithoutTransforms:
         if name == "cufft":
             raise ImportError("Failure finding libcufft.so.11")
         return getattr(self._cuda, name)
-
-
-def test_the_emulation_has_nothing_that_cupy_has_not() -> None:
-    """Where CuPy is installed; it needs no device for that."""
-    cupy, cupyx = pytest.importorskip("cupy"), pytest.importorskip("cupyx")
-    emulated = Device().modules()
-    for name in vars(emulated["cupy"]).keys() - {"__name__", "__doc__", "__package__", "__loader__", "__spec__"}:
-        assert hasattr(cupy, name)
-    for name in set(vars(emulated["cupy"].cuda)) - {"cufft"}:
-        assert hasattr(cupy.cuda, name)
-    for name in vars(emulated["cupy"].cuda.runtime):
-        assert hasattr(cupy.cuda.runtime, name)
-    assert hasattr(cupyx, "empty_pinned")
-    for method in ("copy_from_host_async", "copy_to_host_async"):
-        assert hasattr(cupy.cuda.MemoryPointer, method)
-    assert hasattr(cupy.cuda.Stream, "wait_event")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import shutil
 from typing import Any
 
 import numpy as np
 import pytest
-from emulated import Device, build
 
 from kernels.tomography.cuda.steps import SOURCE, options
 from kernels.tomography.cuda.tiles import TILE, samples_by_tile
 from kernels.tomography.direct.spreading import DEGREE, Spreading
 from kernels.tomography.field import Field
 from kernels.tomography.prepare import transmission
+from tests.unit.kernels.cuda.emulated import Device
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
@@ -161,62 +160,6 @@ def test_slices_are_cut_out_and_the_kernel_divided_out(gpu: Gpu, size: int, circ
     if circle:
         wanted *= from_middle**2 + from_middle[:, None] ** 2 <= (0.5 * size) ** 2
     np.testing.assert_allclose(made, wanted, rtol=1e-6)
-
-
-def test_a_barrier_that_some_threads_leave_out_is_refused() -> None:
-    source = 'extern "C" __global__ void some(float *a) { if (threadIdx.x) __syncthreads(); a[0] = 1; }'
-    device = Device()
-    cupy = device.modules()["cupy"]
-    kernel = cupy.RawModule(code=source, options=()).get_function("some")
-
-    def launched() -> None:
-        kernel((1, 1, 1), (2, 1, 1), (cupy.asarray(np.zeros(1, np.float32)),))
-        device.finish()
-
-    with pytest.raises(AssertionError, match="some"):
-        launched()
-
-
-def test_a_write_beyond_an_array_and_a_wrong_type_are_refused() -> None:
-    source = 'extern "C" __global__ void far(float *a, int n) { a[n] = 1; }'
-    device = Device()
-    cupy = device.modules()["cupy"]
-    kernel = cupy.RawModule(code=source, options=()).get_function("far")
-    array = cupy.asarray(np.zeros(4, np.float32))
-
-    def launched(number: Any) -> None:
-        kernel((1, 1, 1), (1, 1, 1), (array, number))
-        device.finish()
-
-    launched(np.int32(3))
-    for wrong in (3, np.int64(3), np.float32(3)):
-        with pytest.raises(AssertionError, match="far takes"):
-            launched(wrong)
-    with pytest.raises(AssertionError, match="beyond an array"):
-        launched(np.int32(4))
-
-
-def test_a_missing_barrier_shows_in_the_order_of_threads() -> None:
-    source = """extern "C" __global__ void next(const float *a, float *b) {
-        __shared__ float held[8];
-        held[threadIdx.x] = a[threadIdx.x];
-        %s
-        b[threadIdx.x] = held[(threadIdx.x + 1) %% 8];
-    }"""
-    values = np.arange(8, dtype=np.float32)
-    same = {}
-    for barrier in ("", "__syncthreads();"):
-        library = build(source % barrier, ())
-        made = []
-        for backwards in (0, 1):
-            out = np.zeros(8, np.float32)
-            held = [np.array(array.ctypes.data) for array in (values, out)]
-            pointers = (ctypes.c_void_p * 2)(*(each.ctypes.data for each in held))
-            one = (ctypes.c_uint * 3)(1, 1, 1), (ctypes.c_uint * 3)(8, 1, 1)
-            assert library.launch_next(*one, pointers, backwards) == 0
-            made.append(out)
-        same[barrier] = np.array_equal(*made)
-    assert same == {"": False, "__syncthreads();": True}
 
 
 def test_counts_become_line_integrals_as_in_the_preparation(gpu: Gpu) -> None:

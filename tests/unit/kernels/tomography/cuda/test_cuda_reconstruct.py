@@ -10,15 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated import Device
 from scans import run
 
 from kernels.errors import KernelError
 from kernels.io.omezarr import open_level
-from kernels.job import Job
-from kernels.ranks import Ranks
-from kernels.tomography import reconstruct
 from kernels.tomography.cuda import gridrec
+from tests.unit.kernels.cuda.emulated import Device
 
 AXIS = 50.8
 
@@ -75,29 +72,3 @@ def test_a_gpu_that_is_not_there_is_one_sentence(scan: Path, tmp_path: Path, mon
         reconstructed(scan, tmp_path / "v.zarr", device="gpu")
     assert caught.value.exit_code == 2
     assert not list(tmp_path.iterdir())
-
-
-class _Two(Ranks):
-    """This rank and another, which says `other`."""
-
-    def __init__(self, other: str) -> None:
-        super().__init__()
-        self._other = other
-
-    def gathered(self, value: Any) -> list[Any]:
-        return [value, self._other]
-
-
-@pytest.mark.parametrize(
-    ("given", "other", "kind", "reason"),
-    [("0", "gpu", "gpu", None), ("0", "cpu", "cpu", "another rank has no GPU"), ("", "gpu", "cpu", None)],
-)
-def test_ranks_take_the_gpu_all_or_none(
-    monkeypatch: pytest.MonkeyPatch, given: str, other: str, kind: str, reason: str | None
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    Device().install(monkeypatch)
-    job = Job(ranks=_Two(other))
-    assert reconstruct._device(job, "auto", "gridrec") == kind
-    assert job.metrics["device"] == kind
-    assert str(job.metrics.get("device_reason")).startswith(str(reason))

@@ -5,29 +5,38 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-import nvrtc
 import pytest
 
 import kernels
 from kernels.tomography.cuda import steps
+from kernels.xpcs.cuda import multitau, twotime
+from tests.unit.kernels.cuda import nvrtc
 
 pytestmark = pytest.mark.skipif(nvrtc.library() is None, reason="nvidia-cuda-nvrtc-cu12 is not installed")
 
 SOURCES = sorted(Path(str(resources.files(kernels))).rglob("*.cu"))
-OPTIONS = {steps.SOURCE.name: [steps.options(taps) for taps in (4, 5, 6)]}
+COMPILED = {
+    steps.SOURCE: (steps.KERNELS, [steps.options(taps) for taps in (4, 5, 6)]),
+    multitau.SOURCE: (
+        multitau.KERNELS,
+        [multitau.options(per_level, width) for per_level, width in ((1, 1), (4, 1), (4, 2), (4, 4), (64, 4))],
+    ),
+    twotime.SOURCE: (twotime.KERNELS, [twotime.options(width) for width in (1, 2)]),
+}
 
 
 def test_all_sources_are_known_here() -> None:
-    assert {path.name for path in SOURCES} == set(OPTIONS)
+    assert set(SOURCES) == set(COMPILED)
 
 
-@pytest.mark.parametrize("architecture", ["compute_80", "sm_90"])
+@pytest.mark.parametrize("architecture", ["compute_80", "sm_80", "sm_90"])
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
 def test_sources_compile(source: Path, architecture: str) -> None:
     text = source.read_text(encoding="utf-8")
-    for options in OPTIONS[source.name]:
+    names, all_options = COMPILED[source]
+    for options in all_options:
         made = nvrtc.compiled(text, options, architecture)
-        for name in ("take_lines", "take_counts", "filter_lines", "spread_lines", "finish_slices"):
+        for name in names:
             assert name.encode() in made
 
 
