@@ -111,7 +111,7 @@ def find_grains(
     """
     if not len(spots):
         raise KernelError("The list of spots is empty.", Exit.BAD_INPUT)
-    scene = _Scene(spots, geometry.flat, lattice, limits)
+    scene = Scene(spots, geometry.flat, lattice, limits)
     tell = progress or (lambda phase, grains: None)
     grains, tried = scene.nothing(), 0
     used = np.zeros(len(spots), bool)
@@ -130,7 +130,7 @@ def find_grains(
     return scene.finish(grains, tried)
 
 
-class _Scene:
+class Scene:
     """What stays the same while grains are looked for; only the noise is measured on the way."""
 
     def __init__(self, spots: Spots, flat: Flat, lattice: Lattice, limits: Limits) -> None:
@@ -279,4 +279,4 @@ def _reflections(grains: Refined, owner: NDArray[np.int32]) -> NDArray[np.int32]
     return reflection
 
 
-__all__ = ["Found", "find_grains"]
+__all__ = ["Found", "Scene", "find_grains"]
