@@ -105,7 +105,7 @@ def _plane(task: Task) -> _Plane:
     if abs(spots.wedge) > _LEAN or abs(spots.chi) > _LEAN:
         raise KernelError(
             f"backend midas needs an axis at right angles to the beam, and this one leans by "
-            f"{math.degrees(spots.wedge):.4g} degrees along and {math.degrees(spots.chi):.4g} across it. "
+            f"{math.degrees(abs(spots.wedge)):.4g} degrees along and {math.degrees(abs(spots.chi)):.4g} across it. "
             "Choose another backend."
         )
     distance = float(np.median(spots.point_um[:, 0]))
@@ -265,8 +265,7 @@ def _program(module: str, name: str) -> Path:
 def _run(task: Task, command: list[str], phase: str) -> None:
     """One program to its end. It stays in our process group, and is killed when this run ends before it does."""
     said = task.folder / f"{phase}.log"
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment = kept | {"OMP_NUM_THREADS": f"{threads()}", "MPLBACKEND": "agg"}
+    environment = os.environ | {"OMP_NUM_THREADS": f"{threads()}"}
     try:
         with said.open("wb") as log:
             process = subprocess.Popen(

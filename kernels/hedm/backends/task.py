@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 _GATE = 5.0  # standard deviations of a spot, as in our own refinement
 _ROUNDS = 3
-_SETTLED = (0.8, 1.25)
+_SETTLED = 1.25
 
 
 class Task(NamedTuple):
@@ -114,8 +114,10 @@ def judged(task: Task, answer: Answer) -> Found:
     """A package's grains with the columns of ours, by our own prediction: which spots they should have, have, and have
     alone, and how far these lie from where they should.
 
-    Orientations, positions and strains stay as they were. Grains of too few of their spots, and those of which better
-    grains have most spots, are left out as they are from ours. The covariance is not finite.
+    Orientations, positions and strains stay as they were. The gate is as wide as the noise that was given, or wider
+    where spots lie farther from their predictions, since a package may fit less closely than it could. Grains of too
+    few of their spots, and those of which better grains have most spots, are left out as they are from ours. The
+    covariance is not finite.
     """
     scene = Scene(task.spots, task.geometry.flat, task.lattice, task.limits)
     if not len(answer.orientation):
@@ -125,11 +127,11 @@ def judged(task: Task, answer: Answer) -> Found:
         good = seen.completeness >= task.limits.min_completeness
         if not good.any():
             break
-        place, omega = float(np.median(seen.spot_um[good])), float(np.median(seen.omega[good]))
         now = scene.limits
-        if all(_SETTLED[0] < new / old < _SETTLED[1] for new, old in ((place, now.spot_um), (omega, now.omega))):
+        place, omega = float(np.median(seen.spot_um[good])), float(np.median(seen.omega[good]))
+        if place < _SETTLED * now.spot_um and omega < _SETTLED * now.omega:
             break
-        scene.limits = replace(now, spot_um=max(place, 1e-3), omega=max(omega, 1e-7))
+        scene.limits = replace(now, spot_um=max(place, now.spot_um), omega=max(omega, now.omega))
     return scene.finish(seen.take(good), len(answer.orientation))
 
 
