@@ -13,7 +13,7 @@ import pytest
 from elsewhere import imaged11 as real_imaged11
 from midas_stand_in import stand_in
 from scans import left_behind, run
-from synthetic_grains import Sample, compare, flat_panel, make
+from synthetic_grains import CRYSTALS, Sample, compare, flat_panel, make
 from turning import GOLD, SMALL, simulated
 
 from kernels.errors import Exit, KernelError
@@ -32,8 +32,9 @@ from kernels.hedm.specs import KERNELS
 COPPERLIKE = Crystal.of([4.08] * 3 + [90] * 3, "Fm-3m")
 
 
-def task_of(sample: Sample, folder: Path, tell: object = None) -> Task:
-    reflections = list_reflections(COPPERLIKE, sample.geometry.wavelength_A, rings=5)
+def task_of(sample: Sample, folder: Path, tell: object = None, crystal: Crystal = COPPERLIKE) -> Task:
+    rings = int(sample.lattice.ring.max()) + 1
+    reflections = list_reflections(crystal, sample.geometry.wavelength_A, rings=rings)
     assert len(reflections) == len(sample.lattice.hkl)
     say = tell if callable(tell) else lambda phase, grains: None
     return Task(sample.spots, sample.geometry, reflections, sample.limits, folder, say)
@@ -70,6 +71,16 @@ def test_imaged11_finds_known_grains_on_an_instrument_that_leans(lean: float, tm
     assert score.position_um < 10
     assert score.strain < 5e-5
     assert not task.folder.exists()
+
+
+def test_imaged11_finds_grains_that_are_not_cubic_in_our_axes(tmp_path: Path) -> None:
+    real_imaged11("refinegrains")
+    sample = make(8, "hexagonal", seed=2)
+    task = task_of(sample, tmp_path, crystal=Crystal.of(*CRYSTALS["hexagonal"][:2]))
+    score = compare(judged(task, imaged11(task)), sample)
+    assert (score.found, score.false) == (8, 0)
+    assert score.orientation_deg < 0.006
+    assert score.strain < 5e-5
 
 
 def test_spots_of_a_leaning_instrument_are_turned_without_a_change_of_what_they_mean(tmp_path: Path) -> None:
