@@ -5,6 +5,7 @@ from __future__ import annotations
 from kernels.spec import KernelArgument, KernelSpec, Value
 
 _VERSION = "1.0"
+_BACKENDS: tuple[Value, ...] = ("own", "imaged11", "midas")  # kernels.hedm.backends.packages imports
 
 
 def _path(name: str, what: str, role: str = "input", *, required: bool = False) -> KernelArgument:
@@ -137,6 +138,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             *_SAMPLE,
             *_RINGS,
             *_MATCHING,
+            _text("backend", "which program finds the grains; others must be installed.", "own", _BACKENDS),
         ),
         parallel=True,
     ),

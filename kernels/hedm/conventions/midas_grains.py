@@ -44,10 +44,12 @@ _HEADER = [
 ]
 
 
-def read_midas_grains(path: str | Path, crystal: Crystal | None = None) -> Grains:
+def read_midas_grains(path: str | Path, crystal: Crystal | None = None, *, rigid: bool = False) -> Grains:
     """The grains in `path`. The strain is that which MIDAS fits (`eKen`), or else that of the lattice of each grain.
 
-    `crystal` is the unstrained one; not given, it is that of the file's heading.
+    `crystal` is the unstrained one; not given, it is that of the file's heading. `rigid`: the orientation is taken to
+    be that of the unstrained lattice. midas-suite 0.12 fits it before the lattice and then holds it, so that this is
+    nearer to the truth there.
 
     Raises
     ------
@@ -70,7 +72,7 @@ def read_midas_grains(path: str | Path, crystal: Crystal | None = None) -> Grain
         raise KernelError(
             f"{str(path)!r} has no columns O11 to O33 and X, Y, Z; is it MIDAS's Grains.csv?", Exit.BAD_INPUT
         )
-    orientation, strain = _parted(unstrained, theirs.reshape(-1, 3, 3), block(_LATTICE))
+    orientation, strain = _parted(unstrained, theirs.reshape(-1, 3, 3), None if rigid else block(_LATTICE))
     told = block(_FITTED) if block(_FITTED) is not None else block(_OF_LATTICE)
     older = block(_SIX)
     if told is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -116,7 +117,7 @@ def find_grains(
     """
     if not len(spots):
         raise KernelError("The list of spots is empty.", Exit.BAD_INPUT)
-    scene = _Scene(spots, geometry.flat, lattice, limits, ranks)
+    scene = Scene(spots, geometry.flat, lattice, limits, ranks)
     tell = progress or (lambda phase, grains: None)
     grains, tried = scene.nothing(), 0
     used = np.zeros(len(spots), bool)
@@ -135,11 +136,12 @@ def find_grains(
     return scene.finish(grains, tried)
 
 
-class _Scene:
+class Scene:
     """What stays the same while grains are looked for; only the noise is measured on the way."""
 
     def __init__(self, spots: Spots, flat: Flat, lattice: Lattice, limits: Limits, ranks: Ranks = ALONE) -> None:
         self.spots, self.flat, self.lattice, self.limits, self.ranks = spots, flat, lattice, limits, ranks
+        self.coarse = limits  # with the larger of the noises that were given and measured
         self.view: View = look(flat, lattice, limits=limits)
         reach = limits.extent_um / (self.view.distance_um * self.view.wavelength_A)
         self.ring_shell, bounds = lattice.shells(reach + limits.strain * lattice.ring_length)
@@ -157,14 +159,14 @@ class _Scene:
         cells = self._cells(~used) if cycle else self.cells
         if paired >= _PAIRED:
             pairs = pair_spots(
-                self.spots, cells, self.flat, self.lattice.ring_length, self.ring_shell, limits=self.limits
+                self.spots, cells, self.flat, self.lattice.ring_length, self.ring_shell, limits=self.coarse
             )
             found = index_pairs(
                 pairs,
                 self.view,
                 self.lattice,
                 self.ring_shell,
-                limits=self.limits,
+                limits=self.coarse,
                 ranks=self.ranks,
                 progress=lambda grains: tell("pairs", grains),
             )
@@ -177,29 +179,21 @@ class _Scene:
             self.lattice,
             self.ring_shell,
             used,
-            limits=self.limits,
+            limits=self.coarse,
             ranks=self.ranks,
             progress=lambda grains: tell("fibres", grains),
         )
 
     def refine(self, found: Indexed, *, measure: bool) -> Refined:
-        """Refine grains; with `measure` the noise is taken from them where it is not what was given."""
-        part = self.ranks.share(len(found))
-        mine = slice(part.start, part.stop)
-        for _ in range(4):
-            share = refine(
-                self.cells,
-                self.flat,
-                self.lattice.g0,
-                self.shell_of,
-                orientation=found.orientation[mine],
-                position_um=found.position_um[mine],
-                strain=found.strain[mine],
-                limits=self.limits,
-            )
-            grains = _joined(*to_all(self.ranks, share))
-            good = np.isfinite(grains.covariance[:, 0, 0])
-            if not measure or not good.any():
+        """Refine grains; with `measure` the noise is taken from them where it is not what was given.
+
+        They begin within the larger of both noises, since what indexing gives is not as near as spots may be, and come
+        to the measured one by way of the middle between them.
+        """
+        grains = self._refined(found, self.coarse)
+        for _ in range(4 if measure else 0):
+            good = np.isfinite(grains.covariance[:, 0, 0]) & (grains.completeness >= self.limits.min_completeness)
+            if not good.any():
                 break
             place, omega = float(np.median(grains.spot_um[good])), float(np.median(grains.omega[good]))
             if all(
@@ -208,7 +202,42 @@ class _Scene:
             ):
                 break
             self.limits = replace(self.limits, spot_um=max(place, 1e-3), omega=max(omega, 1e-7))
-        return grains
+            wider = replace(
+                self.coarse,
+                spot_um=max(self.coarse.spot_um, self.limits.spot_um),
+                omega=max(self.coarse.omega, self.limits.omega),
+            )
+            if wider == self.coarse:
+                grains = self._nearer(grains)
+            else:
+                self.coarse = wider
+                grains = self._refined(found, wider)
+        return self._nearer(grains) if self.coarse != self.limits else grains
+
+    def _nearer(self, grains: Refined) -> Refined:
+        """From the larger noise to the measured one."""
+        between = replace(
+            self.limits,
+            spot_um=math.sqrt(self.coarse.spot_um * self.limits.spot_um),
+            omega=math.sqrt(self.coarse.omega * self.limits.omega),
+        )
+        return self._refined(self._refined(grains, between), self.limits)
+
+    def _refined(self, start: Indexed | Refined, limits: Limits) -> Refined:
+        """Refined from there, each rank a share of the grains."""
+        part = self.ranks.share(len(start))
+        mine = slice(part.start, part.stop)
+        share = refine(
+            self.cells,
+            self.flat,
+            self.lattice.g0,
+            self.shell_of,
+            orientation=start.orientation[mine],
+            position_um=start.position_um[mine],
+            strain=start.strain[mine],
+            limits=limits,
+        )
+        return _joined(*to_all(self.ranks, share))
 
     def sift(self, grains: Refined, tried: int) -> Refined:
         """Without those that failed, lie outside, are incomplete, are another grain's, or that chance explains."""
@@ -290,4 +319,4 @@ def _reflections(grains: Refined, owner: NDArray[np.int32]) -> NDArray[np.int32]
     return reflection
 
 
-__all__ = ["Found", "find_grains"]
+__all__ = ["Found", "Scene", "find_grains"]

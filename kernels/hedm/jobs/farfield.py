@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from kernels.cautions import Code
 from kernels.errors import Exit, KernelError
+from kernels.hedm.backends.choose import find_with
+from kernels.hedm.backends.packages import OWN
+from kernels.hedm.backends.task import Task
 from kernels.hedm.conventions.midas_grains import write_midas_grains
 from kernels.hedm.crystals import Crystal
 from kernels.hedm.farfield.find import Found, find_grains
@@ -40,12 +45,14 @@ def farfield(
     min_completeness: float,
     spot_noise: float,
     omega_noise: float,
+    backend: str,
 ) -> None:
     """Write the grains that made the spots `input`; arguments as in the schema. Ranks share seeds and refinement.
 
     Reports `grains`, `indexed` (share of the spots that a grain owns), `completeness` (median), `spot_error_um` and
     `omega_error_deg` (medians of how far spots lie from where they should) and `position_error_um` (median standard
-    deviation); warns when most spots belong to no grain.
+    deviation); warns when most spots belong to no grain. With another backend `backend` is its version, and there is no
+    covariance.
 
     Raises
     ------
@@ -73,15 +80,24 @@ def farfield(
     def tell(phase: str, grains: int) -> None:
         job.progress(fractions.get(phase, 0.2), phase, f"{grains} grains")
 
+    if backend != OWN and job.ranks.size > 1:
+        raise KernelError(f"{backend} is one process here: take one rank, or backend {OWN}.")
+    part = job.stage(output, check=check_grains) if job.ranks.first else Path(output)
     with job.phase("index"):
-        found = find_grains(
-            scanned.placed(),
-            scanned.geometry,
-            open_lattice(reflections),
-            limits=limits,
-            progress=tell,
-            ranks=job.ranks,
-        )
+        if backend == OWN:
+            found = find_grains(
+                scanned.placed(),
+                scanned.geometry,
+                open_lattice(reflections),
+                limits=limits,
+                progress=tell,
+                ranks=job.ranks,
+            )
+        else:
+            folder = part.with_name(f"{part.name}.{backend}")
+            task = Task(scanned.placed(), scanned.geometry, reflections, limits, folder, tell)
+            found, arguments["found_by"] = find_with(backend, task)
+            job.metric("backend", str(arguments["found_by"]))
     if not job.ranks.first:
         return
     if not len(found):
@@ -95,7 +111,7 @@ def farfield(
             "frames?",
         )
     grains = table_of(found, crystal)
-    part = job.stage(output, check=check_grains, shape=(len(grains),), finiteFraction=1.0)
+    job.describe(part, shape=(len(grains),), finiteFraction=1.0)
     write_grains(
         part,
         grains,
@@ -114,8 +130,9 @@ def farfield(
     job.metric("completeness", float(np.median(found.completeness)))
     job.metric("spot_error_um", float(np.median(found.spot_um)))
     job.metric("omega_error_deg", float(np.degrees(np.median(found.omega))))
-    variance = np.abs(found.covariance[:, range(3, 6), range(3, 6)]).sum(axis=1)
-    job.metric("position_error_um", float(np.median(np.sqrt(variance))))
+    if backend == OWN:
+        variance = np.abs(found.covariance[:, range(3, 6), range(3, 6)]).sum(axis=1)
+        job.metric("position_error_um", float(np.median(np.sqrt(variance))))
 
 
 def table_of(found: Found, crystal: Crystal) -> Grains:
@@ -133,6 +150,6 @@ def table_of(found: Found, crystal: Crystal) -> Grains:
         intensity=found.intensity,
         residual_um=found.spot_um,
         residual_omega=found.omega,
-        covariance=found.covariance,
+        covariance=found.covariance if np.isfinite(found.covariance).any() else None,
     )
     return grains.take(np.argsort(-found.completeness, kind="stable"))
