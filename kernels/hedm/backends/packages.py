@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
@@ -44,7 +45,9 @@ def load(backend: str, module: str = "") -> ModuleType:
     """
     package = PACKAGES[backend]
     try:
-        return importlib.import_module(module or package.module)
+        with warnings.catch_warnings():  # of threads beside processes that are forked, which ours are not
+            warnings.simplefilter("ignore")
+            return importlib.import_module(module or package.module)
     except ImportError as error:
         name = (error.name or "").partition(".")[0]
         missing = isinstance(error, ModuleNotFoundError) and name == package.module

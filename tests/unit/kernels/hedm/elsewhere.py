@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +34,8 @@ def _module(name: str) -> ModuleType:
     if str(PLACE) not in sys.path:
         sys.path.append(str(PLACE))
     try:
-        return import_module(name)
+        with warnings.catch_warnings():  # ImageD11 warns where processes could be forked
+            warnings.simplefilter("ignore", UserWarning)
+            return import_module(name)
     except ImportError as error:
         pytest.skip(f"{name} cannot be imported: {error}")

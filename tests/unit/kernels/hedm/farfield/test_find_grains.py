@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -183,3 +184,15 @@ def test_no_spots_are_refused():
 def test_limits_that_make_no_sense_are_refused(wrong):
     with pytest.raises(KernelError):
         Limits(**wrong)
+
+
+@pytest.mark.parametrize("given", [(5.0, 0.03), (20.0, 0.03), (20.0, 0.15), (60.0, 0.15)])
+def test_noise_may_be_other_than_was_said(given: tuple[float, float]):
+    """Places to 1 µm and omegas to 0.08° only, as frames of half a degree give them."""
+    sample = make(30, seed=5, noise_px=0.006, noise_deg=0.08, missing=0.0, spurious=0.0)
+    limits = replace(sample.limits, spot_um=given[0], omega=math.radians(given[1]))
+    found = find_grains(sample.spots, sample.geometry, sample.lattice, limits=limits)
+    score = compare(found, sample)
+    assert (score.found, score.false) == (30, 0)
+    assert found.limits.spot_um == pytest.approx(1.2, rel=0.3)
+    assert math.degrees(found.limits.omega) == pytest.approx(0.08, rel=0.3)

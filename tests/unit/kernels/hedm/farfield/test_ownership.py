@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic_grains import make
 
-from kernels.hedm.farfield.find import _joined, _Scene
+from kernels.hedm.farfield.find import Scene, _joined
 from kernels.hedm.farfield.ownership import chance_of_match, false_grains, share_out
 from kernels.hedm.farfield.refinement import refine
 
@@ -16,7 +16,7 @@ from kernels.hedm.farfield.refinement import refine
 @pytest.fixture(scope="module")
 def scene():
     sample = make(30, seed=11)
-    scene = _Scene(sample.spots, sample.geometry.flat, sample.lattice, sample.limits)
+    scene = Scene(sample.spots, sample.geometry.flat, sample.lattice, sample.limits)
     grains = refine(
         scene.cells, sample.geometry.flat, sample.lattice.g0, scene.shell_of, orientation=sample.orientation,
         position_um=sample.position_um, limits=sample.limits,
@@ -50,7 +50,7 @@ def test_a_spot_belongs_to_the_grain_it_lies_nearest_to(scene):
 def test_chance_matches_are_as_many_as_predicted(scene):
     """Orientations that are nobody's, and never moved, meet as many spots as their density says."""
     sample = make(400, seed=12, noise_px=0.4, noise_deg=0.12)
-    scene = _Scene(sample.spots, sample.geometry.flat, sample.lattice, sample.limits)
+    scene = Scene(sample.spots, sample.geometry.flat, sample.lattice, sample.limits)
     chance = chance_of_match(scene.cells, sample.lattice, scene.view, scene.ring_shell, sample.limits)
     other = make(200, seed=13)
     limits = replace(sample.limits, mosaicity=0.0)

@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from synthetic_grains import Sample, flat_panel, make
 
-from kernels.hedm.farfield.find import _Scene
+from kernels.hedm.farfield.find import Scene
 from kernels.hedm.farfield.refinement import Refined, refine, steps_far
 
 
@@ -16,7 +16,7 @@ def refined(sample: Sample, off_deg: float = 0.02, off_um: float = 20.0, **optio
     random = np.random.default_rng(5)
     n = len(sample.orientation)
     turn = Rotation.from_rotvec(np.radians(random.normal(0, off_deg, (n, 3)))).as_matrix()
-    scene = _Scene(sample.spots, sample.geometry.flat, sample.lattice, sample.limits)
+    scene = Scene(sample.spots, sample.geometry.flat, sample.lattice, sample.limits)
     return refine(
         scene.cells, sample.geometry.flat, sample.lattice.g0, scene.shell_of, orientation=turn @ sample.orientation,
         position_um=sample.position_um + random.normal(0, off_um, (n, 3)), limits=sample.limits, **options,

@@ -6,6 +6,7 @@ The data are HEXOMAP's example (BSD-3-Clause): 180 frames of 1° at two distance
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from kernels.hedm.nearfield.spots import Spots, from_lists
 from kernels.hedm.nearfield.voxels import at
 from kernels.hedm.orientations import from_bunge, from_rotation_vectors
 
-FOLDER = Path(__file__).parent / "gold"
+FOLDER = Path(os.environ.get("BEAMWAY_HEDM_DATA", Path(__file__).parents[6] / "shared" / "data" / "hedm"))
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the gold data are not in {FOLDER} (BEAMWAY_HEDM_DATA)")
 
 X, Y, PHI_1, CONFIDENCE = 0, 1, 3, 6  # columns of the reference: mm, mm, Bunge's angles in degrees, hit ratio
 
