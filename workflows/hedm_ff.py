@@ -87,6 +87,13 @@
             "default": "$geometryPath",
             "description": "The instrument with which grains are looked for; calibrate puts its own here.",
         },
+        "nodes": {
+            "type": "integer",
+            "default": "1",
+            "description": "Nodes that look for grains together (MPI). The result is the same for any number.",
+        },
+        "ranksPerNode": {"type": "integer", "default": "1", "description": "Processes on each of these nodes."},
+        "coresPerRank": {"type": "integer", "default": "2", "description": "Cores of each process."},
     },
     "stages": {
         "01-peaks": {
@@ -187,7 +194,13 @@
                 "$outputDir/grains.png": {"opens": "png", "minSize": 1000},
                 "$outputDir/grains.nxs.manifest.json": {"opens": "json"},
             },
-            "resources": {"coresPerRank": 2, "memory": "6GB", "walltime": 1800},
+            "resources": {
+                "nodes": "$nodes",
+                "ranksPerNode": "$ranksPerNode",
+                "coresPerRank": "$coresPerRank",
+                "memory": "6GB",
+                "walltime": 1800,
+            },
             "retries": {"transient": 3, "bad output": 1},
             "timeout": 3600,
         },

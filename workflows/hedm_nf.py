@@ -66,6 +66,13 @@
         "omegaStep": {"type": "string", "default": "", "description": "Degrees, where the images do not say it."},
         "maxTwoTheta": {"type": "string", "default": "", "description": "Rings up to here, degrees. Empty: all."},
         "rings": {"type": "string", "default": "", "description": "Only so many rings. Empty: all."},
+        "nodes": {
+            "type": "integer",
+            "default": "1",
+            "description": "Nodes that search together (MPI). The result is the same for any number.",
+        },
+        "ranksPerNode": {"type": "integer", "default": "1", "description": "Processes on each of these nodes."},
+        "coresPerRank": {"type": "integer", "default": "2", "description": "Cores of each process."},
     },
     "stages": {
         "01-nearfield": {
@@ -113,7 +120,13 @@
                 "$outputDir/confidence.png": {"opens": "png", "minSize": 1000},
                 "$outputDir/map.nxs.manifest.json": {"opens": "json"},
             },
-            "resources": {"coresPerRank": 2, "memory": "16GB", "walltime": 7200},
+            "resources": {
+                "nodes": "$nodes",
+                "ranksPerNode": "$ranksPerNode",
+                "coresPerRank": "$coresPerRank",
+                "memory": "16GB",
+                "walltime": 7200,
+            },
             "retries": {"transient": 3, "bad output": 1},
             "timeout": 14400,
         },

@@ -100,6 +100,13 @@
             "default": "auto",
             "description": "auto takes a GPU where the stage was given one (gpusPerRank). The result is the same.",
         },
+        "nodes": {
+            "type": "integer",
+            "default": "1",
+            "description": "Nodes that correlate together (MPI). The result is the same for any number.",
+        },
+        "ranksPerNode": {"type": "integer", "default": "1", "description": "Processes on each of these nodes."},
+        "coresPerRank": {"type": "integer", "default": "2", "description": "Cores of each process."},
     },
     "stages": {
         "01-qmap": {
@@ -193,7 +200,13 @@
                 "$outputDir/preview.h5": {"opens": "hdf5", "dataset": "/entry/g2/g2", "finite": 1.0},
                 "$outputDir/multitau_results.hdf.manifest.json": {"opens": "json"},
             },
-            "resources": {"coresPerRank": 2, "memory": "6GB", "walltime": 1800},
+            "resources": {
+                "nodes": "$nodes",
+                "ranksPerNode": "$ranksPerNode",
+                "coresPerRank": "$coresPerRank",
+                "memory": "6GB",
+                "walltime": 1800,
+            },
             "retries": {"transient": 3, "bad output": 1},
             "timeout": 3600,
         },
@@ -233,7 +246,13 @@
                 "$outputDir/twotime.png": {"opens": "png", "minSize": 1000},
                 "$outputDir/twotime_results.hdf.manifest.json": {"opens": "json"},
             },
-            "resources": {"coresPerRank": 2, "memory": "8GB", "walltime": 3600},
+            "resources": {
+                "nodes": "$nodes",
+                "ranksPerNode": "$ranksPerNode",
+                "coresPerRank": "$coresPerRank",
+                "memory": "8GB",
+                "walltime": 3600,
+            },
             "retries": {"transient": 3, "bad output": 1},
             "timeout": 7200,
         },

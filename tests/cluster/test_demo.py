@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kernels import contract
+from kernels.hedm.grains import read_grains
 from orchestrator.jobs import JobState
 from orchestrator.model import Placing, Run, RunStatus
 from orchestrator.schedulers.sge import GridEngine
@@ -140,6 +142,27 @@ def test_the_demo_on_grid_engine(on_grid_engine: Product, scan: Path, reference:
     ranks = int(arguments.get("nodes", 1)) * int(arguments.get("ranksPerNode", 1))
     assert (provenance["ranks"], len(provenance["devices"])) == (ranks, int(arguments.get("gpusPerRank", 0)))
     assert len(on_grid_engine.jobs_of(run.id)) == (len(run.tasks) if placing["mode"] == "batch" else 0)
+
+
+def test_ranks_on_slurm_find_the_same_grains(on_slurm: Product, tmp_path: Path) -> None:
+    frames, crystal = tmp_path / "a.h5", {"lattice": "4.0782", "spaceGroup": "Fm-3m"}
+    sample = {"sampleRadius": "300", "sampleHeight": "150"}
+    made = {"grains": 8, "rows": 256, "columns": 256, "pixelSize": 800, "frames": 360, "omegaStep": 1, "mosaicity": 0.4}
+    contract.run("hedm.simulate", {"output": str(frames), **made, **crystal, **sample}, say=None)
+    given = {"filePath": str(frames), "geometryPath": str(tmp_path / "a_geometry.yml"), **crystal, **sample}
+    parallel = {"nodes": "2", "ranksPerNode": "2", "coresPerRank": "1", "outputDir": str(tmp_path / "out")}
+    definition = on_slurm.client.definition("hedm_ff")
+    plan = on_slurm.client.plan(definition, {**given, **parallel}, placing=Placing(site=on_slurm.site, mode="pilot"))
+    run = on_slurm.wait(on_slurm.client.submit(plan), 200)
+    assert run.status is RunStatus.DONE, run.error
+    record = json.loads((tmp_path / "out" / "grains.nxs.manifest.json").read_text())
+    assert record["provenance"]["ranks"] == 4
+    alone = {"input": str(tmp_path / "out" / "spots.h5"), "output": str(tmp_path / "alone.nxs"), **crystal, **sample}
+    contract.run("hedm.farfield", {**alone, "geometry": given["geometryPath"]}, say=None)
+    one, four = read_grains(tmp_path / "alone.nxs"), read_grains(tmp_path / "out" / "grains.nxs")
+    assert len(one) == 8
+    for name in ("orientation", "position_um", "strain", "covariance", "spots"):
+        assert np.array_equal(getattr(one, name), getattr(four, name)), name
 
 
 def test_ranks_see_their_own_devices_only(on_slurm: Product) -> None:
