@@ -1,6 +1,7 @@
 """Far field: index and refine 500, 2000 and 10,000 grains; ImageD11 beside it in this run.
 
     python benchmarks/hedm.py [--grains 500 2000 10000] [--harsh] [--systems] [--rival-python VENV/bin/python]
+                              [--midas-python VENV/bin/python]
 
 The spots are those of fcc grains (a = 4.08 Å, five rings) in a cylinder of 1 mm and 0.1 mm height, 1 m from a panel of
 2048 x 2048 pixels of 200 µm, over a full turn: noise 0.1 pixels and 0.03°, 5 % missing, 5 % spurious, strain 5e-4.
@@ -10,13 +11,15 @@ Times are CPU seconds from a list of spots in memory to refined grains with cova
 least of the rounds. Compiling is told apart. A rival runs in a process of its own, in the environment of
 `--rival-python` (`pip install ImageD11==2.1.3`), once, from the same spots; what it takes to import and to compile is
 not counted. ImageD11 finds orientations only: no positions and no strains. A grain of ours is false where no true grain
-lies within 0.3° and 150 µm, one of ImageD11 where none lies within 0.5°.
+lies within 0.3° and 150 µm, one of ImageD11 where none lies within 0.5°. With `--midas-python` MIDAS runs, too, as
+`hedm_midas.py` says, in an environment of its own that has our libraries as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -35,6 +38,7 @@ from kernels.hedm.farfield.find import Found, find_grains  # noqa: E402
 from kernels.hedm.orientations import misorientation_table  # noqa: E402
 
 BARS = {500: 0.27, 2000: 2.0}  # CPU seconds
+_MOST_OF_MIDAS = 2000  # which take it ten minutes
 HARSH = {"noise_px": 0.4, "noise_deg": 0.12, "missing": 0.2, "spurious": 0.3}
 
 
@@ -99,6 +103,7 @@ def main() -> None:
     parser.add_argument("--harsh", action="store_true")
     parser.add_argument("--systems", action="store_true")
     parser.add_argument("--rival-python")
+    parser.add_argument("--midas-python")
     given = parser.parse_args()
     begun = time.process_time()
     small = make(30, seed=9)
@@ -113,6 +118,11 @@ def main() -> None:
         report("500-harsh", make(500, **HARSH), 2)
     for system in CRYSTALS if given.systems else ():
         report(system, make(200, system), 2)
+    if given.midas_python:
+        counts = [str(grains) for grains in given.grains if grains <= _MOST_OF_MIDAS]
+        line = [given.midas_python, str(ROOT / "benchmarks/hedm_midas.py"), "--grains", *counts]
+        sys.stdout.flush()
+        subprocess.run(line, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=7200, check=False)
 
 
 if __name__ == "__main__":
