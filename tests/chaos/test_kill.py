@@ -69,7 +69,7 @@ def test_agent_killed_in_a_call_repeats_only_that(client: Client, tmp_path: Path
             s01={"function": "tests.chaos.calls:mark", "arguments": {"directory": str(marks), "name": "first"}},
             s02={
                 "function": "tests.chaos.calls:mark",
-                "arguments": {"directory": str(marks), "name": "slow", "seconds": 3},
+                "arguments": {"directory": str(marks), "name": "slow", "seconds": 8},
             },
             s03={"function": "tests.chaos.calls:mark", "arguments": {"directory": str(marks), "name": "last"}},
         ),

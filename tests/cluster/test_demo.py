@@ -161,8 +161,9 @@ def test_ranks_on_slurm_find_the_same_grains(on_slurm: Product, tmp_path: Path) 
     contract.run("hedm.farfield", {**alone, "geometry": given["geometryPath"]}, say=None)
     one, four = read_grains(tmp_path / "alone.nxs"), read_grains(tmp_path / "out" / "grains.nxs")
     assert len(one) == 8
-    for name in ("orientation", "position_um", "strain", "covariance", "spots"):
-        assert np.array_equal(getattr(one, name), getattr(four, name)), name
+    assert np.array_equal(one.spots, four.spots)
+    for name, tolerance in (("orientation", 1e-12), ("position_um", 1e-8), ("strain", 1e-12)):
+        assert np.abs(getattr(one, name) - getattr(four, name)).max() < tolerance, name
 
 
 def test_ranks_see_their_own_devices_only(on_slurm: Product) -> None:
