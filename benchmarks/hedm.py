@@ -61,10 +61,10 @@ def report(name: str, sample: Sample, rounds: int, bar: float | None = None) -> 
         f"{cpu:.3f} CPU s, {wall:.3f} s on {threads()} threads",
         flush=True,
     )
-    limit = "" if bar is None else f" bar={bar}"
+    limit = f"rival=absent ratio=- bar={'-' if bar is None else bar}"
     share = score.found / len(sample.orientation)
-    print(f"RESULT name=farfield-{name}-cpu-s ours={cpu:.3f}{limit}")
-    print(f"RESULT name=farfield-{name}-found ours={share:.4f} bar=0.98")
+    print(f"RESULT name=farfield-{name}-cpu-s ours={cpu:.3f} {limit}")
+    print(f"RESULT name=farfield-{name}-found ours={share:.4f} rival=absent ratio=- bar=0.98")
     return cpu
 
 
@@ -94,7 +94,7 @@ def imaged11(python: str, name: str, sample: Sample, ours: float) -> None:
         error = float(np.median(hit[hit < 0.5])) if found else math.nan
     cpu = float(result["cpu"])
     print(f"ImageD11 on {name}: {found} found, {false} false, median {error:.4f}°; {cpu:.3f} CPU s")
-    print(f"RESULT name=farfield-{name}-imaged11-cpu-s ours={ours:.3f} rival={cpu:.3f} ratio={cpu / ours:.2f}")
+    print(f"RESULT name=farfield-{name}-imaged11-cpu-s ours={ours:.3f} rival={cpu:.3f} ratio={cpu / ours:.2f} bar=3")
 
 
 def main() -> None:

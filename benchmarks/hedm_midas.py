@@ -83,7 +83,8 @@ def main() -> None:
         sample = make(grains)
         own = told("ours", grains, *ours(sample))
         theirs = told("MIDAS", grains, *rival(sample)) - starting
-        print(f"RESULT name=farfield-{grains}-midas-cpu-s ours={own:.3f} rival={theirs:.1f} ratio={theirs / own:.0f}")
+        ratio = f"ratio={theirs / own:.0f} bar=100"
+        print(f"RESULT name=farfield-{grains}-midas-cpu-s ours={own:.3f} rival={theirs:.1f} {ratio}")
 
 
 if __name__ == "__main__":

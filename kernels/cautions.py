@@ -26,6 +26,7 @@ class Code(StrEnum):
     METADATA = "metadata"  # missing, or other than what was given
     STRANGE_FRAMES = "strange_frames"  # far from those around them, but used
     CHANGING = "changing_sample"  # while it was measured
+    PREVIEW = "preview"  # it could not be written
     SATURATED = "saturated"  # so many spots that their places are less sure
     UNINDEXED = "unindexed"  # most spots belong to no grain
 

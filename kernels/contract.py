@@ -258,7 +258,7 @@ def _finish(spec: KernelSpec, bound: dict[str, Any], job: Job, started: datetime
 def _record(
     spec: KernelSpec, bound: dict[str, Any], job: Job, started: datetime, products: list[Product]
 ) -> dict[str, Any]:
-    given = [bound[a.name] for a in spec.schema if a.role == "input" and bound[a.name]]
+    given = [bound[a.name] for a in spec.schema if a.role == "input" and bound[a.name]] + job.inputs
     return {
         "format": manifest.FORMAT,
         "kernel": spec.name,

@@ -32,7 +32,7 @@ class Job:
         self.warnings: list[Caution] = []
         self.timings: dict[str, float] = {}
         self.staged: list[Staged] = []
-        self.inputs: list[str] = []
+        self.inputs: list[str] = []  # files that no argument is the path of by itself
         self._progress = progress
         self._told_at = float("-inf")
 

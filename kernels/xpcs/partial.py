@@ -14,6 +14,7 @@ from typing import NamedTuple
 import h5py
 
 from kernels import outputs
+from kernels.errors import KernelError
 from kernels.io.nexus import add_entry, new_file
 from kernels.xpcs.multitau import MultiTau
 from kernels.xpcs.partition import Partition
@@ -37,22 +38,26 @@ class Partial:
 
     def __init__(self, path: str, every_s: float, about: About) -> None:
         self._path, self._every_s, self._about = path, every_s, about
+        self.failed = ""  # why there are none any more
         self._asked = time.monotonic()
         self._next = self._asked + every_s
 
     def due(self) -> bool:
         """Whether it is time."""
         self._asked = time.monotonic()
-        return self._asked >= self._next
+        return not self.failed and self._asked >= self._next
 
     def show(self, so_far: MultiTau) -> None:
-        """Put it into the place of the last."""
-        staged = outputs.claim(self._path)
+        """Put it into the place of the last. Where that cannot be, there are no more: the result matters, not these."""
         try:
-            write_partial(staged.part, so_far, self._about)
-            outputs.publish(staged)
-        finally:
-            outputs.discard(staged)
+            staged = outputs.claim(self._path)
+            try:
+                write_partial(staged.part, so_far, self._about)
+                outputs.publish(staged)
+            finally:
+                outputs.discard(staged)
+        except (OSError, KernelError) as error:
+            self.failed = str(error)
         now = time.monotonic()
         self._next = self._asked + max(self._every_s, (now - self._asked) / _SHARE)
 

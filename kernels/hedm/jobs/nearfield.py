@@ -87,8 +87,10 @@ def nearfield(
     if (omega_start is None) != (omega_step is None):
         raise KernelError("Give omegaStart and omegaStep together, or neither.")
     omegas = None if omega_start is None or omega_step is None else Sweep(omega_start, omega_step)
-    frames = [open_frames(path, omegas=omegas) for path in _listed("input", input)]
-    instruments = [open_geometry(path, frames[0].shape) for path in _listed("geometry", geometry)]
+    images, told = _listed("input", input), _listed("geometry", geometry)
+    frames = [open_frames(path, omegas=omegas) for path in images]
+    instruments = [open_geometry(path, frames[0].shape) for path in told]
+    job.inputs += [*images, *told]
     setup = _setup(frames, instruments, height=height, min_eta=min_eta)
     reflections = open_reflections(crystal, instruments[0], max_two_theta, rings)
     make = squares if voxels == "squares" else triangles

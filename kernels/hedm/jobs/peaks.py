@@ -18,6 +18,7 @@ from kernels.hedm.frames import (
     open_panels,
     open_source,
 )
+from kernels.hedm.frames.series import files_of
 from kernels.hedm.jobs.scene import open_geometry
 from kernels.hedm.jobs.tables import check_table, write_table
 from kernels.hedm.peaks import EDGE, OVERLAPPED, SATURATED, find_spots, joined, limits
@@ -84,6 +85,8 @@ def peaks(
         instrument = open_geometry(geometry)
         shapes = {panel.name: panel.shape for panel in instrument.panels}
         opened = open_panels(paths, shapes=shapes, omegas=omegas, first=first_frame, beyond=beyond)
+    for path in [input] if paths is None else paths.values():
+        job.inputs += files_of(path) if "*" in path or "?" in path else [path]
     tables, met, total = [], dict[str, int](), sum(frames.count for frames in opened.values())
     done = 0
     for name, frames in opened.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kernels.cautions import Code
 from kernels.cuda.device import Choice, agreed, choose
 from kernels.errors import KernelError
 from kernels.io.nexus import check_nexus
@@ -104,6 +105,8 @@ def multitau(
         return
     scattering = tally.scattering()
     figures, doubts = suspicions(scattering, len(partition.pixels))
+    if watcher and watcher.failed:
+        job.warn(Code.PREVIEW, f"g2 could not be shown before the end: {watcher.failed}")
     for caution in (*measured.warnings, *doubts):
         job.warn(*caution)
     config = {"begin_frame": first_frame, "end_frame": last_frame, "dpl": lags_per_level, "backend": backend}

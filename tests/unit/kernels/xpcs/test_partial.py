@@ -81,6 +81,21 @@ def test_partial_results_take_a_share_of_the_time_and_no_more(monkeypatch: pytes
     assert watcher.due()
 
 
+def test_a_partial_result_that_cannot_be_written_ends_nothing(
+    measured: Measured, tmp_path: Path, published: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(part: Path, so_far: MultiTau, about: partial.About) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(partial, "write_partial", full)
+    given = {"input": measured.frames, "qmap": measured.qmap}
+    done = run("xpcs.multitau", output=tmp_path / "a.hdf", preview=tmp_path / "so_far.h5", previewEvery=0, **given)
+    assert [str(caution) for caution in done.warnings if caution.code == "preview"] == [
+        "preview: g2 could not be shown before the end: [Errno 28] No space left on device"
+    ]
+    assert (tmp_path / "a.hdf").exists()
+
+
 def test_a_run_that_fails_leaves_what_it_had_published(
     measured: Measured, tmp_path: Path, published: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,8 @@ def test_all_grains_are_found_and_no_other(turned: Turned, spots: Path, tmp_path
     assert len(match.found) == 8
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert json.loads((tmp_path / "grains.nxs.manifest.json").read_text())["kernel"] == "hedm.farfield"
+    record = json.loads(Path(f"{spots}.manifest.json").read_text())
+    assert {Path(one["path"]) for one in record["inputs"]} == {turned.frames, turned.geometry}
 
 
 def test_a_wrong_lattice_fails_and_says_which_would_fit(turned: Turned, spots: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def test_the_map_has_the_grains_that_are_there(folder: Path, tmp_path: Path) -> 
         "hedm.nearfield", output=out, mic=mic, picture=picture, confidencePicture=confidence, seeds=folder / "l.h5",
         **told(folder),
     )  # fmt: skip
+    record = json.loads((tmp_path / "m.nxs.manifest.json").read_text())
+    assert {Path(one["path"]).name for one in record["inputs"]} >= {"l_near.h5", "l_far.h5", "l_near.yml", "l_far.yml"}
     truth, found = read_grains(folder / "l.h5"), read_map(out)
     assert made.metrics["grains"] == len(truth) == 4
     assert made.metrics["accepted"] > 0.95
