@@ -16,11 +16,10 @@ from numba import prange
 from numpy.typing import NDArray
 
 from kernels.compiled import compiled
-from kernels.hedm.frames.scan import Room, gathered, is_marker, lowest_bit
+from kernels.hedm.frames.scan import Room, gathered, is_marker
 from kernels.hedm.frames.source import Floats, Limits, Seen
-from kernels.xpcs.readers.bitshuffle import LARGEST_BLOCK, unpack_lz4
+from kernels.io.bitshuffle import HEADER, LARGEST_BLOCK, big_endian, lowest_bit, unpack_lz4
 
-_HEADER = 12
 _SPARE = 64  # bytes after a block that copies by eights, and words of planes, may touch
 _BAND_BYTES = 1 << 16
 
@@ -31,14 +30,6 @@ class Damaged(Exception):
     def __init__(self, frame: int) -> None:
         super().__init__(frame)
         self.frame = frame
-
-
-@compiled()
-def _big_endian(packed: NDArray[np.uint8], at: int, size: int) -> int:
-    value = 0
-    for k in range(size):
-        value = value << 8 | int(packed[at + k])
-    return value
 
 
 @compiled(parallel=True)
@@ -57,16 +48,16 @@ def _find_blocks(
     """
     for n in prange(good.size):
         where, end = starts[n], starts[n + 1]
-        right = end - where >= _HEADER
+        right = end - where >= HEADER
         if right:
-            right = _big_endian(packed, where, 8) == size * width and _big_endian(packed, where + 8, 4) == each * width
-        where += _HEADER
+            right = big_endian(packed, where, 8) == size * width and big_endian(packed, where + 8, 4) == each * width
+        where += HEADER
         for block in range(at.shape[1] - 1):
             if not right or end - where < 4:
                 right = False
                 break
             at[n, block] = where
-            where += 4 + _big_endian(packed, where, 4)
+            where += 4 + big_endian(packed, where, 4)
             right &= where <= end
         at[n, at.shape[1] - 1] = where
         good[n] = right and end - where == size % 8 * width
@@ -265,7 +256,7 @@ class PackedScan:
 def elements_of_block(header: bytes, width: int) -> int:
     """How many elements a block has, by the first 12 bytes of a packed frame; 0 when that cannot be."""
     size = int.from_bytes(header[8:12], "big")
-    usable = len(header) == _HEADER and 8 * width <= size <= LARGEST_BLOCK and size % (8 * width) == 0
+    usable = len(header) == HEADER and 8 * width <= size <= LARGEST_BLOCK and size % (8 * width) == 0
     return size // width if usable else 0
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kernels.compiled import compiled
 from kernels.hedm.frames.source import CROWDED, Floats, Limits, Seen
+from kernels.io.bitshuffle import lowest_bit
 
 TOGETHER = 64
 BAND = 1 << 15  # pixels; their limits fit into the second-level cache
@@ -32,16 +33,9 @@ def _vector(context: Any, builder: Any, array_type: Any, array: Any, at: Any) ->
     return builder.load(pointer, align=array_type.dtype.bitwidth // 8)
 
 
-def _instructions() -> tuple[Any, Any, Any]:
-    """`lowest(word)`: number of its lowest bit that is set. `above(array, limits, at)`: which of the 64 elements from
+def _instructions() -> tuple[Any, Any]:
+    """`above(array, limits, at)`: which of the 64 elements from
     `at` on are greater than their limits, a bit each; `unordered(array, at)`: which are NaN. Unchecked."""
-
-    @intrinsic
-    def lowest(_typing: Any, word: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
-
-        return types.int64(types.uint64), code
 
     @intrinsic
     def above(_typing: Any, array: Any, limits: Any, at: Any) -> Any:
@@ -69,10 +63,10 @@ def _instructions() -> tuple[Any, Any, Any]:
 
         return types.uint64(array, types.int64), code
 
-    return lowest, above, unordered
+    return above, unordered
 
 
-lowest_bit, _above, _unordered = _instructions()
+_above, _unordered = _instructions()
 
 
 @compiled()

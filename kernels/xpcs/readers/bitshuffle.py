@@ -2,8 +2,7 @@
 
 Bitshuffle writes a block of n elements as bit planes: first bit 0 of all of them, then bit 1, and so on; LZ4 then packs
 what is mostly zeros. So the pixels that have counted at all are the set bits of the planes combined by `or`, 64 at a
-time, and only for those is a count put together. Format: https://github.com/kiyo-masui/bitshuffle (HDF5 filter 32008)
-and https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md, whose limits are all checked here.
+time, and only for those is a count put together.
 """
 
 from __future__ import annotations
@@ -11,131 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import prange, types
-from numba.extending import intrinsic
+from numba import prange
 from numpy.typing import NDArray
 
 from kernels.compiled import compiled
+from kernels.io.bitshuffle import HEADER, LARGEST_BLOCK, SPARE, big_endian, load8, lowest_bit, unpack_lz4
 
-LARGEST_BLOCK = 1 << 20  # bytes; the format's own default is 8 KiB
-_HEADER = 12
-_SPARE = 8
 DAMAGED, TOO_MANY = -1, -2
-
-
-def _unaligned(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-    """Pointer to the eight bytes at an offset of an array."""
-    data = context.make_array(signature.args[0])(context, builder, values[0]).data
-    return builder.bitcast(builder.gep(data, [values[1]]), ir.IntType(64).as_pointer())
-
-
-def _instructions() -> tuple[Any, Any, Any]:
-    """`lowest(word)`: number of its lowest bit that is set. `load8(array, offset)` and `store8(array, offset, word)`:
-    eight bytes from or to an offset, unchecked."""
-
-    @intrinsic
-    def lowest(_typing: Any, word: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
-
-        return types.int64(types.uint64), code
-
-    @intrinsic
-    def load8(_typing: Any, array: Any, offset: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return builder.load(_unaligned(context, builder, signature, values), align=1)
-
-        return types.uint64(array, types.int64), code
-
-    @intrinsic
-    def store8(_typing: Any, array: Any, offset: Any, word: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            builder.store(values[2], _unaligned(context, builder, signature, values), align=1)
-            return context.get_dummy_value()
-
-        return types.none(array, types.int64, types.uint64), code
-
-    return lowest, load8, store8
-
-
-_lowest_bit, _load8, _store8 = _instructions()
-
-
-@compiled()
-def unpack_lz4(packed: NDArray[np.uint8], at: int, end: int, block: NDArray[np.uint8], size: int) -> bool:
-    """Undo LZ4 from `packed[at:end]` into exactly `size` bytes of `block`; False when that cannot be.
-
-    Copies go by eight bytes at a time, so that `_SPARE` bytes after `size` have to be there in `block`, for nothing.
-    """
-    out = 0
-    while at < end:
-        token = int(packed[at])
-        at += 1
-        literals = token >> 4
-        if literals == 15:
-            while True:
-                if at >= end:
-                    return False
-                more = int(packed[at])
-                at += 1
-                literals += more
-                if more != 255:
-                    break
-        if literals > end - at or literals > size - out:
-            return False
-        if literals + _SPARE <= packed.size - at:
-            for k in range(0, literals, _SPARE):
-                _store8(block, out + k, _load8(packed, at + k))
-        else:
-            for k in range(literals):
-                block[out + k] = packed[at + k]
-        at += literals
-        out += literals
-        if at == end:  # the last sequence has no match
-            return out == size
-        if end - at < 2:
-            return False
-        back = int(packed[at]) | int(packed[at + 1]) << 8
-        at += 2
-        length = (token & 15) + 4
-        if length == 19:
-            while True:
-                if at >= end:
-                    return False
-                more = int(packed[at])
-                at += 1
-                length += more
-                if more != 255:
-                    break
-        if back == 0 or back > out or length > size - out:
-            return False
-        zeros = back <= _SPARE
-        for k in range(1, back + 1 if zeros else 0):
-            zeros &= block[out - k] == 0
-        if zeros:  # most of what bit planes hold
-            for k in range(0, length, _SPARE):
-                _store8(block, out + k, np.uint64(0))
-        else:
-            apart = back
-            done = 0
-            if back < _SPARE:  # what repeats is first made long enough to be copied by eights
-                apart = back * (_SPARE // back + 1)
-                done = min(apart, length)
-                for k in range(done):
-                    block[out + k] = block[out - back + k]
-            for k in range(done, length, _SPARE):
-                _store8(block, out + k, _load8(block, out - apart + k))
-        out += length
-    return False
-
-
-@compiled()
-def _big_endian(packed: NDArray[np.uint8], at: int, size: int) -> int:
-    value = 0
-    for k in range(size):
-        value = value << 8 | int(packed[at + k])
-    return value
 
 
 @compiled()
@@ -151,12 +32,12 @@ def _frame(
     counts: NDArray[np.uint32],
 ) -> tuple[int, int]:
     """Events of one packed frame, and how many values are markers (`limit` or more)."""
-    if end - at < _HEADER or _big_endian(packed, at, 8) != keep.size * width:
+    if end - at < HEADER or big_endian(packed, at, 8) != keep.size * width:
         return DAMAGED, 0
-    block_bytes = _big_endian(packed, at + 8, 4)
+    block_bytes = big_endian(packed, at + 8, 4)
     if block_bytes < 8 * width or block_bytes > LARGEST_BLOCK or block_bytes % (8 * width):
         return DAMAGED, 0
-    at += _HEADER
+    at += HEADER
     any_bits = np.empty((LARGEST_BLOCK // 8 if block_bytes > 65536 else 8192) + 8, np.uint8)
     planes = np.empty(8 * width, np.int64)
     events = 0
@@ -167,7 +48,7 @@ def _frame(
         n = min(block_bytes // width, whole - first)
         if end - at < 4:
             return DAMAGED, 0
-        size = _big_endian(packed, at, 4)
+        size = big_endian(packed, at, 4)
         at += 4
         if size > end - at or not unpack_lz4(packed, at, at + size, block, n * width):
             return DAMAGED, 0
@@ -181,7 +62,7 @@ def _frame(
             start = plane * row
             there = np.uint64(0)
             for w in range(row // 8):
-                bits = _load8(block, start + w * 8)
+                bits = load8(block, start + w * 8)
                 there |= bits
                 words_of[w] |= bits
             for k in range(row // 8 * 8, row):
@@ -194,7 +75,7 @@ def _frame(
             for w in range(words):
                 left = words_of[w]
                 while left:
-                    bit = _lowest_bit(left)
+                    bit = lowest_bit(left)
                     left &= left - np.uint64(1)
                     element = w * 64 + bit
                     byte, shift = element >> 3, np.uint8(element & 7)
@@ -261,7 +142,7 @@ def sparse_from_packed(
         How many; `DAMAGED` or `TOO_MANY` for the room in the place of the first.
     """
     for n in prange(starts.size - 1):
-        block = np.empty(LARGEST_BLOCK + _SPARE, np.uint8)
+        block = np.empty(LARGEST_BLOCK + SPARE, np.uint8)
         events[n], marked[n] = _frame(packed, starts[n], starts[n + 1], keep, width, limit, block, pixels[n], counts[n])
 
 
