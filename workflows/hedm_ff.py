@@ -7,6 +7,7 @@
 #
 #   run it      beamway run hedm_ff filePath:/data/layer7.h5 geometryPath:/data/ge.yml cifPath:/data/ti7.cif
 #   a cubic one beamway run hedm_ff filePath:/data/au.h5 geometryPath:/data/ge.yml lattice:4.0782 spaceGroup:Fm-3m
+#   panels      beamway run hedm_ff filePath:/data/ff1.h5 panels:ff1=/data/ff1.h5,ff2=/data/ff2.h5 …
 #   try it      beamway explain hedm_ff filePath:/data/layer7.h5 geometryPath:/data/ge.yml cifPath:/data/ti7.cif
 {
     "name": "hedm_ff",
@@ -21,8 +22,13 @@
     "arguments": {
         "filePath": {
             "required": True,
+            "type": "path",
+            "description": "The frames; of several panels those of one of them.",
+        },
+        "panels": {
             "type": "string",
-            "description": "The frames: a file, or of several panels NAME=FILE,NAME=FILE.",
+            "default": "$filePath",
+            "description": "The frames of several panels, by their names in geometryPath: NAME=FILE,NAME=FILE.",
         },
         "geometryPath": {
             "required": True,
@@ -32,7 +38,7 @@
         "outputDir": {
             "type": "path",
             "default": "$filePath.hedm",
-            "description": "Folder for all outputs; made when it is missing. Of several panels it has to be given.",
+            "description": "Folder for all outputs; made when it is missing.",
         },
         "cifPath": {"type": "path", "default": "", "description": "The crystal. Empty: lattice and spaceGroup."},
         "lattice": {
@@ -101,7 +107,7 @@
             "instrument and dark that do not belong together are refused here, in a sentence.",
             "kernel": "hedm.peaks",
             "arguments": {
-                "input": "$filePath",
+                "input": "$panels",
                 "output": "$outputDir/spots.h5",
                 "geometry": "$geometryPath",
                 "dark": "$dark",
@@ -111,7 +117,7 @@
                 "omegaStart": "$omegaStart",
                 "omegaStep": "$omegaStep",
             },
-            "inputs": ["$geometryPath"],
+            "inputs": ["$filePath", "$geometryPath"],
             "outputs": ["$outputDir/spots.h5"],
             "outputVariableRegexList": [
                 r"(?m)^metric spots (?P<spots>\d+)$",

@@ -145,8 +145,8 @@ def nearfield(
 
 
 def _listed(name: str, text: str) -> list[str]:
-    """Files with commas between them, one for each distance."""
-    paths = [word.strip() for word in text.split(",")]
+    """Files with commas between them, one for each distance; nothing has to follow the last comma."""
+    paths = [word.strip() for word in text.removesuffix(",").split(",")]
     if not all(paths):
         raise KernelError(f"{name} is a file for each distance, with commas between them, not {text!r}.")
     return paths
