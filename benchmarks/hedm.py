@@ -34,7 +34,7 @@ def lines(midas: str | None, imaged11: str | None, memory: str, *, quick: bool) 
     voxels, frames = ("20", "2") if quick else ("120", "16")
     parts = {
         "ff": line("hedm_ff.py", *(["--grains", "50"] if quick else ["--harsh", "--systems"]), *indexer),
-        "frames": line("hedm_frames.py", "--place", memory, *(["--grains", "10", "--frames", "90"] if quick else [])),
+        "frames": line("hedm_frames.py", "--place", memory, *(["--grains", "10", "--frames", "180"] if quick else [])),
         "peaks": line(
             "hedm_peaks.py", "--place", memory, "--rival-frames", frames, *rival, *(["--frames", "96"] if quick else [])
         ),

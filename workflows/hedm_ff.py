@@ -81,7 +81,11 @@
         "maxTwoTheta": {"type": "string", "default": "", "description": "Rings up to here, degrees. Empty: all."},
         "rings": {"type": "string", "default": "", "description": "Only so many rings. Empty: all."},
         "spotNoise": {"type": "number", "default": "0.1", "description": "Of a spot's place, pixels; measured anew."},
-        "omegaNoise": {"type": "number", "default": "0.03", "description": "Of its omega, degrees; measured anew."},
+        "omegaNoise": {
+            "type": "string",
+            "default": "",
+            "description": "Of its omega, degrees; measured anew. Empty: 0.15 of a frame.",
+        },
         "calibrate": {
             "type": "string",
             "choices": ["true", "false"],

@@ -56,7 +56,13 @@ _MATCHING = (
     _number("maxStrain", "the largest strain that is looked for.", 2e-3, 1e-6, 0.05),
     _number("minCompleteness", "the least share of its expected spots that a grain must have.", 0.5, 0.05, 0.99),
     _number("spotNoise", "standard deviation of a spot's place, pixels; measured anew on the way.", 0.1, 1e-3, 20),
-    _number("omegaNoise", "standard deviation of a spot's omega, degrees; measured anew.", 0.03, 1e-4, 5),
+    _number(
+        "omegaNoise",
+        "standard deviation of a spot's omega, degrees; measured anew. Not given: 0.15 of a frame, and at least 0.03.",
+        None,
+        1e-4,
+        5,
+    ),
 )
 
 KERNELS: tuple[KernelSpec, ...] = (

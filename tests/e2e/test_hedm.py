@@ -29,13 +29,13 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     contract.run("hedm.simulate", {"output": str(path), **size, **GOLD, **SAMPLE}, say=None)
     spots, geometry = path.with_name("compiled.h5"), path.with_name("layer_geometry.yml")
     contract.run("hedm.peaks", {"input": path, "geometry": geometry, "output": spots}, say=None)
-    said = {"input": spots, "geometry": geometry, "output": path.with_name("compiled.nxs"), "omegaNoise": 0.15}
+    said = {"input": spots, "geometry": geometry, "output": path.with_name("compiled.nxs")}
     contract.run("hedm.farfield", {**said, **GOLD, **SAMPLE}, say=None)  # compiled here, not while a command waits
     return path
 
 
 def _run(client: Client, here: Path, frames: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    said = [f"filePath:{frames}", f"geometryPath:{frames.with_name('layer_geometry.yml')}", "omegaNoise:0.15"]
+    said = [f"filePath:{frames}", f"geometryPath:{frames.with_name('layer_geometry.yml')}"]
     said += [f"{name}:{value}" for name, value in SAMPLE.items()]
     return beamway(client.settings.home, "run", "hedm_ff", *said, *words, "--wait", "--json", cwd=here)
 

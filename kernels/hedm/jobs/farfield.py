@@ -44,7 +44,7 @@ def farfield(
     max_strain: float,
     min_completeness: float,
     spot_noise: float,
-    omega_noise: float,
+    omega_noise: float | None,
     backend: str,
 ) -> None:
     """Write the grains that made the spots `input`; arguments as in the schema. Ranks share seeds and refinement.
@@ -67,6 +67,7 @@ def farfield(
     limits = open_limits(
         scanned.geometry,
         scanned.omega_ranges,
+        scanned.omega_step,
         sample_radius=sample_radius,
         sample_height=sample_height,
         max_strain=max_strain,

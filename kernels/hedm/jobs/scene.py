@@ -16,6 +16,7 @@ from kernels.hedm.geometry import Geometry
 from kernels.hedm.reflections import Reflections, list_reflections
 
 _WHOLE_CUBIC = 195  # the first cubic space group
+_OMEGA_SHARE, _LEAST_OMEGA = 0.15, math.radians(0.03)  # noise of omega: of a frame's step, and where frames are fine
 
 
 def open_crystal(cif: str | None, lattice: str | None, space_group: str | None) -> Crystal:
@@ -92,20 +93,22 @@ def open_lattice(reflections: Reflections) -> Lattice:
 def open_limits(
     geometry: Geometry,
     omega_ranges: tuple[tuple[float, float], ...],
+    omega_step: float,
     *,
     sample_radius: float,
     sample_height: float,
     max_strain: float,
     min_completeness: float,
     spot_noise: float,
-    omega_noise: float,
+    omega_noise: float | None,
     min_eta: float,
 ) -> Limits:
-    """Limits by the arguments of the schema; `omega_ranges` in radians."""
+    """Limits by the arguments of the schema; `omega_ranges` and `omega_step` in radians."""
+    usual = max(_LEAST_OMEGA, _OMEGA_SHARE * omega_step)
     pixel_um = float(np.mean([panel.pixel_um for panel in geometry.panels]))
     return Limits(
         spot_um=spot_noise * pixel_um,
-        omega=math.radians(omega_noise),
+        omega=usual if omega_noise is None else math.radians(omega_noise),
         radius_um=sample_radius,
         height_um=sample_height,
         strain=max_strain,
