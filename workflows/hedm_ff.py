@@ -100,15 +100,39 @@
         "nodes": {
             "type": "integer",
             "default": "1",
-            "description": "Nodes that look for grains together (MPI). The result is the same for any number.",
+            "description": "Nodes that work together (MPI). The result is the same for any number.",
         },
         "ranksPerNode": {"type": "integer", "default": "1", "description": "Processes on each of these nodes."},
         "coresPerRank": {"type": "integer", "default": "2", "description": "Cores of each process."},
     },
     "stages": {
-        "01-peaks": {
-            "description": "Spots: darkness, threshold, labelling over neighbouring frames, centroids. Frames, "
-            "instrument and dark that do not belong together are refused here, in a sentence.",
+        "01-inspect": {
+            "description": "Do frames, instrument and crystal belong together? What does not is refused here, in a "
+            "sentence, before any computer is asked for.",
+            "kernel": "hedm.inspect",
+            "arguments": {
+                "input": "$panels",
+                "geometry": "$geometryPath",
+                "cif": "$cifPath",
+                "lattice": "$lattice",
+                "spaceGroup": "$spaceGroup",
+                "omegaStart": "$omegaStart",
+                "omegaStep": "$omegaStep",
+                "maxTwoTheta": "$maxTwoTheta",
+                "rings": "$rings",
+            },
+            "inputs": ["$filePath", "$geometryPath"],
+            "outputVariableRegexList": [
+                r"(?m)^metric frames (?P<frames>\d+)$",
+                r"(?m)^metric rings (?P<ringsThere>\d+)$",
+            ],
+            "resources": {"coresPerRank": 1, "walltime": 120},
+            "retries": {"transient": 3},
+            "timeout": 120,
+        },
+        "02-peaks": {
+            "description": "Spots: darkness, threshold, labelling over neighbouring frames, centroids.",
+            "after": ["01-inspect"],
             "kernel": "hedm.peaks",
             "arguments": {
                 "input": "$panels",
@@ -131,14 +155,20 @@
                 "$outputDir/spots.h5": {"opens": "hdf5", "dataset": "/entry/spots/row", "finite": 1.0},
                 "$outputDir/spots.h5.manifest.json": {"opens": "json"},
             },
-            "resources": {"coresPerRank": 2, "memory": "6GB", "walltime": 1800},
+            "resources": {
+                "nodes": "$nodes",
+                "ranksPerNode": "$ranksPerNode",
+                "coresPerRank": "$coresPerRank",
+                "memory": "6GB",
+                "walltime": 1800,
+            },
             "retries": {"transient": 3, "bad output": 1},
             "timeout": 3600,
         },
-        "02-calibrate": {
+        "03-calibrate": {
             "description": "The instrument from the grains that are there.",
             "runIf": '"$calibrate" == "true"',
-            "after": ["01-peaks"],
+            "after": ["02-peaks"],
             "kernel": "hedm.calibrate",
             "arguments": {
                 "input": "$outputDir/spots.h5",
@@ -167,10 +197,10 @@
             "retries": {"transient": 3},
             "timeout": 3600,
         },
-        "03-farfield": {
+        "04-farfield": {
             "description": "Grains: indexed, refined (12 numbers each with their covariance), each spot given to one "
             "of them, and those that chance explains refused.",
-            "after": ["01-peaks", "02-calibrate"],
+            "after": ["02-peaks", "03-calibrate"],
             "kernel": "hedm.farfield",
             "arguments": {
                 "input": "$outputDir/spots.h5",

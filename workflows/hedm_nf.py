@@ -57,7 +57,7 @@
         "voxelSize": {"type": "number", "default": "4", "description": "µm."},
         "voxels": {
             "type": "string",
-            "choices": ["squares", "triangles"],
+            "choices": ["squares", "triangles", "hexagons"],
             "default": "squares",
             "description": "Their shape.",
         },
@@ -85,9 +85,36 @@
         "coresPerRank": {"type": "integer", "default": "2", "description": "Cores of each process."},
     },
     "stages": {
-        "01-nearfield": {
+        "01-inspect": {
+            "description": "Do images, instruments, crystal and seeds belong together? What does not is refused here, "
+            "in a sentence, before any computer is asked for.",
+            "kernel": "hedm.inspect-layer",
+            "arguments": {
+                "input": "$filePath,$farPaths",
+                "geometry": "$geometryPath,$farGeometryPaths",
+                "cif": "$cifPath",
+                "lattice": "$lattice",
+                "spaceGroup": "$spaceGroup",
+                "seeds": "$seedsPath",
+                "height": "$height",
+                "omegaStart": "$omegaStart",
+                "omegaStep": "$omegaStep",
+                "maxTwoTheta": "$maxTwoTheta",
+                "rings": "$rings",
+            },
+            "inputs": ["$filePath", "$geometryPath"],
+            "outputVariableRegexList": [
+                r"(?m)^metric frames (?P<frames>\d+)$",
+                r"(?m)^metric rings (?P<ringsThere>\d+)$",
+            ],
+            "resources": {"coresPerRank": 1, "walltime": 120},
+            "retries": {"transient": 3},
+            "timeout": 120,
+        },
+        "02-nearfield": {
             "description": "Images to bits, orientations searched from coarse to fine, refined, and spread over the "
             "layer.",
+            "after": ["01-inspect"],
             "kernel": "hedm.nearfield",
             "arguments": {
                 "input": "$filePath,$farPaths",

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.errors import Exit, KernelError
 from kernels.hedm.conventions import hexrd, imaged11, midas_parameters
@@ -13,6 +14,7 @@ from kernels.hedm.crystals import Crystal
 from kernels.hedm.farfield.lattice import Lattice
 from kernels.hedm.farfield.limits import Limits
 from kernels.hedm.geometry import Geometry
+from kernels.hedm.grains import read_grains
 from kernels.hedm.reflections import Reflections, list_reflections
 
 _WHOLE_CUBIC = 195  # the first cubic space group
@@ -82,6 +84,22 @@ def open_reflections(
     if max_two_theta_deg is not None:
         most = min(most, math.radians(max_two_theta_deg))
     return list_reflections(crystal, geometry.wavelength_A, max_two_theta=most, rings=rings)
+
+
+def open_seeds(path: str | None) -> NDArray[np.float64] | None:
+    """The orientations (n, 3, 3) of the grains at `path`; None: none were given.
+
+    Raises
+    ------
+    KernelError
+        Exit 2 for an empty table; 65, 66 for the file.
+    """
+    if path is None:
+        return None
+    table = read_grains(path)
+    if not len(table):
+        raise KernelError(f"The grains {path!r} are none: leave seeds out to search all orientations.")
+    return table.orientation
 
 
 def open_lattice(reflections: Reflections) -> Lattice:

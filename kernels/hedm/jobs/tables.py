@@ -55,7 +55,7 @@ def write_table(
         write_spots(entry.create_group("spots"), spots, panels=geometry.names)
         scan = entry.create_group("scan")
         scan["omega_ranges"] = np.array(_ranges(omegas))
-        scan["omega_step"] = float(np.median(np.abs(np.diff(omegas.edges_deg, axis=1))))
+        scan["omega_step"] = omegas.step_deg
         for name in ("omega_ranges", "omega_step"):
             scan[name].attrs["units"] = "deg"
         scan["shapes"] = np.array([panel.shape for panel in geometry.panels])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -189,3 +190,17 @@ def test_several_ranks_write_what_one_writes(turned: Turned, spots: Path, tmp_pa
     for other in tables[1:]:
         for name in ("orientation", "position_um", "strain", "covariance", "spots"):
             assert np.array_equal(getattr(other, name), getattr(tables[0], name)), name
+
+
+def test_what_is_there_is_told_before_it_is_searched(turned: Turned, tmp_path: Path) -> None:
+    told = run("hedm.inspect", input=turned.frames, geometry=turned.geometry, rings=4, **GOLD).metrics
+    there = {"panels": 1, "frames": 360, "rings": 4, "reflections": 8 + 6 + 12 + 24}
+    assert {name: told[name] for name in there} == there
+    assert (told["omega_from"], told["omega_to"], told["omega_step"]) == pytest.approx((-180.0, 180.0, 1.0))
+    geometry = hexrd.read(turned.geometry).geometry
+    other = tmp_path / "other.yml"
+    hexrd.write(other, type(geometry)(geometry.wavelength_A, (replace(geometry.panels[0], shape=(100, 256)),)))
+    with pytest.raises(KernelError, match=r"256 x 256 pixels, and panel .* 100 x 256"):
+        run("hedm.inspect", input=turned.frames, geometry=other, **GOLD)
+    with pytest.raises(KernelError, match=r"No reflection of .* lies within"):
+        run("hedm.inspect", input=turned.frames, geometry=turned.geometry, maxTwoTheta=0.2, **GOLD)

@@ -89,14 +89,29 @@ def test_what_does_not_fit_together_is_refused(
     assert left_behind(tmp_path) == []
 
 
-def test_the_workflow_calls_the_kernel_as_it_wants_to_be_called(folder: Path, tmp_path: Path) -> None:
+def test_the_workflow_calls_the_kernels_as_they_want_to_be_called(folder: Path, tmp_path: Path) -> None:
     workflow = ast.literal_eval(FILE.read_text())
     values = {name: argument.get("default", "x") for name, argument in workflow["arguments"].items()}
-    (stage,) = workflow["stages"].values()
-    names = re.findall(r"\$(\w+)", repr([stage["arguments"], stage["expect"]]))
-    assert set(names) <= set(workflow["arguments"])
-    given = {name: re.sub(r"\$(\w+)", lambda m: str(values[m[1]]), value) for name, value in stage["arguments"].items()}
-    registry.get(stage["kernel"]).bind(given)
-    made = run("hedm.nearfield", output=tmp_path / "m.nxs", seeds=folder / "l.h5", **told(folder))
-    said = "\n".join(contract.metric_line(*item) for item in made.metrics.items())
-    assert all(re.search(expression, said) for expression in stage["outputVariableRegexList"])
+    given = {**told(folder), "seeds": folder / "l.h5"}
+    for stage in workflow["stages"].values():
+        spec = registry.get(stage["kernel"])
+        asked = stage["arguments"]
+        names = re.findall(r"\$(\w+)", repr([asked, stage.get("expect")]))
+        assert set(names) <= set(workflow["arguments"])
+        spec.bind({name: re.sub(r"\$(\w+)", lambda m: str(values[m[1]]), value) for name, value in asked.items()})
+        known = {argument.name for argument in spec.schema}
+        outputs = {"output": tmp_path / "m.nxs"} if "output" in known else {}
+        made = run(spec.name, **outputs, **{name: value for name, value in given.items() if name in known})
+        said = "\n".join(contract.metric_line(*item) for item in made.metrics.items())
+        assert all(re.search(expression, said) for expression in stage["outputVariableRegexList"])
+
+
+def test_what_is_there_is_told_before_it_is_searched(folder: Path) -> None:
+    given = {name: told(folder)[name] for name in ("input", "geometry", "lattice", "spaceGroup", "rings")}
+    told_of = run("hedm.inspect-layer", seeds=folder / "l.h5", **given).metrics
+    assert {name: told_of[name] for name in ("distances", "frames", "rings", "seeds")} == {
+        "distances": 2, "frames": 180, "rings": 5, "seeds": 4,
+    }  # fmt: skip
+    assert (told_of["omega_from"], told_of["omega_to"]) == pytest.approx((-90.0, 90.0))
+    with pytest.raises(KernelError, match="2 distances, and geometries for 1"):
+        run("hedm.inspect-layer", **{**given, "geometry": f"{folder}/l_near.yml"})
