@@ -32,6 +32,7 @@ _FALSE = -3.0  # logarithm of the false grains that are put up with
 _PAIRED = 0.25  # of a turn, from which on Friedel pairs are looked for
 _WHOLE = 0.9  # of a turn, from which on nothing else is
 _NOISE = (0.8, 1.25)  # what was given is kept where the measured noise is within these times it
+_FARTHER = 3.0  # times the sample's limits, up to which grains are looked for that lie outside of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ class Found:
         How many candidates were judged.
     verdict : Verdict
         What the two thetas say; worth reading where few spots are owned.
+    outside_um : (k, 3) where those grains lie that are good but outside of the limits, and so are none of these
     """
 
     orientation: Floats
@@ -74,6 +76,7 @@ class Found:
     limits: Limits
     tried: int
     verdict: Verdict
+    outside_um: Floats
 
     def __len__(self) -> int:
         return len(self.matched)
@@ -133,7 +136,8 @@ def find_grains(
         tell("refine", len(grains))
         if len(grains) - before <= _LEAST_NEW * len(grains):
             break
-    return scene.finish(grains, tried)
+    tell("outside", len(grains))
+    return scene.finish(grains, tried, scene.outside(used))
 
 
 class Scene:
@@ -243,16 +247,27 @@ class Scene:
         """Without those that failed, lie outside, are incomplete, are another grain's, or that chance explains."""
         limits = self.limits
         chance = chance_of_match(self.cells, self.lattice, self.view, self.ring_shell, limits)
-        x, y, z = grains.position_um.T
         good = (
             np.isfinite(grains.covariance[:, 0, 0])
             & (grains.completeness >= limits.min_completeness)
-            & (np.hypot(x, y) <= limits.radius_um + 5 * np.sqrt(np.abs(grains.covariance[:, 3, 3])) + limits.spot_um)
-            & (np.abs(z) <= limits.height_um / 2 + 5 * np.sqrt(np.abs(grains.covariance[:, 5, 5])) + limits.spot_um)
+            & _inside(grains, limits)
             & (false_grains(grains, chance, self.shell_of, tried) < _FALSE)
         )
         grains = grains.take(good)
         return grains.take(share_out(grains, len(self.spots))[0])
+
+    def outside(self, used: NDArray[np.bool_]) -> Floats:
+        """(k, 3): where good grains lie that are outside of the limits; by the spots that are not used."""
+        limits = self.limits
+        farther = replace(limits, radius_um=_FARTHER * limits.radius_um, height_um=_FARTHER * limits.height_um)
+        if used.all():
+            return np.zeros((0, 3))
+        scene = Scene(self.spots.take(~used), self.flat, self.lattice, farther, self.ranks)
+        found = scene.index(np.zeros(len(scene.spots), bool), 0, lambda phase, grains: None)
+        if not len(found):
+            return np.zeros((0, 3))
+        grains = scene.sift(scene.refine(found, measure=not used.any()), found.tried)
+        return np.asarray(grains.position_um[~_inside(grains, limits)])
 
     def nothing(self) -> Refined:
         empty = np.zeros(0, np.int64)
@@ -263,7 +278,7 @@ class Scene:
             slots.astype(np.float32),
         )  # fmt: skip
 
-    def finish(self, grains: Refined, tried: int) -> Found:
+    def finish(self, grains: Refined, tried: int, outside_um: Floats | None = None) -> Found:
         kept, owner, unique = share_out(grains, len(self.spots))
         grains = grains.take(kept)
         chance = chance_of_match(self.cells, self.lattice, self.view, self.ring_shell, self.limits)
@@ -284,7 +299,15 @@ class Scene:
             self.limits,
             tried,
             judge(self.spots, self.flat, self.lattice, self.limits),
+            np.zeros((0, 3)) if outside_um is None else outside_um,
         )
+
+
+def _inside(grains: Refined, limits: Limits) -> NDArray[np.bool_]:
+    """(n,): whether grains lie within the sample's limits, as far as their positions are known."""
+    x, y, z = grains.position_um.T
+    across, along = (5 * np.sqrt(np.abs(grains.covariance[:, n, n])) + limits.spot_um for n in (3, 5))
+    return np.asarray((np.hypot(x, y) <= limits.radius_um + across) & (np.abs(z) <= limits.height_um / 2 + along))
 
 
 def _shell(spots: Spots, flat: Flat, bounds: Floats) -> NDArray[np.int64]:

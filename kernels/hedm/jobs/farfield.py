@@ -13,6 +13,7 @@ from kernels.hedm.backends.packages import OWN
 from kernels.hedm.backends.task import Task
 from kernels.hedm.conventions.midas_grains import write_midas_grains
 from kernels.hedm.crystals import Crystal
+from kernels.hedm.farfield import doubts
 from kernels.hedm.farfield.find import Found, find_grains
 from kernels.hedm.grains import Grains, check_grains, new_grains, write_grains
 from kernels.hedm.jobs.scene import open_crystal, open_lattice, open_limits, open_reflections
@@ -49,10 +50,11 @@ def farfield(
 ) -> None:
     """Write the grains that made the spots `input`; arguments as in the schema. Ranks share seeds and refinement.
 
-    Reports `grains`, `indexed` (share of the spots that a grain owns), `completeness` (median), `spot_error_um` and
+    Reports `grains`, `outside` (good grains that were left out since they lie outside of the sample's limits, up to
+    three times these), `indexed` (share of the spots that a grain owns), `completeness` (median), `spot_error_um` and
     `omega_error_deg` (medians of how far spots lie from where they should) and `position_error_um` (median standard
-    deviation); warns when most spots belong to no grain. With another backend `backend` is its version, and there is no
-    covariance.
+    deviation); warns of grains outside, and when most spots belong to no grain. With
+    another backend `backend` is its version, and there is no covariance.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def farfield(
         omega_noise=omega_noise,
         min_eta=min_eta,
     )
-    fractions = {"pairs": 0.3, "fibres": 0.5, "refine": 0.8}
+    fractions = {"pairs": 0.3, "fibres": 0.5, "refine": 0.8, "outside": 0.9}
 
     def tell(phase: str, grains: int) -> None:
         job.progress(fractions.get(phase, 0.2), phase, f"{grains} grains")
@@ -100,8 +102,11 @@ def farfield(
             job.metric("backend", str(arguments["found_by"]))
     if not job.ranks.first:
         return
+    outside = doubts.outside(found.outside_um, limits)
     if not len(found):
-        raise KernelError(f"No grain was found. {found.verdict.sentence}", Exit.BAD_INPUT)
+        raise KernelError(f"No grain was found. {outside or found.verdict.sentence}", Exit.BAD_INPUT)
+    if outside:
+        job.warn(Code.OUTSIDE, outside)
     if found.indexed < _FEW:
         verdict = found.verdict
         job.warn(
@@ -126,6 +131,7 @@ def farfield(
     if picture:
         draw_grains(job.stage(picture, check=check_picture), grains)
     job.metric("grains", len(grains))
+    job.metric("outside", len(found.outside_um))
     job.metric("indexed", found.indexed)
     job.metric("completeness", float(np.median(found.completeness)))
     job.metric("spot_error_um", float(np.median(found.spot_um)))

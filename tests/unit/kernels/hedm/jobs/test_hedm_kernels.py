@@ -58,6 +58,23 @@ def test_all_grains_are_found_and_no_other(turned: Turned, spots: Path, tmp_path
     assert {Path(one["path"]) for one in record["inputs"]} == {turned.frames, turned.geometry}
 
 
+def test_grains_outside_of_the_limits_are_told(turned: Turned, spots: Path, tmp_path: Path) -> None:
+    truth = read_grains(turned.truth)
+    away = np.hypot(*truth.position_um.T[:2])
+    given = {**SMALL, "sampleRadius": float(np.sort(away)[4] + 20)}
+    made = run("hedm.farfield", input=spots, geometry=turned.geometry, output=tmp_path / "g.nxs", **GOLD, **given)
+    assert made.metrics["grains"] + made.metrics["outside"] == 8
+    assert 1 <= made.metrics["outside"] <= 3
+    said = {caution.code: caution.sentence for caution in made.warnings}
+    assert "outside of the sample's limits" in said["outside"]
+    assert "give a larger sampleRadius" in said["outside"]
+    with pytest.raises(KernelError, match=r"No grain was found\. . grains? lies? outside of the sample's limits"):
+        run(
+            "hedm.farfield", input=spots, geometry=turned.geometry, output=tmp_path / "h.nxs", sampleRadius=100,
+            **GOLD, **{name: value for name, value in SMALL.items() if name != "sampleRadius"} | {"sampleHeight": 0.01},
+        )  # fmt: skip
+
+
 def test_a_wrong_lattice_fails_and_says_which_would_fit(turned: Turned, spots: Path, tmp_path: Path) -> None:
     with pytest.raises(KernelError, match=r"lattice 1\.0[78]") as error:
         run(
