@@ -53,7 +53,7 @@ def farfield(
     Reports `grains`, `outside` (good grains that were left out since they lie outside of the sample's limits, up to
     three times these), `indexed` (share of the spots that a grain owns), `completeness` (median), `spot_error_um` and
     `omega_error_deg` (medians of how far spots lie from where they should) and `position_error_um` (median standard
-    deviation); warns of grains outside, and when most spots belong to no grain. With
+    deviation); warns of grains outside, of a strain that all share, and when most spots belong to no grain. With
     another backend `backend` is its version, and there is no covariance.
 
     Raises
@@ -107,13 +107,15 @@ def farfield(
         raise KernelError(f"No grain was found. {outside or found.verdict.sentence}", Exit.BAD_INPUT)
     if outside:
         job.warn(Code.OUTSIDE, outside)
+    if strained := doubts.strained(found.strain, limits):
+        job.warn(Code.STRAINED, strained)
     if found.indexed < _FEW:
         verdict = found.verdict
         job.warn(
             Code.UNINDEXED,
             f"{1 - found.indexed:.0%} of the {verdict.spots} spots belong to no grain; {verdict.on_rings} lie on rings "
             "of this crystal. Is the sample larger than was said, is there another crystal in it, or noise in the "
-            "frames?",
+            f"frames? {verdict.shifted}".rstrip(),
         )
     grains = table_of(found, crystal)
     job.describe(part, shape=(len(grains),), finiteFraction=1.0)

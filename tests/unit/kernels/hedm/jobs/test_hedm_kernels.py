@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -72,6 +73,20 @@ def test_grains_outside_of_the_limits_are_told(turned: Turned, spots: Path, tmp_
         run(
             "hedm.farfield", input=spots, geometry=turned.geometry, output=tmp_path / "h.nxs", sampleRadius=100,
             **GOLD, **{name: value for name, value in SMALL.items() if name != "sampleRadius"} | {"sampleHeight": 0.01},
+        )  # fmt: skip
+
+
+def test_a_lattice_that_is_off_by_little_is_told(turned: Turned, spots: Path, tmp_path: Path) -> None:
+    given = {**GOLD, "lattice": "4.0700"}
+    made = run("hedm.farfield", input=spots, geometry=turned.geometry, output=tmp_path / "g.nxs", **given, **SMALL)
+    assert made.metrics["grains"] == 8
+    (said,) = made.warnings
+    assert said.code == "strained"
+    assert re.search(r"With a lattice 1\.00(1[789]|2.) times as large", said.sentence)
+    with pytest.raises(KernelError, match="further out than expected: lattice, wavelength or distance"):
+        run(
+            "hedm.farfield", input=spots, geometry=turned.geometry, output=tmp_path / "h.nxs",
+            **{**GOLD, "lattice": "4.13"}, **SMALL,
         )  # fmt: skip
 
 
