@@ -48,7 +48,6 @@ class Found:
     expected, matched, unique : (n,) spots that should be there, that are, and that are no other grain's
     spot_um, omega : (n,) how far spots lie from their predictions: standard deviation in each direction in µm, radians
     log_false : (n,) decimal logarithm of how many grains as good as this one chance is expected to make
-    intensity : (n,) the median of its own spots
     owner : (s,) the grain of each spot, or -1
     reflection : (s,) the reflection (row of `Lattice.hkl`) by which its grain has it, or -1
     limits : Limits
@@ -70,7 +69,6 @@ class Found:
     spot_um: Floats
     omega: Floats
     log_false: Floats
-    intensity: Floats
     owner: NDArray[np.int32]
     reflection: NDArray[np.int32]
     limits: Limits
@@ -293,7 +291,6 @@ class Scene:
             grains.spot_um,
             grains.omega,
             false_grains(grains, chance, self.shell_of, tried),
-            _medians(self.spots.intensity, owner, len(grains)),
             owner,
             _reflections(grains, owner),
             self.limits,
@@ -324,13 +321,6 @@ def _joined(*parts: Refined) -> Refined:
         return parts[0]
     names = Refined.__dataclass_fields__
     return Refined(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-
-
-def _medians(intensity: Floats, owner: NDArray[np.int32], grains: int) -> Floats:
-    order = np.lexsort((intensity, owner))
-    begin, end = (np.searchsorted(owner[order], np.arange(grains), side=side) for side in ("left", "right"))
-    middle = np.minimum((begin + end) // 2, len(order) - 1)
-    return np.where(end > begin, intensity[order][middle], 0.0)
 
 
 def _reflections(grains: Refined, owner: NDArray[np.int32]) -> NDArray[np.int32]:
