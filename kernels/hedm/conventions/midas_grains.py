@@ -48,9 +48,12 @@ _HEADER = [
 def read_midas_grains(path: str | Path, crystal: Crystal | None = None, *, rigid: bool = False) -> Grains:
     """The grains in `path`. The strain is that which MIDAS fits (`eKen`), or else that of the lattice of each grain.
 
-    `crystal` is the unstrained one; not given, it is that of the file's heading. `rigid`: the orientation is taken to
-    be that of the unstrained lattice. midas-suite 0.12 fits it before the lattice and then holds it, so that this is
-    nearer to the truth there.
+    `crystal` is the unstrained one; not given, it is that of the file's heading.
+
+    Orientations are taken to be those of the strained lattices, which is exact for what `write_midas_grains` writes and
+    for programs that fit both together, as the FitPosOrStrains of MIDAS do. With `rigid` they are taken to be those of
+    the unstrained lattice: midas-suite 0.12 fits them before the lattice and then holds them. No file says which it is;
+    the wrong reading is off by as much as the strain, and by nothing where there is none.
 
     Raises
     ------
@@ -71,7 +74,7 @@ def read_midas_grains(path: str | Path, crystal: Crystal | None = None, *, rigid
     position = block(["X", "Y", "Z"])
     if theirs is None or position is None:
         raise bad(path, "it has no columns O11 to O33 and X, Y, Z; is it MIDAS's Grains.csv?")
-    orientation, strain = _parted(unstrained, theirs.reshape(-1, 3, 3), None if rigid else block(_LATTICE))
+    orientation, strain = _parted(unstrained, theirs.reshape(-1, 3, 3), block(_LATTICE), rigid=rigid)
     told = block(_FITTED) if block(_FITTED) is not None else block(_OF_LATTICE)
     older = block(_SIX)
     if told is not None:
@@ -174,12 +177,13 @@ def _crystal(path: str | Path, preamble: list[str]) -> Crystal:
     return Crystal.of(lattice, group)
 
 
-def _parted(crystal: Crystal, theirs: Floats, lattice: Floats | None) -> tuple[Floats, Floats]:
+def _parted(crystal: Crystal, theirs: Floats, lattice: Floats | None, *, rigid: bool) -> tuple[Floats, Floats]:
     """Our orientations, and the strain of the grains' lattices; of no strain where these are not told."""
+    unstrained = from_quaternions(to_quaternions(theirs)) @ crystal.busing_levy_rotation  # the file has them rounded
     if lattice is None or not lattice.any():
-        exactly = from_quaternions(to_quaternions(theirs))  # the file has them rounded
-        return exactly @ crystal.busing_levy_rotation, np.zeros((len(theirs), 6))
-    return from_ubi(crystal, np.asarray(np.linalg.inv(theirs @ _their_b(lattice)), np.float64))
+        return unstrained, np.zeros((len(theirs), 6))
+    orientation, strain = from_ubi(crystal, np.asarray(np.linalg.inv(theirs @ _their_b(lattice)), np.float64))
+    return unstrained if rigid else orientation, strain
 
 
 def _their_b(lattice: Floats) -> Floats:
