@@ -73,10 +73,12 @@ class Verdict:
             ", ".join(f"{angle:.3f}" for angle in np.degrees(two_theta[there[:8]]))
             for two_theta in (self.ring_found, self.ring_two_theta)
         )
+        rest = " The others are of another crystal, or of none." if self.at_scale < _FEW * self.spots else ""
         return (
             f"The rings that were found lie {abs(self.shift):.2%} further {'out' if self.shift > 0 else 'in'} than "
             f"expected: lattice, wavelength or distance. They are at two theta {found} degrees and were expected at "
-            f"{wanted}; a lattice {1.0 / (1.0 + self.shift):.4f} times as large would fit."
+            f"{wanted}; with a lattice {1.0 / (1.0 + self.shift):.4f} times as large {self.at_scale} of {self.spots} "
+            f"spots would lie on rings, and {self.on_rings} do.{rest}"
         )
 
     @property

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from synthetic_grains import Sample, make
 
+from kernels.hedm.crystals import Crystal
 from kernels.hedm.farfield.lattice import Lattice
 from kernels.hedm.farfield.verdict import judge
+from kernels.hedm.reflections import list_reflections
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,8 @@ def test_rings_that_are_shifted_alike_are_told_one_by_one(system, factor):
     assert f"% further {'in' if factor > 1 else 'out'} than expected: lattice, wavelength or dist" in verdict.sentence
     first = np.degrees(verdict.ring_two_theta[0])
     assert f"expected at {first:.3f}" in verdict.sentence
+    assert f"with a lattice {factor:.4f} times as large {verdict.at_scale} of {verdict.spots} spots" in verdict.sentence
+    assert "another crystal" not in verdict.sentence
     assert np.degrees(verdict.ring_found[0]) == pytest.approx(first / factor, rel=3e-4)
     assert f"at two theta {np.degrees(verdict.ring_found[0]):.3f}" in verdict.sentence
 
@@ -84,6 +88,16 @@ def test_a_wrong_distance_shifts_rings_alike(sample):
     verdict = judge(spots, near.flat, sample.lattice, sample.limits)
     assert verdict.shift == pytest.approx(4e-3, abs=3e-4)
     assert re.search(r"lie 0\.(39|40)% further out", verdict.sentence)
+
+
+def test_a_shift_that_fits_a_part_of_the_spots_says_so(sample):
+    """The rings of iron are almost some of those of this crystal."""
+    iron = Crystal.of((2.866, 2.866, 2.866, 90, 90, 90), 229)
+    listed = list_reflections(iron, sample.geometry.wavelength_A, rings=5)
+    lattice = Lattice(iron.b0, listed.hkl, listed.ring, iron.rotations)
+    verdict = judge(sample.spots, sample.geometry.flat, lattice, sample.limits)
+    assert "further in than expected" in verdict.sentence
+    assert verdict.sentence.endswith("The others are of another crystal, or of none.")
 
 
 def test_rings_where_they_should_be_are_not_shifted(sample):
