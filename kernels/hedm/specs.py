@@ -168,6 +168,11 @@ KERNELS: tuple[KernelSpec, ...] = (
             _GEOMETRY,
             *_CRYSTAL,
             *_SAMPLE,
+            _text(
+                "illuminatedVolume",
+                "what all grains fill together, µm³, or `sample`, the cylinder of sampleRadius and sampleHeight; for "
+                "radii of grains. Not given: they are not known, and intensity compares volumes.",
+            ),
             *_RINGS,
             *_MATCHING,
             _text("backend", "which program finds the grains; others must be installed.", "own", _BACKENDS),

@@ -108,6 +108,28 @@ def open_lattice(reflections: Reflections) -> Lattice:
     return Lattice(crystal.b0, reflections.hkl, reflections.ring, crystal.rotations)
 
 
+def open_volume(told: str | None, sample_radius: float, sample_height: float) -> float | None:
+    """What all grains fill together in µm³, as the schema has it; None where it is not told.
+
+    Raises
+    ------
+    KernelError
+        Exit 2 when it is none.
+    """
+    if told is None or told == "sample":
+        return None if told is None else math.pi * sample_radius**2 * sample_height
+    try:
+        volume = float(told)
+    except ValueError:
+        volume = math.nan
+    if not 0 < volume < math.inf:
+        raise KernelError(
+            f"illuminatedVolume is {told!r}: it is a number of µm³ above 0, or `sample`, the cylinder of sampleRadius "
+            "and sampleHeight."
+        )
+    return volume
+
+
 def open_limits(
     geometry: Geometry,
     omega_ranges: tuple[tuple[float, float], ...],
