@@ -80,6 +80,11 @@
         },
         "maxTwoTheta": {"type": "string", "default": "", "description": "Rings up to here, degrees. Empty: all."},
         "rings": {"type": "string", "default": "", "description": "Only so many rings. Empty: all."},
+        "illuminatedVolume": {
+            "type": "string",
+            "default": "",
+            "description": "What the grains fill together, for their radii: µm³, or sample for the cylinder above.",
+        },
         "spotNoise": {"type": "number", "default": "0.1", "description": "Of a spot's place, pixels; measured anew."},
         "omegaNoise": {
             "type": "string",
@@ -213,6 +218,7 @@
                 "spaceGroup": "$spaceGroup",
                 "sampleRadius": "$sampleRadius",
                 "sampleHeight": "$sampleHeight",
+                "illuminatedVolume": "$illuminatedVolume",
                 "maxTwoTheta": "$maxTwoTheta",
                 "rings": "$rings",
                 "maxStrain": "$maxStrain",
