@@ -58,6 +58,13 @@ _MATCHING = (
     _number("spotNoise", "standard deviation of a spot's place, pixels; measured anew on the way.", 0.1, 1e-3, 20),
     _number("omegaNoise", "standard deviation of a spot's omega, degrees; measured anew.", 0.03, 1e-4, 5),
 )
+_DEVICE = _text(
+    "device",
+    "what computes: gpu (backend own only), cpu, or auto: a GPU that this process was given and can open, else the "
+    "CPU. The grains are the same.",
+    "auto",
+    ("auto", "cpu", "gpu"),
+)
 
 KERNELS: tuple[KernelSpec, ...] = (
     KernelSpec(
@@ -139,6 +146,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             *_RINGS,
             *_MATCHING,
             _text("backend", "which program finds the grains; others must be installed.", "own", _BACKENDS),
+            _DEVICE,
         ),
         parallel=True,
     ),
