@@ -69,6 +69,11 @@ def index_fibres(
     return search.result()
 
 
+def map_side(shells: int) -> int:
+    """Cells of eta, and of omega, of the map of a shell on which orientations are judged."""
+    return min(1440, int(math.sqrt(_CELL_BYTES / shells)))
+
+
 class _Search:
     """What is found already, and which spots it has used up."""
 
@@ -91,7 +96,7 @@ class _Search:
         self._shell = np.asarray(ring_shell, np.int64)[self._ring]
         self._used = used.copy()
         shells = int(np.max(ring_shell)) + 1
-        side = min(1440, int(math.sqrt(_CELL_BYTES / shells)))
+        side = map_side(shells)
         self._map = np.zeros((shells, side, side), np.uint8)
         self._steps = steps_far(limits, STEP)
         self._scalars = np.array([limits.mosaicity, math.sin(limits.min_eta) ** 2])

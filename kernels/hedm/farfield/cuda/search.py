@@ -23,6 +23,7 @@ from kernels.errors import KernelError
 from kernels.hedm.distortion import MAP
 from kernels.hedm.farfield.cuda.arrays import Arrays, Size, bytes_of
 from kernels.hedm.farfield.expected import View
+from kernels.hedm.farfield.fibreindex import map_side
 from kernels.hedm.farfield.fibres import KEPT, Fibres, begin, best_of, turned
 from kernels.hedm.farfield.lattice import BINS, AngleTable, Lattice
 from kernels.hedm.farfield.paircells import PairCells
@@ -88,7 +89,12 @@ def sizes_of(spots: int, reflections: int, rings: int, batch: int) -> dict[str, 
     real |= {name: batch * count for name, count in _DOUBLES.items()}
     sizes: dict[str, Size] = {name: (count, np.int32) for name, count in whole.items()}
     sizes |= {name: (count, np.float64) for name, count in real.items()}
-    return sizes | {"away": (2 * batch * reflections, np.float32), "used": (pairs, np.uint8)}
+    marked = max(shells * map_side(shells) ** 2 for shells in range(1, rings + 1))
+    return sizes | {
+        "away": (2 * batch * reflections, np.float32),
+        "used": (pairs, np.uint8),
+        "marked": (marked, np.uint8),
+    }
 
 
 class CudaSearch:
