@@ -9,7 +9,7 @@ import pytest
 
 import kernels
 from kernels.cuda.sources import text
-from kernels.hedm.farfield.cuda import search
+from kernels.hedm.farfield.cuda import search as farfield
 from kernels.tomography.cuda import steps
 from kernels.xpcs.cuda import multitau, twotime
 from tests.unit.kernels.cuda import nvrtc
@@ -24,7 +24,7 @@ COMPILED = {
         [multitau.options(per_level, width) for per_level, width in ((1, 1), (4, 1), (4, 2), (4, 4), (64, 4))],
     ),
     twotime.SOURCE: (twotime.KERNELS, [twotime.options(width) for width in (1, 2)]),
-    **{source: (names, [search.options(source)]) for source, names in search.KERNELS.items()},
+    **{source: (names, [farfield.options(source)]) for source, names in farfield.KERNELS.items()},
 }
 
 
