@@ -90,6 +90,13 @@ _MATCHING = (
         5,
     ),
 )
+_DEVICE = _text(
+    "device",
+    "what computes: gpu (backend own only), cpu, or auto: a GPU that this process was given and can open, else the "
+    "CPU. The grains are the same.",
+    "auto",
+    ("auto", "cpu", "gpu"),
+)
 
 KERNELS: tuple[KernelSpec, ...] = (
     KernelSpec(
@@ -176,6 +183,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             *_RINGS,
             *_MATCHING,
             _text("backend", "which program finds the grains; others must be installed.", "own", _BACKENDS),
+            _DEVICE,
         ),
         parallel=True,
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from kernels.hedm.farfield.together import ALONE, to_all
 from kernels.hedm.farfield.verdict import Verdict, judge
 from kernels.hedm.geometry import Flat, Geometry
 from kernels.ranks import Ranks
+
+if TYPE_CHECKING:
+    from kernels.hedm.farfield.cuda.search import CudaSearch
 
 Floats = NDArray[np.float64]
 
@@ -98,6 +102,7 @@ def find_grains(
     limits: Limits,
     ranks: Ranks = ALONE,
     progress: Callable[[str, int], None] | None = None,
+    gpu: CudaSearch | None = None,
 ) -> Found:
     """Index, refine, and share the spots out, in up to three cycles over the spots that are left.
 
@@ -110,6 +115,8 @@ def find_grains(
         Processes that share the work; each is given all spots and returns all grains.
     progress : callable, optional
         Called with a phase and how many grains there are.
+    gpu : CudaSearch, optional
+        Made ready for these spots, this geometry and lattice; computes in the place of the CPU what takes most time.
 
     Raises
     ------
@@ -118,7 +125,7 @@ def find_grains(
     """
     if not len(spots):
         raise KernelError("The list of spots is empty.", Exit.BAD_INPUT)
-    scene = Scene(spots, geometry.flat, lattice, limits, ranks)
+    scene = Scene(spots, geometry.flat, lattice, limits, ranks, gpu)
     tell = progress or (lambda phase, grains: None)
     grains, tried = scene.nothing(), 0
     used = np.zeros(len(spots), bool)
@@ -141,8 +148,17 @@ def find_grains(
 class Scene:
     """What stays the same while grains are looked for; only the noise is measured on the way."""
 
-    def __init__(self, spots: Spots, flat: Flat, lattice: Lattice, limits: Limits, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        spots: Spots,
+        flat: Flat,
+        lattice: Lattice,
+        limits: Limits,
+        ranks: Ranks = ALONE,
+        gpu: CudaSearch | None = None,
+    ) -> None:
         self.spots, self.flat, self.lattice, self.limits, self.ranks = spots, flat, lattice, limits, ranks
+        self.gpu = gpu
         self.coarse = limits  # with the larger of the noises that were given and measured
         self.view: View = look(flat, lattice, limits=limits)
         reach = limits.extent_um / (self.view.distance_um * self.view.wavelength_A)
@@ -171,6 +187,7 @@ class Scene:
                 limits=self.coarse,
                 ranks=self.ranks,
                 progress=lambda grains: tell("pairs", grains),
+                gpu=self.gpu,
             )
             if len(found) or paired >= _WHOLE:
                 return found
@@ -184,6 +201,7 @@ class Scene:
             limits=self.coarse,
             ranks=self.ranks,
             progress=lambda grains: tell("fibres", grains),
+            gpu=self.gpu,
         )
 
     def refine(self, found: Indexed, *, measure: bool) -> Refined:
@@ -238,6 +256,7 @@ class Scene:
             position_um=start.position_um[mine],
             strain=start.strain[mine],
             limits=limits,
+            gpu=self.gpu,
         )
         return _joined(*to_all(self.ranks, share))
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.cautions import Code
+from kernels.cuda.device import Choice, agreed, choose
 from kernels.errors import Exit, KernelError
 from kernels.hedm.backends.choose import find_with
 from kernels.hedm.backends.packages import OWN
@@ -15,6 +16,7 @@ from kernels.hedm.backends.task import Task
 from kernels.hedm.conventions.midas_grains import write_midas_grains
 from kernels.hedm.crystals import Crystal
 from kernels.hedm.farfield import doubts
+from kernels.hedm.farfield.cuda.search import prepare
 from kernels.hedm.farfield.find import Found, find_grains
 from kernels.hedm.farfield.volumes import radii, relative_volumes
 from kernels.hedm.grains import Grains, check_grains, new_grains, write_grains
@@ -50,6 +52,7 @@ def farfield(
     spot_noise: float,
     omega_noise: float | None,
     backend: str,
+    device: str,
 ) -> None:
     """Write the grains that made the spots `input`; arguments as in the schema. Ranks share seeds and refinement.
 
@@ -61,13 +64,13 @@ def farfield(
     `omega_error_deg` (medians of how far spots lie from where they should), `position_error_um` (median standard
     deviation) and, with `illuminated_volume`, `radius_um` (median); warns of grains outside, of a strain that all
     share, and when most spots belong to no grain. With another backend `backend` is its version, and there is no
-    covariance.
+    covariance; with our own `device` is what has computed, and `device_reason` why that was not a GPU it was given.
 
     Raises
     ------
     KernelError
-        Exit 65 when no grain is found, with what the spots say; 65, 66 for files; 2 for what does not fit; 73, 74 for
-        outputs.
+        Exit 65 when no grain is found, with what the spots say; 65, 66 for files; 2 for what does not fit, and a GPU
+        that is not there; 73, 74 for outputs; 75 when a GPU fails.
     """
     arguments = {name: value for name, value in locals().items() if name != "job"}
     crystal = open_crystal(cif, lattice, space_group)
@@ -93,8 +96,13 @@ def farfield(
 
     if backend != OWN and job.ranks.size > 1:
         raise KernelError(f"{backend} is one process here: take one rank, or backend {OWN}.")
+    if backend != OWN and device == "gpu":
+        raise KernelError(f"{backend} does not run on a GPU here: take backend {OWN}, or device cpu.")
+    spots, planes, choice = scanned.placed(), open_lattice(reflections), Choice("cpu")
+    if backend == OWN:
+        choice = agreed(job, choose(device, lambda: prepare(len(spots), scanned.geometry, planes)))
+        arguments["device"] = choice.kind
     part = job.stage(output, check=check_grains) if job.ranks.first else Path(output)
-    spots, planes = scanned.placed(), open_lattice(reflections)
     with job.phase("index"):
         if backend == OWN:
             found = find_grains(
@@ -104,6 +112,7 @@ def farfield(
                 limits=limits,
                 progress=tell,
                 ranks=job.ranks,
+                gpu=choice.ready if choice.kind == "gpu" else None,
             )
         else:
             folder = part.with_name(f"{part.name}.{backend}")
