@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import kernels
+from kernels.hedm.nearfield.cuda import search
 from kernels.tomography.cuda import steps
 from kernels.xpcs.cuda import multitau, twotime
 from tests.unit.kernels.cuda import nvrtc
@@ -21,6 +22,7 @@ COMPILED = {
         multitau.KERNELS,
         [multitau.options(per_level, width) for per_level, width in ((1, 1), (4, 1), (4, 2), (4, 4), (64, 4))],
     ),
+    search.SOURCE: (search.KERNELS, [search.options(distances) for distances in (1, 2, 8)]),
     twotime.SOURCE: (twotime.KERNELS, [twotime.options(width) for width in (1, 2)]),
 }
 
@@ -38,6 +40,13 @@ def test_sources_compile(source: Path, architecture: str) -> None:
         made = nvrtc.compiled(text, options, architecture)
         for name in names:
             assert name.encode() in made
+
+
+def test_the_search_of_orientations_fuses_nothing() -> None:
+    """Else it rounds otherwise than the CPU."""
+    text, options = search.SOURCE.read_text(encoding="utf-8"), search.options(2)
+    assert b"fma." not in nvrtc.compiled(text, options, "compute_80")
+    assert b"fma." in nvrtc.compiled(text, [word for word in options if "fmad" not in word], "compute_80")
 
 
 @pytest.mark.parametrize(
