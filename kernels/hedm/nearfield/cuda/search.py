@@ -63,8 +63,7 @@ def prepare(spots: Spots, setup: Setup, voxels: Voxels, g0: Floats) -> CudaSearc
         Exit 2 where there is no GPU, it is too small, or there are more reflections, sample points or distances than it
         takes; 75 when others have its memory, or it fails.
     """
-    check_together(spots, setup)
-    _check_sizes(spots.distances, len(g0), voxels.samples)
+    _check_sizes(spots.distances, len(g0), voxels.points[0].shape[1])
     cuda = open_device()
     try:
         made = CudaSearch(cuda, spots.distances)
@@ -78,11 +77,11 @@ def prepare(spots: Spots, setup: Setup, voxels: Voxels, g0: Floats) -> CudaSearc
     return made
 
 
-def _check_sizes(distances: int, reflections: int, samples: int) -> None:
+def _check_sizes(distances: int, reflections: int, points: int) -> None:
     for what, value, most in (
         ("distances", distances, _MOST_DISTANCES),
         ("reflections", reflections, _MOST_SPOTS // 2 - 1),
-        ("sample points of reflections", limit(reflections) * samples**2, _MOST_COUNTED - 1),
+        ("sample points of reflections", limit(reflections) * points, _MOST_COUNTED - 1),
     ):
         if value > most:
             raise KernelError(f"{value} {what} are more than the {most} that the GPU takes: take device cpu.")
@@ -252,7 +251,7 @@ class CudaSearch:
             self._images[spots] = held
         sizes = [
             *(spots.rows, spots.columns, spots.frames, spots.shift, spots.block_shift),
-            *(*spots.bits.shape[2:], *spots.blocks.shape[2:], len(g0), voxels.samples**2),
+            *(*spots.bits.shape[2:], *spots.blocks.shape[2:], len(g0), voxels.points[0].shape[1]),
         ]
         g0 = np.ascontiguousarray(g0, np.float64)
         return asarray(_numbers(setup, voxels)), asarray(np.array(sizes, np.int32)), asarray(g0), *held

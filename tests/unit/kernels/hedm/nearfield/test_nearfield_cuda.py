@@ -303,7 +303,7 @@ def test_what_does_not_fit_is_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ((9, 100, 4), "9 distances are more than the 8 that the GPU takes: take device cpu."),
         ((2, 20_000, 1), "20000 reflections are more than the 16383 "),
-        ((2, 16_000, 8), "2048000 sample points of reflections are more than the 1048575 "),
+        ((2, 16_000, 64), "2048000 sample points of reflections are more than the 1048575 "),
     ],
 )
 def test_more_than_the_gpu_counts_is_the_cpus(sizes: tuple[int, int, int], sentence: str) -> None:
