@@ -4,6 +4,7 @@ orientations; and what cannot be is one sentence."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +25,8 @@ from kernels.hedm.nearfield.search import Found, screen
 from kernels.hedm.nearfield.setup import Setup, facing
 from kernels.hedm.nearfield.simulate import Layer, simulate, voronoi
 from kernels.hedm.nearfield.spots import Spots
-from kernels.hedm.nearfield.voxels import squares
-from tests.unit.kernels.cuda.emulated import Device
+from kernels.hedm.nearfield.voxels import Voxels, squares, triangles
+from tests.unit.kernels.cuda.emulated import Device, build
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
@@ -44,13 +45,15 @@ def same(made: Found | Fit, expected: Found | Fit) -> None:
             np.testing.assert_array_equal(getattr(made, name), getattr(expected, name), err_msg=name)
 
 
-def small(*, absent: bool = False, start_deg: float = -90.0, step_deg: float = 2.0) -> tuple[Spots, Setup, Layer]:
+def small(
+    make: Callable[..., Voxels] = squares, *, absent: bool = False, start_deg: float = -90.0, step_deg: float = 2.0
+) -> tuple[Spots, Setup, Layer]:
     """Images of three grains in few voxels, on a detector at whose edges many of the spots end."""
     setup = facing(
         0.18, [5000.0, 6500.0], [(370.0, 140.3), (371.0, 141.1)], pixel_um=4.0, rows=384, columns=280,
         omega_start_deg=start_deg, omega_step_deg=step_deg, frames=180, tilts_deg=(0.4, -0.7, 0.3),
     )  # fmt: skip
-    grains = voronoi(squares(60.0, 10.0, pixel_um=4.0), random_orientations(3, seed=7), seed=8)
+    grains = voronoi(make(60.0, 10.0, pixel_um=4.0), random_orientations(3, seed=7), seed=8)
     images = simulate(grains, setup, G0, noise=2e-3, missing=0.1, seed=9)
     if absent:
         images.present[0, 10:40] = images.present[1, 30:60] = False
@@ -59,13 +62,26 @@ def small(*, absent: bool = False, start_deg: float = -90.0, step_deg: float = 2
 
 
 @pytest.mark.parametrize("keep", [1, 4])
-@pytest.mark.parametrize("options", [{}, {"triangular": True}, {"missing_frames": True}])
-def test_the_best_are_those_of_the_cpu(gpu: Device, options: dict[str, bool], keep: int) -> None:
-    images, setup, grains, candidates = case(**options)
+@pytest.mark.parametrize("missing_frames", [False, True])
+def test_the_best_are_those_of_the_cpu(gpu: Device, missing_frames: bool, keep: int) -> None:
+    images, setup, grains, candidates = case(missing_frames=missing_frames)
     ready = cuda.prepare(images, setup, grains.voxels, G0)
     found = ready.screen(images, setup, grains.voxels, candidates, G0, keep=keep)
     same(found, screen(images, setup, grains.voxels, candidates, G0, keep=keep))
     assert (found.best[:, 0] < 35).mean() > 0.9
+
+
+def test_of_triangles_too(gpu: Device) -> None:
+    images, setup, grains = small(triangles)
+    candidates = np.concatenate([random_orientations(40, seed=3), grains.orientations])
+    ready = cuda.prepare(images, setup, grains.voxels, G0)
+    found = ready.screen(images, setup, grains.voxels, candidates, G0, keep=2)
+    same(found, screen(images, setup, grains.voxels, candidates, G0, keep=2))
+    starts = candidates[found.best]
+    same(
+        ready.climb(images, setup, grains.voxels, starts, G0, step_deg=0.1, least_deg=0.1),
+        climb(images, setup, grains.voxels, starts, G0, step_deg=0.1, least_deg=0.1),
+    )
 
 
 @pytest.mark.parametrize(("batch", "busy", "each"), [(7, 1, 1), (64, 20, 1), (70, 10_000, 1)])
@@ -209,6 +225,7 @@ def test_the_whole_map_is_that_of_the_cpu(gpu: Device) -> None:
 def test_a_mistake_in_the_source_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, right: str, wrong: str) -> None:
     text = cuda.SOURCE.read_text(encoding="utf-8")
     assert right in text
+    build(text.replace(right, wrong), cuda.options(2))  # or it is no mistake of this kind
     (tmp_path / "search.cu").write_text(text.replace(right, wrong))
     monkeypatch.setattr(cuda, "SOURCE", tmp_path / "search.cu")
     images, setup, grains = small(absent=True)
