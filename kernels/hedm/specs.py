@@ -291,6 +291,13 @@ KERNELS: tuple[KernelSpec, ...] = (
             *_OMEGAS,
             *_RINGS,
             _number("grainAngle", "neighbours with a smaller misorientation are one grain, degrees.", 1.0, 0.01, 30),
+            _text(
+                "device",
+                "what computes: gpu, cpu, or auto: a GPU that this process was given, can open, and that is large "
+                "enough, else the CPU. The map is the same.",
+                "auto",
+                ("auto", "cpu", "gpu"),
+            ),
         ),
         parallel=True,
     ),

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.cuda.device import agreed, choose, open_device
 from kernels.errors import Exit, KernelError
 from kernels.hedm.colours import colour_orientations
 from kernels.hedm.frames import Frames
 from kernels.hedm.jobs.scans import open_distances, sweep
 from kernels.hedm.jobs.scene import open_crystal, open_reflections, open_seeds
+from kernels.hedm.nearfield.cuda.search import prepare
 from kernels.hedm.nearfield.pictures import write_colours, write_confidence
 from kernels.hedm.nearfield.reconstruct import reconstruct
 from kernels.hedm.nearfield.reduction import reduce
@@ -67,19 +69,23 @@ def nearfield(
     rings: int | None,
     min_eta: float,
     grain_angle: float,
+    device: str,
 ) -> None:
     """Write the map of a layer; arguments as in the schema. Ranks share its voxels.
 
     Reports `voxels`, `accepted` (share of them with a confidence above chance), `grains`, `confidence` (median of the
-    accepted), `chance`, `threshold` and `occupied` (the largest share of pixels that are lit at a distance).
+    accepted), `chance`, `threshold`, `occupied` (the largest share of pixels that are lit at a distance), and `device`
+    (what has computed, and `device_reason` where that was not a GPU it was given).
 
     Raises
     ------
     KernelError
         Exit 65 when no voxel has a confidence above chance, with what was found; 65, 66 for files; 2 for what does not
-        fit; 73, 74 for outputs.
+        fit, or for a GPU that is wanted and not there; 75 when it fails; 73, 74 for outputs.
     """
     arguments = {name: value for name, value in locals().items() if name != "job"}
+    if device == "gpu":
+        open_device()  # or say so before all frames are read
     crystal = open_crystal(cif, lattice, space_group)
     distances = open_distances(input, geometry, sweep(omega_start, omega_step))
     job.inputs += distances.read
@@ -98,6 +104,8 @@ def nearfield(
             least_pixels=least_pixels,
             ranks=job.ranks,
         )
+    choice = agreed(job, choose(device, lambda: prepare(spots, setup, layer, reflections.g0)))
+    arguments["device"] = choice.kind
     with job.phase("search"):
         made = reconstruct(
             spots,
@@ -109,6 +117,7 @@ def nearfield(
             radius_deg=seed_radius,
             grain_deg=grain_angle,
             ranks=job.ranks,
+            way=choice.ready,
             say=lambda share, text: job.progress(0.3 + 0.65 * share, "search", text),
         )
     if not job.ranks.first:

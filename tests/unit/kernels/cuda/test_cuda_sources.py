@@ -10,6 +10,7 @@ import pytest
 import kernels
 from kernels.cuda.sources import text
 from kernels.hedm.farfield.cuda import search as farfield
+from kernels.hedm.nearfield.cuda import search as nearfield
 from kernels.tomography.cuda import steps
 from kernels.xpcs.cuda import multitau, twotime
 from tests.unit.kernels.cuda import nvrtc
@@ -23,6 +24,7 @@ COMPILED = {
         multitau.KERNELS,
         [multitau.options(per_level, width) for per_level, width in ((1, 1), (4, 1), (4, 2), (4, 4), (64, 4))],
     ),
+    nearfield.SOURCE: (nearfield.KERNELS, [nearfield.options(distances) for distances in (1, 2, 8)]),
     twotime.SOURCE: (twotime.KERNELS, [twotime.options(width) for width in (1, 2)]),
     **{source: (names, [farfield.options(source)]) for source, names in farfield.KERNELS.items()},
 }
@@ -40,6 +42,13 @@ def test_sources_compile(source: Path, architecture: str) -> None:
         made = nvrtc.compiled(text(source), options, architecture)
         for name in names:
             assert name.encode() in made
+
+
+def test_the_search_of_orientations_fuses_nothing() -> None:
+    """Else it rounds otherwise than the CPU."""
+    text, options = nearfield.SOURCE.read_text(encoding="utf-8"), nearfield.options(2)
+    assert b"fma." not in nvrtc.compiled(text, options, "compute_80")
+    assert b"fma." in nvrtc.compiled(text, [word for word in options if "fmad" not in word], "compute_80")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from kernels.errors import Exit, KernelError
 from kernels.hedm.grains import read_grains
 from kernels.hedm.nearfield.writers import read_map, read_mic
 from kernels.hedm.orientations import misorientation_table
+from tests.unit.kernels.cuda.emulated import Device
 
 FILE = Path(__file__).resolve().parents[5] / "workflows" / "hedm_nf.py"
 LAYER = {"rings": 5, "width": 120, "voxelSize": 6}
@@ -66,6 +69,37 @@ def test_a_wrong_lattice_is_no_map(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(KernelError, match=r"No grain was found .*largest confidence is 0\.") as error:
         run("hedm.nearfield", output=tmp_path / "m.nxs", seeds=folder / "l.h5", **{**told(folder), "lattice": "3.6"})
     assert error.value.exit_code == Exit.BAD_INPUT
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_the_map_of_a_gpu_is_that_of_the_cpu(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = {**told(folder), "seeds": folder / "l.h5", "seedRadius": 0.3, "rings": 3, "voxelSize": 12}
+    cpu = run("hedm.nearfield", output=tmp_path / "cpu.nxs", device="cpu", **how).metrics
+    Device().install(monkeypatch)
+    gpu = run("hedm.nearfield", output=tmp_path / "gpu.nxs", device="gpu", **how).metrics
+    assert (cpu.pop("device"), gpu.pop("device")) == ("cpu", "gpu")
+    assert cpu == gpu
+    wanted, made = read_map(tmp_path / "cpu.nxs"), read_map(tmp_path / "gpu.nxs")
+    np.testing.assert_array_equal(made.orientations, wanted.orientations)
+    np.testing.assert_array_equal(made.confidence, wanted.confidence)
+    assert json.loads((tmp_path / "gpu.nxs.manifest.json").read_text())["metrics"]["device"] == "gpu"
+
+
+def test_auto_goes_on_with_the_cpu_and_says_why(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    how = {**told(folder), "seeds": folder / "l.h5", "seedRadius": 0.3, "rings": 3, "voxelSize": 12}
+    metrics = run("hedm.nearfield", output=tmp_path / "m.nxs", **how).metrics
+    assert metrics["device"] == "cpu"
+    assert "needs CuPy" in metrics["device_reason"]
+
+
+def test_a_gpu_that_is_not_there_is_one_sentence(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(KernelError, match=r"The GPU needs CuPy .*, or take device cpu") as caught:
+        run("hedm.nearfield", output=tmp_path / "m.nxs", device="gpu", **told(folder))
+    assert caught.value.exit_code == Exit.USAGE
     assert left_behind(tmp_path) == []
 
 
