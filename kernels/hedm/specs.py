@@ -122,6 +122,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             _count("firstFrame", "the first that counts, from 0.", 0, 0),
             _count("lastFrame", "the last that counts. Not given: the last there is.", None, 0),
         ),
+        parallel=True,
     ),
     KernelSpec(
         "hedm.farfield",

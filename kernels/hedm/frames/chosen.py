@@ -94,20 +94,26 @@ class Frames:
         """Frames laid out as stored, shape (beyond - first, rows, columns)."""
         return self.source.frames(self.first + first, self.first + beyond)
 
-    def blocks(self, limits: Limits, tally: Counter[str], *, at_once: int | None = None) -> Iterator[Pixels]:
+    def blocks(
+        self, limits: Limits, tally: Counter[str], *, part: range | None = None, at_once: int | None = None
+    ) -> Iterator[Pixels]:
         """The pixels above their limits, block after block, while the next is read; `tally` counts what was strange.
 
-        Saturated frames, of which more than half the pixels are, count as if nothing had been seen in them.
+        Of all frames, or of those that are `part` of them. Saturated frames, of which more than half the pixels are,
+        count as if nothing had been seen in them.
 
         Raises
         ------
         KernelError
-            Exit 65 when more than a quarter of a frame's pixels are above their limits, or none of the frames has
-            any counts.
+            Exit 65 when more than a quarter of a frame's pixels are above their limits.
         """
+        part = range(self.count) if part is None else part
+        if not part:
+            return
         above = limits.above(self.kind)
         step = at_once or self.source.at_once
-        bounds = [*range(self.first, self.first + self.count, step), self.first + self.count]
+        begin, end = self.first + part.start, self.first + part.stop
+        bounds = [*range(begin, end, step), end]
         with ThreadPoolExecutor(1, "read") as reader:
             coming = reader.submit(self.source.read, bounds[0], bounds[1])
             for n, begin in enumerate(bounds[:-1]):
@@ -117,6 +123,15 @@ class Frames:
                 seen = self.source.look(block, limits, above)
                 self._count(seen, begin, tally)
                 yield Pixels(begin - self.first, seen.starts, seen.pixels, seen.values)
+
+    def refuse_blank(self, tally: Counter[str]) -> None:
+        """Refuse frames, all of which were counted, when none of them has any counts.
+
+        Raises
+        ------
+        KernelError
+            Exit 65.
+        """
         if tally[BLANK] == self.count:
             raise bad(self.name, f"all {self.count} hold nothing but zeros. The detector was not read out.")
 

@@ -46,7 +46,7 @@ def peaks(
     first_frame: int,
     last_frame: int | None,
 ) -> None:
-    """Write the spots of the frames `input` to `output`; arguments as in the schema.
+    """Write the spots of the frames `input` to `output`; arguments as in the schema. Ranks share the frames.
 
     Without `threshold` and `sigmas`, eight standard deviations of the dark.
 
@@ -91,7 +91,8 @@ def peaks(
     done = 0
     for name, frames in opened.items():
         with job.phase("dark"):
-            level = _dark(dark, frames)
+            level = job.ranks.told(_dark(dark, frames) if job.ranks.first else None)
+            assert level is not None
         wished = sigmas if sigmas is not None or threshold is not None else _SIGMAS
         if wished is not None and level.noise is None and sigmas is None:
             raise KernelError("A dark that is one number has no noise: give a threshold.")
@@ -108,6 +109,7 @@ def peaks(
                 gaussians=gaussians,
                 panel=instrument.index(name),
                 watch=watch,
+                ranks=job.ranks,
             )
         done += frames.count
         tables.append(found.spots)
@@ -115,6 +117,8 @@ def peaks(
             met[what] = met.get(what, 0) + count
         for doubt in found.doubts:
             job.warn(Code.ANGLES, doubt)
+    if not job.ranks.first:
+        return
     spots = joined(tables)
     if not len(spots.row):
         raise KernelError(
