@@ -121,6 +121,13 @@ KERNELS: tuple[KernelSpec, ...] = (
             _number("omegaStep", "of a frame, degrees; for files that do not say it.", None, -10, 10),
             _count("firstFrame", "the first that counts, from 0.", 0, 0),
             _count("lastFrame", "the last that counts. Not given: the last there is.", None, 0),
+            _text(
+                "device",
+                "what compares frames with the threshold: cpu, gpu, or auto: a GPU that this process was given and can "
+                "open where that takes less time, which is seldom. The result is the same.",
+                "auto",
+                ("auto", "cpu", "gpu"),
+            ),
         ),
         parallel=True,
     ),

@@ -97,10 +97,23 @@ class Hdf5Source:
         """Whether frames are read past HDF5."""
         return self._chunks is not None
 
+    @property
+    def held(self) -> str:
+        return "packed" if self.straight else "frames"
+
     def frames(self, first: int, beyond: int) -> NDArray[Any]:
+        made = np.empty((beyond - first, self.rows, self.columns), self.kind)
+        self.fill(first, beyond, made)
+        return made
+
+    def fill(self, first: int, beyond: int, into: NDArray[Any]) -> None:
         try:
             with hdf5.open_file(self.path) as file:
-                return np.ascontiguousarray(file[self._data][first:beyond], self.kind)
+                dataset = file[self._data]
+                if dataset.dtype == self.kind:
+                    dataset.read_direct(into, np.s_[first:beyond])
+                else:
+                    np.copyto(into, dataset[first:beyond], casting="unsafe")
         except (OSError, RuntimeError) as error:
             failure = io_error(OSError(*error.args), f"Cannot read the frames {self.path!r}", Exit.BAD_INPUT)
             if failure.exit_code != Exit.BAD_INPUT:

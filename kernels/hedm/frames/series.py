@@ -51,6 +51,7 @@ class SeriesSource:
     """
 
     masked: NDArray[np.bool_] | None = None
+    held = "frames"
 
     def __init__(self, paths: Sequence[str]) -> None:
         if not paths:
@@ -74,18 +75,21 @@ class SeriesSource:
 
     def frames(self, first: int, beyond: int) -> NDArray[Any]:
         stack = np.empty((beyond - first, self.rows, self.columns), self.kind)
+        self.fill(first, beyond, stack)
+        return stack
+
+    def fill(self, first: int, beyond: int, into: NDArray[Any]) -> None:
         names = range(first // self._deep, -(-beyond // self._deep))
 
-        def fill(which: int) -> None:
+        def lay_out(which: int) -> None:
             opened = _opened(self._paths[which])
             if int(getattr(opened, "nframes", 1)) != self._deep:
                 raise bad(self.name, f"{self._paths[which]!r} holds {opened.nframes} frames, the first {self._deep}.")
             for frame in range(max(first, which * self._deep), min(beyond, (which + 1) * self._deep)):
-                stack[frame - first] = self._image(which, opened, frame - which * self._deep)
+                into[frame - first] = self._image(which, opened, frame - which * self._deep)
 
         with ThreadPoolExecutor(min(8, threads()), "read") as readers:
-            list(readers.map(fill, names))
-        return stack
+            list(readers.map(lay_out, names))
 
     def read(self, first: int, beyond: int) -> NDArray[Any]:
         return self.frames(first, beyond)

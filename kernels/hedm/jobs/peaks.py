@@ -6,6 +6,7 @@ import math
 import re
 
 from kernels.cautions import Code
+from kernels.cuda.device import agreed
 from kernels.errors import Exit, KernelError
 from kernels.hedm.frames import (
     Dark,
@@ -18,6 +19,7 @@ from kernels.hedm.frames import (
     open_panels,
     open_source,
 )
+from kernels.hedm.frames.cuda.scan import choose_for
 from kernels.hedm.frames.series import files_of
 from kernels.hedm.jobs.scene import open_geometry
 from kernels.hedm.jobs.tables import check_table, write_table
@@ -45,13 +47,15 @@ def peaks(
     omega_step: float | None,
     first_frame: int,
     last_frame: int | None,
+    device: str,
 ) -> None:
     """Write the spots of the frames `input` to `output`; arguments as in the schema. Ranks share the frames.
 
     Without `threshold` and `sigmas`, eight standard deviations of the dark.
 
-    Reports `spots`, `frames`, `panels`, `saturated`, `overlapped`, `at_edge` and what was met with in the frames; warns
-    of what is strange about them.
+    Reports `spots`, `frames`, `panels`, `saturated`, `overlapped`, `at_edge`, what was met with in the frames, and
+    `device` (what compared them with their limits, and `device_reason` where that was not a GPU it was given); warns of
+    what is strange about them.
 
     Raises
     ------
@@ -110,6 +114,7 @@ def peaks(
                 panel=instrument.index(name),
                 watch=watch,
                 ranks=job.ranks,
+                scanner=agreed(job, choose_for(frames, device, job.ranks)).ready,
             )
         done += frames.count
         tables.append(found.spots)

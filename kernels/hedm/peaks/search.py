@@ -21,7 +21,7 @@ from scipy.ndimage import binary_dilation
 
 from kernels.errors import KernelError
 from kernels.hedm.frames import Frames, Limits, Pixels
-from kernels.hedm.frames.source import Doubles, Floats, bad
+from kernels.hedm.frames.source import Doubles, Floats, Scanner, bad
 from kernels.hedm.peaks.fit import Fitted, fit, list_by_spot
 from kernels.hedm.peaks.label import Ints, Keys, Slots, label
 from kernels.hedm.peaks.measure import EDGE, MASKED, OVERLAPPED, Measured, Where, measure
@@ -84,6 +84,7 @@ def find_spots(
     at_once: int | None = None,
     watch: Callable[[int], None] | None = None,
     ranks: Ranks | None = None,
+    scanner: Scanner | None = None,
 ) -> Found:
     """Find spots in (row, column, frame) and measure them.
 
@@ -106,6 +107,9 @@ def find_spots(
         Called with how many frames have been searched, as if all ranks were as far as this one.
     ranks : Ranks, optional
         Processes that share the frames, each with the same `limits`. The result does not depend on them.
+    scanner : Scanner, optional
+        What compares the frames with the limits: a GPU made ready (`kernels.hedm.frames.cuda.scan`); not given: the
+        CPU. The result does not depend on it.
 
     Raises
     ------
@@ -120,7 +124,7 @@ def find_spots(
     ranks = ranks or Ranks()
     part = ranks.share(frames.count)
     search = _Search(frames, limits, part.start, least_pixels=least_pixels, saddle=saddle, gaussians=gaussians)
-    for block in frames.blocks(limits, search.met, part=part, at_once=at_once):
+    for block in frames.blocks(limits, search.met, part=part, at_once=at_once, scanner=scanner):
         ranks.look()
         search.take(block)
         if watch:

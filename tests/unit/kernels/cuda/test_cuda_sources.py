@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import kernels
+from kernels.hedm.frames.cuda import scan
 from kernels.tomography.cuda import steps
 from kernels.xpcs.cuda import multitau, twotime
 from tests.unit.kernels.cuda import nvrtc
@@ -22,6 +23,7 @@ COMPILED = {
         [multitau.options(per_level, width) for per_level, width in ((1, 1), (4, 1), (4, 2), (4, 4), (64, 4))],
     ),
     twotime.SOURCE: (twotime.KERNELS, [twotime.options(width) for width in (1, 2)]),
+    scan.SOURCE: (scan.KERNELS, [scan.options(kind) for kind in scan.KINDS]),
 }
 
 
