@@ -30,6 +30,7 @@ class CacheSource:
 
     masked: NDArray[np.bool_] | None = None
     held = "pixels"
+    deep = 1
 
     def __init__(self, path: str) -> None:
         self.path = self.name = path

@@ -15,6 +15,7 @@ from kernels.hedm.frames import omegas as omega
 from kernels.hedm.frames.omegas import Omegas, Sweep
 from kernels.hedm.frames.source import Limits, Pixels, Scanner, Seen, Source, bad
 from kernels.hedm.frames.turns import Turn
+from kernels.ranks import Ranks
 
 # What was met with, in the order in which it is told.
 BLANK = "empty frames"
@@ -94,6 +95,13 @@ class Frames:
         """Frames laid out as stored, shape (beyond - first, rows, columns)."""
         return self.source.frames(self.first + first, self.first + beyond)
 
+    def share(self, ranks: Ranks) -> range:
+        """This rank's part of the frames, in pieces as they are stored."""
+        deep = self.source.deep
+        before = self.first % deep
+        part = ranks.share(before + self.count, deep)
+        return range(max(0, part.start - before), max(0, part.stop - before))
+
     def blocks(
         self,
         limits: Limits,
@@ -121,7 +129,7 @@ class Frames:
         if scanner is not None:
             step = min(step, scanner.at_once)
         begin, end = self.first + part.start, self.first + part.stop
-        bounds = [*range(begin, end, step), end]
+        bounds = [begin, *range((begin // step + 1) * step, end, step), end]  # pieces as they are stored stay whole
         if scanner is None:
             looks = self._looks(bounds, limits, above)
         else:

@@ -27,6 +27,7 @@ class GeSource:
     omega_deg: Doubles | None = None
     masked: NDArray[np.bool_] | None = None
     held = "frames"
+    deep = 1
 
     def __init__(self, path: str, *, shape: tuple[int, int] = SHAPE) -> None:
         self.path = self.name = path

@@ -81,12 +81,13 @@ class Hdf5Source:
             self.omega_deg = self._omegas(file, omega)
             self.masked = self._mask(file)
             self._chunks = self._straight(dataset, file.userblock_size)
-            self.at_once = frames_at_once(self.rows, self.columns, self.kind)
+            self.at_once, self.deep = frames_at_once(self.rows, self.columns, self.kind), 1
             if self._chunks:
                 largest = int(self._chunks.size.max())
                 self.at_once = max(1, min(_PACKED_AT_ONCE, BLOCK_BYTES // max(1, largest)))
             elif dataset.chunks is not None and 1 < dataset.chunks[0] <= 4 * self.at_once:
-                self.at_once = max(1, self.at_once // dataset.chunks[0]) * dataset.chunks[0]  # unpacked once
+                self.deep = dataset.chunks[0]
+                self.at_once = max(1, self.at_once // self.deep) * self.deep  # unpacked once
         self._room, self._buffers = scan.Room(), Buffers()
         self._packed_scan: PackedScan | None = None
         if self._chunks:

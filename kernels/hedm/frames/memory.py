@@ -22,6 +22,7 @@ class MemorySource:
 
     masked: NDArray[np.bool_] | None = None
     held = "frames"
+    deep = 1
 
     def __init__(self, stack: NDArray[Any], *, omega_deg: Doubles | None = None, name: str = "in memory") -> None:
         if stack.ndim != 3 or stack.dtype.kind not in "iuf":

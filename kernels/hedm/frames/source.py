@@ -119,6 +119,8 @@ class Source(Protocol):
         Pixels that the file itself declares bad.
     at_once : int
         How many frames are best read together.
+    deep : int
+        How many frames are stored as one piece, which is read as a whole, from the first frame on.
     held : str
         What `read` gives: `frames`, laid out; `packed` ones, of which `look` lays none out; or `pixels` alone.
     """
@@ -131,6 +133,7 @@ class Source(Protocol):
     omega_deg: Doubles | None
     masked: NDArray[np.bool_] | None
     at_once: int
+    deep: int
 
     @property
     def held(self) -> str: ...

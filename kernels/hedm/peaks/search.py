@@ -122,7 +122,7 @@ def find_spots(
             f"{saddle:g}, {at_once}."
         )
     ranks = ranks or Ranks()
-    part = ranks.share(frames.count)
+    part = frames.share(ranks)
     search = _Search(frames, limits, part.start, least_pixels=least_pixels, saddle=saddle, gaussians=gaussians)
     for block in frames.blocks(limits, search.met, part=part, at_once=at_once, scanner=scanner):
         ranks.look()

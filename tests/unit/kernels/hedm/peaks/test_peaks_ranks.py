@@ -22,7 +22,7 @@ from kernels.ranks import Ranks
 
 COUNT = 24
 PART, TURN = Sweep(-30, 0.25), Sweep(-180, 15)
-CASES = ("dense", "dense turn", "gaps", "smooth", "long", "one", "three turn", "strange", "nothing")
+CASES = ("dense", "dense turn", "gaps", "smooth", "long", "one", "three turn", "strange", "nothing", "deep")
 SIZES = (2, 3, 4, 7)
 PROGRAM = """
 import sys
@@ -66,6 +66,10 @@ def stack_of(name: str) -> tuple[MemorySource, Sweep | None]:
         stack[17, 4:6, 5] = 65535
     if name == "nothing":
         stack = np.minimum(stack, 10)
+    if name == "deep":
+        source = MemorySource(stack)
+        source.deep = 10  # some ranks have none
+        return source, PART
     return MemorySource(stack), TURN if "turn" in name else PART
 
 
