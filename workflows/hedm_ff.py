@@ -102,6 +102,12 @@
             "default": "$geometryPath",
             "description": "The instrument with which grains are looked for; calibrate puts its own here.",
         },
+        "device": {
+            "choices": ["auto", "cpu", "gpu"],
+            "default": "auto",
+            "description": "auto takes a GPU where the stage was given one (gpusPerRank) and it saves time. The result "
+            "is the same.",
+        },
         "nodes": {
             "type": "integer",
             "default": "1",
@@ -149,6 +155,7 @@
                 "gaussians": "$gaussians",
                 "omegaStart": "$omegaStart",
                 "omegaStep": "$omegaStep",
+                "device": "$device",
             },
             "inputs": ["$filePath", "$geometryPath"],
             "outputs": ["$outputDir/spots.h5"],
@@ -225,6 +232,7 @@
                 "minCompleteness": "$minCompleteness",
                 "spotNoise": "$spotNoise",
                 "omegaNoise": "$omegaNoise",
+                "device": "$device",
             },
             "inputs": ["$outputDir/spots.h5", "$refinedPath"],
             "outputs": ["$outputDir/grains.nxs", "$outputDir/Grains.csv", "$outputDir/grains.png"],

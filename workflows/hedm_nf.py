@@ -76,6 +76,12 @@
         "omegaStep": {"type": "string", "default": "", "description": "Degrees, where the images do not say it."},
         "maxTwoTheta": {"type": "string", "default": "", "description": "Rings up to here, degrees. Empty: all."},
         "rings": {"type": "string", "default": "", "description": "Only so many rings. Empty: all."},
+        "device": {
+            "choices": ["auto", "cpu", "gpu"],
+            "default": "auto",
+            "description": "auto takes a GPU where the stage was given one (gpusPerRank) and it saves time. The result "
+            "is the same.",
+        },
         "nodes": {
             "type": "integer",
             "default": "1",
@@ -138,6 +144,7 @@
                 "omegaStep": "$omegaStep",
                 "maxTwoTheta": "$maxTwoTheta",
                 "rings": "$rings",
+                "device": "$device",
             },
             "inputs": ["$filePath", "$geometryPath"],
             "outputs": [
