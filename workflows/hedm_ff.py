@@ -105,8 +105,8 @@
         "device": {
             "choices": ["auto", "cpu", "gpu"],
             "default": "auto",
-            "description": "auto takes a GPU where the stage was given one (gpusPerRank) and it saves time. The result "
-            "is the same.",
+            "description": "What looks for grains; auto takes a GPU where it was given one (gpusPerRank). The result is "
+            "the same.",
         },
         "nodes": {
             "type": "integer",
@@ -115,6 +115,11 @@
         },
         "ranksPerNode": {"type": "integer", "default": "1", "description": "Processes on each of these nodes."},
         "coresPerRank": {"type": "integer", "default": "2", "description": "Cores of each process."},
+        "gpusPerRank": {
+            "type": "integer",
+            "default": "0",
+            "description": "GPUs of each process that looks for grains.",
+        },
     },
     "stages": {
         "01-inspect": {
@@ -155,7 +160,6 @@
                 "gaussians": "$gaussians",
                 "omegaStart": "$omegaStart",
                 "omegaStep": "$omegaStep",
-                "device": "$device",
             },
             "inputs": ["$filePath", "$geometryPath"],
             "outputs": ["$outputDir/spots.h5"],
@@ -252,6 +256,7 @@
                 "nodes": "$nodes",
                 "ranksPerNode": "$ranksPerNode",
                 "coresPerRank": "$coresPerRank",
+                "gpusPerRank": "$gpusPerRank",
                 "memory": "6GB",
                 "walltime": 1800,
             },

@@ -79,8 +79,7 @@
         "device": {
             "choices": ["auto", "cpu", "gpu"],
             "default": "auto",
-            "description": "auto takes a GPU where the stage was given one (gpusPerRank) and it saves time. The result "
-            "is the same.",
+            "description": "auto takes a GPU where the stage was given one (gpusPerRank). The result is the same.",
         },
         "nodes": {
             "type": "integer",
@@ -89,6 +88,7 @@
         },
         "ranksPerNode": {"type": "integer", "default": "1", "description": "Processes on each of these nodes."},
         "coresPerRank": {"type": "integer", "default": "2", "description": "Cores of each process."},
+        "gpusPerRank": {"type": "integer", "default": "0", "description": "GPUs of each process."},
     },
     "stages": {
         "01-inspect": {
@@ -169,6 +169,7 @@
                 "nodes": "$nodes",
                 "ranksPerNode": "$ranksPerNode",
                 "coresPerRank": "$coresPerRank",
+                "gpusPerRank": "$gpusPerRank",
                 "memory": "16GB",
                 "walltime": 7200,
             },
