@@ -105,8 +105,8 @@
         "device": {
             "choices": ["auto", "cpu", "gpu"],
             "default": "auto",
-            "description": "What looks for grains; auto takes a GPU where it was given one (gpusPerRank). The result is "
-            "the same.",
+            "description": "What looks for grains; auto takes a GPU where it was given one (gpusPerRank). The result "
+            "is the same.",
         },
         "nodes": {
             "type": "integer",
