@@ -230,8 +230,8 @@ KERNELS: tuple[KernelSpec, ...] = (
             _path("seeds", "grains of the far field, near which orientations are looked for. Not given: everywhere."),
             _number("seedRadius", "how far from a seed, degrees.", 1.0, 0.01, 20),
             _number("width", "diameter of the layer, µm.", 200.0, 1e-2, 1e6),
-            _number("voxelSize", "µm.", 4.0, 1e-3, 1e5),
-            _text("voxels", "their shape.", "squares", ("squares", "triangles")),
+            _number("voxelSize", "a square's side, a triangle's edge, from hexagon to hexagon, µm.", 4.0, 1e-3, 1e5),
+            _text("voxels", "their shape.", "squares", ("squares", "triangles", "hexagons")),
             _number("height", "of the layer above z = 0, µm.", 0.0, -1e6, 1e6),
             _number("threshold", "counts above the background that a pixel of a spot has.", 20.0, 1e-6),
             _number(

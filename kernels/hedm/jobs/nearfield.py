@@ -19,7 +19,7 @@ from kernels.hedm.nearfield.pictures import write_colours, write_confidence
 from kernels.hedm.nearfield.reconstruct import reconstruct
 from kernels.hedm.nearfield.reduction import reduce
 from kernels.hedm.nearfield.setup import Setup, from_panels
-from kernels.hedm.nearfield.voxels import squares, triangles
+from kernels.hedm.nearfield.voxels import GRIDS
 from kernels.hedm.nearfield.writers import read_map, write_map, write_mic
 from kernels.io.picture import check_picture
 from kernels.job import Job
@@ -93,8 +93,7 @@ def nearfield(
     job.inputs += [*images, *told]
     setup = _setup(frames, instruments, height=height, min_eta=min_eta)
     reflections = open_reflections(crystal, instruments[0], max_two_theta, rings)
-    make = squares if voxels == "squares" else triangles
-    layer = make(width, voxel_size, pixel_um=setup.pixel_um)
+    layer = GRIDS[voxels](width, voxel_size, pixel_um=setup.pixel_um)
     known = None
     if seeds is not None:
         table = read_grains(seeds)

@@ -153,7 +153,7 @@ def reconstruct(
     threshold = _threshold(fit, least)
     segments = segment(voxels, fit.orientations, rotations, angle_deg=grain_deg, used=fit.confidence >= threshold)
     say(1.0, f"{len(segments.voxels)} grains")
-    points = voxels.samples**2
+    points = voxels.points[0].shape[1]
     return OrientationMap(
         voxels, fit.orientations, fit.confidence, fit.counted / points, segments, float(chance.max()), threshold
     )
