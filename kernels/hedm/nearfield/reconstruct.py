@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kernels.errors import Exit, KernelError
 from kernels.hedm.grids import grid_ball, grid_zone
 from kernels.hedm.nearfield.grains import Segments, segment, unlike
+from kernels.hedm.nearfield.ideal import ideal_images
 from kernels.hedm.nearfield.ladder import Rung, descend, ladder
 from kernels.hedm.nearfield.refine import Fit, climb, spread
 from kernels.hedm.nearfield.search import check_together, screen
@@ -93,7 +94,7 @@ def reconstruct(
     ranks: Ranks | None = None,
     say: Say | None = None,
 ) -> OrientationMap:
-    """An orientation map from bits.
+    """An orientation map from bits, as the detector saw them: its distortion is taken out of them first.
 
     Parameters
     ----------
@@ -117,9 +118,10 @@ def reconstruct(
     KernelError
         Exit 65 when no voxel has a confidence that is to be trusted, with what was found and what would fit better.
     """
+    ranks, say = ranks or Ranks(), say or _silent
+    spots, setup = ideal_images(spots, setup, ranks)
     check_together(spots, setup)
     work = _Work(spots, setup, voxels, np.ascontiguousarray(g0, np.float64), rotations, seeds, radius_deg, least_deg)
-    ranks, say = ranks or Ranks(), say or _silent
     rungs = ladder(spots, setup, gap_deg, most_deg=180.0 if seeds is None else radius_deg / 3, ranks=ranks)
     say(0.0, f"images for orientations within {', '.join(f'{rung.gap_deg:.2g}°' for rung in rungs)}")
     probes = _spaced(np.arange(len(voxels.places_um)), _PROBES)
