@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.cautions import Code
 from kernels.errors import Exit, KernelError
 from kernels.hedm.colours import colour_orientations
 from kernels.hedm.frames import Frames, Sweep, open_frames
@@ -74,7 +75,8 @@ def nearfield(
     """Write the map of a layer; arguments as in the schema. Ranks share its voxels.
 
     Reports `voxels`, `accepted` (share of them with a confidence above chance), `grains`, `confidence` (median of the
-    accepted), `chance`, `threshold` and `occupied` (the largest share of pixels that are lit at a distance).
+    accepted), `chance` (what it is up to without any crystal), `threshold`, `explained` (the share of the spots' pixels
+    that the map has hits on) and `occupied` (the largest share of pixels that are lit at a distance).
 
     Raises
     ------
@@ -124,6 +126,12 @@ def nearfield(
         )
     if not job.ranks.first:
         return
+    if made.doubtful:
+        job.warn(
+            Code.UNINDEXED,
+            f"Half of the reflections are unseen, and the map explains {100 * made.explained:.0f} % of the spots: "
+            "see whether the lattice is right, and whether the map covers the sample.",
+        )
     colours = colour_orientations(made.orientations, crystal, (0.0, 0.0, 1.0))
     part = job.stage(output, check=_check, shape=(len(layer.places_um),), finiteFraction=1.0)
     write_map(part, made, colours=colours, parameters=arguments, warnings=job.warnings)
@@ -140,6 +148,7 @@ def nearfield(
     job.metric("confidence", float(np.median(made.confidence[accepted])))
     job.metric("chance", made.chance)
     job.metric("threshold", made.threshold)
+    job.metric("explained", made.explained)
     job.metric("occupied", float(spots.occupied().max()))
 
 

@@ -67,7 +67,7 @@ def write_map(
                 table[name].attrs["units"] = units
         table.attrs.update({"size_um": voxels.size_um, "shape": voxels.shape, "samples": voxels.samples})
         table.attrs["margin_um"] = voxels.margin_um
-        table.attrs.update({"chance": made.chance, "threshold": made.threshold})
+        table.attrs.update({"chance": made.chance, "threshold": made.threshold, "explained": made.explained})
         place, x, y = raster(voxels)
         _image(entry, "confidence", _filled(made.confidence.astype(np.float32), place, np.float32(np.nan)), x, y)
         _image(entry, "grain", _filled(made.segments.grain.astype(np.int32), place, np.int32(-1)), x, y)
@@ -105,7 +105,7 @@ def read_map(path: Path) -> OrientationMap:
             )
             return OrientationMap(
                 voxels, table["orientation"][()], table["confidence"][()], table["expected_reflections"][()], segments,
-                float(table.attrs["chance"]), float(table.attrs["threshold"]),
+                float(table.attrs["chance"]), float(table.attrs["threshold"]), float(table.attrs["explained"]),
             )  # fmt: skip
     except FileNotFoundError as error:
         raise KernelError(f"There is no file {str(path)!r}.", Exit.NO_INPUT) from error

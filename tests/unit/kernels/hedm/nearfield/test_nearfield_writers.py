@@ -42,7 +42,7 @@ def example(voxels: Voxels) -> OrientationMap:
     orientations = small @ random_orientations(2, seed=3)[grain] @ ROTATIONS[rng.integers(0, 24, len(x))]
     confidence = np.where(voxels.places_um.sum(axis=1) > 45, 0.1, 0.9)
     segments = segment(voxels, orientations, ROTATIONS, angle_deg=1.0, used=confidence >= 0.3)
-    return OrientationMap(voxels, orientations, confidence, np.full(len(x), 80.5), segments, 0.25, 0.3)
+    return OrientationMap(voxels, orientations, confidence, np.full(len(x), 80.5), segments, 0.25, 0.3, 0.6)
 
 
 @pytest.fixture(params=[SQUARES, TRIANGLES, HEXAGONS])
@@ -74,6 +74,7 @@ def test_nexus(made: OrientationMap, tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
     assert again.chance == 0.25
     assert again.threshold == 0.3
+    assert again.explained == 0.6
     assert again.voxels.shape == made.voxels.shape
     np.testing.assert_array_equal(again.voxels.points[1], made.voxels.points[1])
     with h5py.File(path) as file:
