@@ -1,129 +1,71 @@
-"""Far field: index and refine 500, 2000 and 10,000 grains; ImageD11 beside it in this run.
+"""All of HEDM in one run: far field, frames to grains, peak search, near field; MIDAS and ImageD11 beside them.
 
-    python benchmarks/hedm.py [--grains 500 2000 10000] [--harsh] [--systems] [--rival-python VENV/bin/python]
-                              [--midas-python VENV/bin/python]
+    python benchmarks/hedm.py [--midas-python VENV/bin/python] [--imaged11-python VENV/bin/python] [--memory DIR]
+                              [--parts ff midas frames peaks nf] [--quick]
 
-The spots are those of fcc grains (a = 4.08 Å, five rings) in a cylinder of 1 mm and 0.1 mm height, 1 m from a panel of
-2048 x 2048 pixels of 200 µm, over a full turn: noise 0.1 pixels and 0.03°, 5 % missing, 5 % spurious, strain 5e-4.
-`--harsh`: 0.4 pixels, 0.12°, 20 % missing, 30 % spurious. `--systems`: 200 grains of each crystal system.
-
-Times are CPU seconds from a list of spots in memory to refined grains with covariance, each spot with its owner; the
-least of the rounds. Compiling is told apart. A rival runs in a process of its own, in the environment of
-`--rival-python` (`pip install ImageD11==2.1.3`), once, from the same spots; what it takes to import and to compile is
-not counted. ImageD11 finds orientations only: no positions and no strains. A grain of ours is false where no true grain
-lies within 0.3° and 150 µm, one of ImageD11 where none lies within 0.5°. With `--midas-python` MIDAS runs, too, as
-`hedm_midas.py` says, in an environment of its own that has our libraries as well.
+Each part is a program of its own and says what it measures: `hedm_ff.py`, `hedm_midas.py`, `hedm_frames.py`,
+`hedm_peaks.py`, `hedm_nf.py`. What a rival takes to import and to compile is not counted, nor is what ours does. The
+environment of MIDAS needs our libraries, too (see `hedm_midas.py`); without one its parts say what ours take. With
+MIDAS it takes most of an hour on 2 cores, without it five minutes. `--quick` is to see whether all of it runs, and
+measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/unit/kernels/hedm/farfield")]
-
-from synthetic_grains import CRYSTALS, Sample, compare, make  # noqa: E402
-
-from kernels.compiled import threads  # noqa: E402
-from kernels.hedm.farfield.find import Found, find_grains  # noqa: E402
-from kernels.hedm.orientations import misorientation_table  # noqa: E402
-
-BARS = {500: 0.27, 2000: 2.0}  # CPU seconds
-_MOST_OF_MIDAS = 2000  # which take it ten minutes
-HARSH = {"noise_px": 0.4, "noise_deg": 0.12, "missing": 0.2, "spurious": 0.3}
+Lines = dict[str, list[str]]
 
 
-def timed(sample: Sample, rounds: int) -> tuple[Found, float, float]:
-    """What was found, and the least CPU and wall seconds."""
-    cpu = wall = math.inf
-    for _ in range(rounds):
-        begun, on_wall = time.process_time(), time.perf_counter()
-        found = find_grains(sample.spots, sample.geometry, sample.lattice, limits=sample.limits)
-        cpu, wall = min(cpu, time.process_time() - begun), min(wall, time.perf_counter() - on_wall)
-    return found, cpu, wall
+def lines(midas: str | None, imaged11: str | None, memory: str, *, quick: bool) -> Lines:
+    """The command of each part, by its name; without MIDAS none of the part that only compares with it."""
+
+    def line(script: str, *words: str, python: str = sys.executable) -> list[str]:
+        return [python, str(ROOT / "benchmarks" / script), *words]
+
+    rival = ["--rival-python", midas] if midas else []
+    indexer = ["--rival-python", imaged11] if imaged11 else []
+    voxels, frames = ("20", "2") if quick else ("120", "16")
+    parts = {
+        "ff": line("hedm_ff.py", *(["--grains", "50"] if quick else ["--harsh", "--systems"]), *indexer),
+        "frames": line("hedm_frames.py", "--place", memory, *(["--grains", "10", "--frames", "180"] if quick else [])),
+        "peaks": line(
+            "hedm_peaks.py", "--place", memory, "--rival-frames", frames, *rival, *(["--frames", "96"] if quick else [])
+        ),
+        "nf": line("hedm_nf.py", *rival, "--rival-voxels", voxels),
+    }
+    if midas:
+        parts["midas"] = line("hedm_midas.py", "--grains", *(["20"] if quick else ["500", "2000"]), python=midas)
+    return parts
 
 
-def report(name: str, sample: Sample, rounds: int, bar: float | None = None) -> float:
-    found, cpu, wall = timed(sample, rounds)
-    score = compare(found, sample)
-    print(
-        f"{name}: {len(sample.spots)} spots, {score.found} of {len(sample.orientation)} found, {score.false} false; "
-        f"medians {score.orientation_deg:.4f}°, {score.position_um:.2f} µm, strain {score.strain:.2e}; "
-        f"{cpu:.3f} CPU s, {wall:.3f} s on {threads()} threads",
-        flush=True,
-    )
-    limit = f"rival=absent ratio=- bar={'-' if bar is None else bar}"
-    share = score.found / len(sample.orientation)
-    print(f"RESULT name=farfield-{name}-cpu-s ours={cpu:.3f} {limit}")
-    print(f"RESULT name=farfield-{name}-found ours={share:.4f} rival=absent ratio=- bar=0.98")
-    return cpu
-
-
-def imaged11(python: str, name: str, sample: Sample, ours: float) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        spots = sample.spots
-        order = np.argsort(spots.omega)
-        points = spots.point_um[order]
-        np.savez(
-            Path(folder) / "spots.npz", y=points[:, 1], z=points[:, 2], omega=spots.omega[order],
-            distance=points[0, 0], wavelength=sample.geometry.wavelength_A, a=1.0 / sample.lattice.b0[0, 0],
-            grains=len(sample.orientation),
-        )  # fmt: skip
-        command = [python, str(ROOT / "benchmarks/hedm_rivals.py"), "imaged11", folder]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False)
-        if done.returncode:
-            print(f"ImageD11 failed on {name}: {(done.stderr or done.stdout).strip()[-800:]}")
-            return
-        result = np.load(Path(folder) / "imaged11.npz")
-    u = result["orientation"]
-    found = false = 0
-    error = math.nan
-    if len(u):
-        angles = np.degrees(misorientation_table(u, sample.orientation, sample.lattice.rotations))
-        hit = angles.min(0)
-        found, false = int((hit < 0.5).sum()), int((angles.min(1) >= 0.5).sum())
-        error = float(np.median(hit[hit < 0.5])) if found else math.nan
-    cpu = float(result["cpu"])
-    print(f"ImageD11 on {name}: {found} found, {false} false, median {error:.4f}°; {cpu:.3f} CPU s")
-    print(f"RESULT name=farfield-{name}-imaged11-cpu-s ours={ours:.3f} rival={cpu:.3f} ratio={cpu / ours:.2f} bar=3")
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--grains", type=int, nargs="*", default=[500, 2000, 10000])
-    parser.add_argument("--harsh", action="store_true")
-    parser.add_argument("--systems", action="store_true")
-    parser.add_argument("--rival-python")
     parser.add_argument("--midas-python")
+    parser.add_argument("--imaged11-python")
+    parser.add_argument("--memory", default="/dev/shm", help="where frames are written, 5 GB of them")
+    parser.add_argument("--parts", nargs="+", choices=["ff", "midas", "frames", "peaks", "nf"])
+    parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    begun = time.process_time()
-    small = make(30, seed=9)
-    find_grains(small.spots, small.geometry, small.lattice, limits=small.limits)
-    print(f"Compiling, or loading what was compiled: {time.process_time() - begun:.1f} CPU s")
-    for grains in given.grains:
-        sample = make(grains)
-        ours = report(str(grains), sample, 3 if grains < 5000 else 1, BARS.get(grains))
-        if given.rival_python:
-            imaged11(given.rival_python, str(grains), sample, ours)
-    if given.harsh:
-        report("500-harsh", make(500, **HARSH), 2)
-    for system in CRYSTALS if given.systems else ():
-        report(system, make(200, system), 2)
-    if given.midas_python:
-        counts = [str(grains) for grains in given.grains if grains <= _MOST_OF_MIDAS]
-        line = [given.midas_python, str(ROOT / "benchmarks/hedm_midas.py"), "--grains", *counts]
-        sys.stdout.flush()
-        subprocess.run(line, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=7200, check=False)
+    failed = []
+    for name, line in lines(given.midas_python, given.imaged11_python, given.memory, quick=given.quick).items():
+        if given.parts and name not in given.parts:
+            continue
+        begun = time.perf_counter()
+        print(f"== {name}", flush=True)
+        if subprocess.run(line, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False).returncode:
+            failed.append(name)
+        print(f"== {name} took {time.perf_counter() - begun:.0f} s", flush=True)
+    if failed:
+        print(f"These parts failed: {', '.join(failed)}.", file=sys.stderr)
+    return len(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,8 +4,8 @@
     CMAKE_ARGS=-DCMAKE_CUDA_COMPILER=NOTFOUND V/bin/pip install midas-suite==0.12.0 numba parsl h5py gemmi
     PYTHONPATH=. V/bin/python benchmarks/hedm_midas.py [--grains 100 500]
 
-Spots as in `hedm.py`. MIDAS runs by `kernels.hedm.backends.midas`; its seconds are those of its programs, less those of
-a run for a single grain, so that importing and compiling are not counted. Ours are the least of three.
+Spots as in `hedm_ff.py`. MIDAS runs by `kernels.hedm.backends.midas`; its seconds are those of its programs, less those
+of a run for a single grain, so that importing and compiling are not counted. Ours are the least of three.
 """
 
 from __future__ import annotations

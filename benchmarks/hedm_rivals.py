@@ -1,4 +1,4 @@
-"""What `hedm.py` runs in the environment of a rival: python hedm_rivals.py NAME FOLDER
+"""What `hedm_ff.py` runs in the environment of a rival: python hedm_rivals.py NAME FOLDER
 
 FOLDER holds the spots as `spots.npz`; what comes out is `NAME.npz` there: orientations, and the CPU and wall seconds.
 """

@@ -29,6 +29,8 @@ class Code(StrEnum):
     PREVIEW = "preview"  # it could not be written
     SATURATED = "saturated"  # so many spots that their places are less sure
     UNINDEXED = "unindexed"  # most spots belong to no grain
+    STRAINED = "strained"  # all grains in the same way: the lattice or the instrument is off
+    OUTSIDE = "outside"  # grains were left out since they lie outside of the limits
 
 
 class Caution(NamedTuple):

@@ -66,7 +66,8 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class KernelResult:
-    """What a successful run gave. `timings` are seconds of wall clock by phase; `manifest` is a path or empty."""
+    """What a successful run gave. `timings` are seconds of wall clock by phase; `manifest` is a path or empty;
+    `inputs` are the paths that it has read, as they were given."""
 
     kernel: str
     products: tuple[Product, ...] = ()
@@ -74,6 +75,7 @@ class KernelResult:
     timings: dict[str, float] = field(default_factory=dict)
     manifest: str = ""
     warnings: tuple[Caution, ...] = ()
+    inputs: tuple[str, ...] = ()
 
 
 def progress_line(fraction: float, phase: str, text: str = "") -> str:
@@ -252,13 +254,17 @@ def _finish(spec: KernelSpec, bound: dict[str, Any], job: Job, started: datetime
         dict(job.timings),
         str(record.final) if record else "",
         tuple(job.warnings),
+        _inputs(spec, bound, job),
     )
+
+
+def _inputs(spec: KernelSpec, bound: dict[str, Any], job: Job) -> tuple[str, ...]:
+    return (*(bound[a.name] for a in spec.schema if a.role == "input" and bound[a.name]), *job.inputs)
 
 
 def _record(
     spec: KernelSpec, bound: dict[str, Any], job: Job, started: datetime, products: list[Product]
 ) -> dict[str, Any]:
-    given = [bound[a.name] for a in spec.schema if a.role == "input" and bound[a.name]] + job.inputs
     return {
         "format": manifest.FORMAT,
         "kernel": spec.name,
@@ -266,7 +272,7 @@ def _record(
         "arguments": bound,
         "startedAt": started.isoformat(),
         "endedAt": datetime.now(UTC).isoformat(),
-        "inputs": [manifest.input_facts(path) for path in given],
+        "inputs": [manifest.input_facts(path) for path in _inputs(spec, bound, job)],
         "outputs": [
             {
                 "path": p.path,

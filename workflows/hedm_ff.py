@@ -7,6 +7,7 @@
 #
 #   run it      beamway run hedm_ff filePath:/data/layer7.h5 geometryPath:/data/ge.yml cifPath:/data/ti7.cif
 #   a cubic one beamway run hedm_ff filePath:/data/au.h5 geometryPath:/data/ge.yml lattice:4.0782 spaceGroup:Fm-3m
+#   panels      beamway run hedm_ff filePath:/data/ff1.h5 panels:ff1=/data/ff1.h5,ff2=/data/ff2.h5 …
 #   try it      beamway explain hedm_ff filePath:/data/layer7.h5 geometryPath:/data/ge.yml cifPath:/data/ti7.cif
 {
     "name": "hedm_ff",
@@ -21,8 +22,13 @@
     "arguments": {
         "filePath": {
             "required": True,
+            "type": "path",
+            "description": "The frames; of several panels those of one of them.",
+        },
+        "panels": {
             "type": "string",
-            "description": "The frames: a file, or of several panels NAME=FILE,NAME=FILE.",
+            "default": "$filePath",
+            "description": "The frames of several panels, by their names in geometryPath: NAME=FILE,NAME=FILE.",
         },
         "geometryPath": {
             "required": True,
@@ -32,7 +38,7 @@
         "outputDir": {
             "type": "path",
             "default": "$filePath.hedm",
-            "description": "Folder for all outputs; made when it is missing. Of several panels it has to be given.",
+            "description": "Folder for all outputs; made when it is missing.",
         },
         "cifPath": {"type": "path", "default": "", "description": "The crystal. Empty: lattice and spaceGroup."},
         "lattice": {
@@ -74,8 +80,17 @@
         },
         "maxTwoTheta": {"type": "string", "default": "", "description": "Rings up to here, degrees. Empty: all."},
         "rings": {"type": "string", "default": "", "description": "Only so many rings. Empty: all."},
+        "illuminatedVolume": {
+            "type": "string",
+            "default": "",
+            "description": "What the grains fill together, for their radii: µm³, or sample for the cylinder above.",
+        },
         "spotNoise": {"type": "number", "default": "0.1", "description": "Of a spot's place, pixels; measured anew."},
-        "omegaNoise": {"type": "number", "default": "0.03", "description": "Of its omega, degrees; measured anew."},
+        "omegaNoise": {
+            "type": "string",
+            "default": "",
+            "description": "Of its omega, degrees; measured anew. Empty: 0.15 of a frame.",
+        },
         "calibrate": {
             "type": "string",
             "choices": ["true", "false"],
@@ -90,18 +105,42 @@
         "nodes": {
             "type": "integer",
             "default": "1",
-            "description": "Nodes that look for grains together (MPI). The result is the same for any number.",
+            "description": "Nodes that work together (MPI). The result is the same for any number.",
         },
         "ranksPerNode": {"type": "integer", "default": "1", "description": "Processes on each of these nodes."},
         "coresPerRank": {"type": "integer", "default": "2", "description": "Cores of each process."},
     },
     "stages": {
-        "01-peaks": {
-            "description": "Spots: darkness, threshold, labelling over neighbouring frames, centroids. Frames, "
-            "instrument and dark that do not belong together are refused here, in a sentence.",
+        "01-inspect": {
+            "description": "Do frames, instrument and crystal belong together? What does not is refused here, in a "
+            "sentence, before any computer is asked for.",
+            "kernel": "hedm.inspect",
+            "arguments": {
+                "input": "$panels",
+                "geometry": "$geometryPath",
+                "cif": "$cifPath",
+                "lattice": "$lattice",
+                "spaceGroup": "$spaceGroup",
+                "omegaStart": "$omegaStart",
+                "omegaStep": "$omegaStep",
+                "maxTwoTheta": "$maxTwoTheta",
+                "rings": "$rings",
+            },
+            "inputs": ["$filePath", "$geometryPath"],
+            "outputVariableRegexList": [
+                r"(?m)^metric frames (?P<frames>\d+)$",
+                r"(?m)^metric rings (?P<ringsThere>\d+)$",
+            ],
+            "resources": {"coresPerRank": 1, "walltime": 120},
+            "retries": {"transient": 3},
+            "timeout": 120,
+        },
+        "02-peaks": {
+            "description": "Spots: darkness, threshold, labelling over neighbouring frames, centroids.",
+            "after": ["01-inspect"],
             "kernel": "hedm.peaks",
             "arguments": {
-                "input": "$filePath",
+                "input": "$panels",
                 "output": "$outputDir/spots.h5",
                 "geometry": "$geometryPath",
                 "dark": "$dark",
@@ -111,7 +150,7 @@
                 "omegaStart": "$omegaStart",
                 "omegaStep": "$omegaStep",
             },
-            "inputs": ["$geometryPath"],
+            "inputs": ["$filePath", "$geometryPath"],
             "outputs": ["$outputDir/spots.h5"],
             "outputVariableRegexList": [
                 r"(?m)^metric spots (?P<spots>\d+)$",
@@ -121,14 +160,20 @@
                 "$outputDir/spots.h5": {"opens": "hdf5", "dataset": "/entry/spots/row", "finite": 1.0},
                 "$outputDir/spots.h5.manifest.json": {"opens": "json"},
             },
-            "resources": {"coresPerRank": 2, "memory": "6GB", "walltime": 1800},
+            "resources": {
+                "nodes": "$nodes",
+                "ranksPerNode": "$ranksPerNode",
+                "coresPerRank": "$coresPerRank",
+                "memory": "6GB",
+                "walltime": 1800,
+            },
             "retries": {"transient": 3, "bad output": 1},
             "timeout": 3600,
         },
-        "02-calibrate": {
+        "03-calibrate": {
             "description": "The instrument from the grains that are there.",
             "runIf": '"$calibrate" == "true"',
-            "after": ["01-peaks"],
+            "after": ["02-peaks"],
             "kernel": "hedm.calibrate",
             "arguments": {
                 "input": "$outputDir/spots.h5",
@@ -157,10 +202,10 @@
             "retries": {"transient": 3},
             "timeout": 3600,
         },
-        "03-farfield": {
+        "04-farfield": {
             "description": "Grains: indexed, refined (12 numbers each with their covariance), each spot given to one "
             "of them, and those that chance explains refused.",
-            "after": ["01-peaks", "02-calibrate"],
+            "after": ["02-peaks", "03-calibrate"],
             "kernel": "hedm.farfield",
             "arguments": {
                 "input": "$outputDir/spots.h5",
@@ -173,6 +218,7 @@
                 "spaceGroup": "$spaceGroup",
                 "sampleRadius": "$sampleRadius",
                 "sampleHeight": "$sampleHeight",
+                "illuminatedVolume": "$illuminatedVolume",
                 "maxTwoTheta": "$maxTwoTheta",
                 "rings": "$rings",
                 "maxStrain": "$maxStrain",

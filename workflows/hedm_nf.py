@@ -4,8 +4,8 @@
 #
 # ruff: noqa: B018
 #
-#   run it      beamway run hedm_nf filePaths:/data/near.h5,/data/far.h5 geometryPaths:/data/near.yml,/data/far.yml \
-#                   outputDir:/data/map lattice:4.0782 spaceGroup:Fm-3m
+#   run it      beamway run hedm_nf filePath:/data/near.h5 geometryPath:/data/near.yml lattice:4.0782 spaceGroup:Fm-3m \
+#                   farPaths:/data/far.h5 farGeometryPaths:/data/far.yml
 #   after the far field, within a degree of its grains
 #               beamway run hedm_nf … seedsPath:/data/layer7.h5.hedm/grains.nxs
 {
@@ -19,17 +19,27 @@
     "confidence chance alone gives is measured with a mirrored detector; where nothing is above it the run fails and "
     "says what would fit better.",
     "arguments": {
-        "filePaths": {
+        "filePath": {"required": True, "type": "path", "description": "The images at the nearest distance."},
+        "geometryPath": {
             "required": True,
-            "type": "string",
-            "description": "The images of each distance, with commas between the files; near ones first.",
+            "type": "path",
+            "description": "The instrument there: HEXRD's .yml, MIDAS's parameters (.txt) or ImageD11's .par.",
         },
-        "geometryPaths": {
-            "required": True,
+        "farPaths": {
             "type": "string",
-            "description": "The instrument at each distance, with commas between the files.",
+            "default": "",
+            "description": "The images of each further distance, with commas between the files; near ones first.",
         },
-        "outputDir": {"required": True, "type": "path", "description": "Folder for all outputs; made when missing."},
+        "farGeometryPaths": {
+            "type": "string",
+            "default": "",
+            "description": "The instrument at each of these, with commas between the files.",
+        },
+        "outputDir": {
+            "type": "path",
+            "default": "$filePath.hedm",
+            "description": "Folder for all outputs; made when it is missing.",
+        },
         "cifPath": {"type": "path", "default": "", "description": "The crystal. Empty: lattice and spaceGroup."},
         "lattice": {
             "type": "string",
@@ -47,7 +57,7 @@
         "voxelSize": {"type": "number", "default": "4", "description": "µm."},
         "voxels": {
             "type": "string",
-            "choices": ["squares", "triangles"],
+            "choices": ["squares", "triangles", "hexagons"],
             "default": "squares",
             "description": "Their shape.",
         },
@@ -75,17 +85,44 @@
         "coresPerRank": {"type": "integer", "default": "2", "description": "Cores of each process."},
     },
     "stages": {
-        "01-nearfield": {
+        "01-inspect": {
+            "description": "Do images, instruments, crystal and seeds belong together? What does not is refused here, "
+            "in a sentence, before any computer is asked for.",
+            "kernel": "hedm.inspect-layer",
+            "arguments": {
+                "input": "$filePath,$farPaths",
+                "geometry": "$geometryPath,$farGeometryPaths",
+                "cif": "$cifPath",
+                "lattice": "$lattice",
+                "spaceGroup": "$spaceGroup",
+                "seeds": "$seedsPath",
+                "height": "$height",
+                "omegaStart": "$omegaStart",
+                "omegaStep": "$omegaStep",
+                "maxTwoTheta": "$maxTwoTheta",
+                "rings": "$rings",
+            },
+            "inputs": ["$filePath", "$geometryPath"],
+            "outputVariableRegexList": [
+                r"(?m)^metric frames (?P<frames>\d+)$",
+                r"(?m)^metric rings (?P<ringsThere>\d+)$",
+            ],
+            "resources": {"coresPerRank": 1, "walltime": 120},
+            "retries": {"transient": 3},
+            "timeout": 120,
+        },
+        "02-nearfield": {
             "description": "Images to bits, orientations searched from coarse to fine, refined, and spread over the "
             "layer.",
+            "after": ["01-inspect"],
             "kernel": "hedm.nearfield",
             "arguments": {
-                "input": "$filePaths",
+                "input": "$filePath,$farPaths",
                 "output": "$outputDir/map.nxs",
                 "mic": "$outputDir/map.mic",
                 "picture": "$outputDir/orientations.png",
                 "confidencePicture": "$outputDir/confidence.png",
-                "geometry": "$geometryPaths",
+                "geometry": "$geometryPath,$farGeometryPaths",
                 "cif": "$cifPath",
                 "lattice": "$lattice",
                 "spaceGroup": "$spaceGroup",
@@ -102,6 +139,7 @@
                 "maxTwoTheta": "$maxTwoTheta",
                 "rings": "$rings",
             },
+            "inputs": ["$filePath", "$geometryPath"],
             "outputs": [
                 "$outputDir/map.nxs",
                 "$outputDir/map.mic",

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kernels.cuda.device import Cuda
+
+_INCLUDED = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+
+
+def text(source: Path) -> str:
+    """A source with those parts put in that it includes from its own folder, as the compiler looks in none."""
+    return _INCLUDED.sub(
+        lambda found: source.with_name(found[1]).read_text(encoding="utf-8"), source.read_text(encoding="utf-8")
+    )
 
 
 def defines(constants: Mapping[str, int | str]) -> tuple[str, ...]:
@@ -24,7 +34,7 @@ def functions(cuda: Cuda, source: Path, options: tuple[str, ...], names: tuple[s
         When the compiler refuses the source, as one that does not know the GPU may.
     """
     try:
-        module = cuda.cupy.RawModule(code=source.read_text(encoding="utf-8"), options=options)
+        module = cuda.cupy.RawModule(code=text(source), options=options)
         return {name: module.get_function(name) for name in names}
     except cuda.cupy.cuda.compiler.CompileException as error:
         raise RuntimeError(str(error)) from error

@@ -41,7 +41,7 @@ COLUMNS = {
     "unique": _Column((), 0, "", "spots that belong to no other grain"),
     "expected": _Column((), 0, "", "spots that it should have on the detector"),
     "log_false": _Column((), np.nan, "", "decimal logarithm of how many grains as good as this one chance would make"),
-    "intensity": _Column((), np.nan, "", "of its spots, to compare with other grains"),
+    "intensity": _Column((), np.nan, "", "of its median spot; in proportion to its volume in a table of the far field"),
     "radius_um": _Column((), np.nan, "um", "radius of the sphere of its volume"),
     "residual_um": _Column((), np.nan, "um", "how far spots lie from where they should be, on the detector"),
     "residual_omega": _Column((), np.nan, "rad", "how far spots lie from where they should be, in omega"),

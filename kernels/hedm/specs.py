@@ -51,12 +51,51 @@ _RINGS = (
     _count("rings", "only so many of them, those of the smallest angles. Not given: all."),
     _number("minEta", "spots nearer to the rotation axis than this are not used, degrees.", 6.0, 0, 80),
 )
+_SCAN = KernelArgument(
+    "input",
+    "string",
+    "the frames: HDF5, .ge*, .tif, .cbf (a pattern such as scan_*.tif), or HEXRD's .npz. Of several panels "
+    "NAME=FILE,NAME=FILE by the names of the geometry.",
+    required=True,
+)
+_OMEGAS = (
+    _number("omegaStart", "of the first frame, degrees; for files that do not say it.", None, -720, 720),
+    _number("omegaStep", "of a frame, degrees; for files that do not say it.", None, -10, 10),
+)
+_FRAMES = (
+    _count("firstFrame", "the first that counts, from 0.", 0, 0),
+    _count("lastFrame", "the last that counts. Not given: the last there is.", None, 0),
+)
+_IMAGES = KernelArgument(
+    "input",
+    "string",
+    "the images of each distance, with commas between the files; near ones first.",
+    required=True,
+)
+_INSTRUMENTS = KernelArgument(
+    "geometry", "string", "the instrument at each distance, with commas between the files.", required=True
+)
+_SEEDS = _path("seeds", "grains of the far field, near which orientations are looked for. Not given: everywhere.")
+_HEIGHT = _number("height", "of the layer above z = 0, µm.", 0.0, -1e6, 1e6)
 _SPOTS = _path("input", "the spots, as hedm.peaks writes them.", required=True)
 _MATCHING = (
     _number("maxStrain", "the largest strain that is looked for.", 2e-3, 1e-6, 0.05),
     _number("minCompleteness", "the least share of its expected spots that a grain must have.", 0.5, 0.05, 0.99),
     _number("spotNoise", "standard deviation of a spot's place, pixels; measured anew on the way.", 0.1, 1e-3, 20),
-    _number("omegaNoise", "standard deviation of a spot's omega, degrees; measured anew.", 0.03, 1e-4, 5),
+    _number(
+        "omegaNoise",
+        "standard deviation of a spot's omega, degrees; measured anew. Not given: 0.15 of a frame, and at least 0.03.",
+        None,
+        1e-4,
+        5,
+    ),
+)
+_DEVICE = _text(
+    "device",
+    "what computes: gpu (backend own only), cpu, or auto: a GPU that this process was given and can open, else the "
+    "CPU. The grains are the same.",
+    "auto",
+    ("auto", "cpu", "gpu"),
 )
 
 KERNELS: tuple[KernelSpec, ...] = (
@@ -95,18 +134,20 @@ KERNELS: tuple[KernelSpec, ...] = (
         ),
     ),
     KernelSpec(
+        "hedm.inspect",
+        "open the frames, instrument and crystal of a far field, check that they belong together, and tell what is "
+        "there",
+        "kernels.hedm.jobs.inspect:inspect",
+        _VERSION,
+        (_SCAN, _GEOMETRY, *_CRYSTAL, *_OMEGAS, *_FRAMES, *_RINGS[:2]),
+    ),
+    KernelSpec(
         "hedm.peaks",
         "find and measure spots in frames of a turning sample",
         "kernels.hedm.jobs.peaks:peaks",
         _VERSION,
         (
-            KernelArgument(
-                "input",
-                "string",
-                "the frames: HDF5, .ge*, .tif, .cbf (a pattern such as scan_*.tif), or HEXRD's .npz. Of several panels "
-                "NAME=FILE,NAME=FILE by the names of the geometry.",
-                required=True,
-            ),
+            _SCAN,
             _path("output", "the spots to write (HDF5).", "output", required=True),
             _GEOMETRY,
             _text(
@@ -117,10 +158,8 @@ KERNELS: tuple[KernelSpec, ...] = (
             _count("leastPixels", "spots of fewer pixels are left out.", 3),
             _number("saturation", "counts from which on a pixel is saturated.", None, 1),
             KernelArgument("gaussians", "boolean", "fit a Gaussian to each spot, too.", default=False),
-            _number("omegaStart", "of the first frame, degrees; for files that do not say it.", None, -720, 720),
-            _number("omegaStep", "of a frame, degrees; for files that do not say it.", None, -10, 10),
-            _count("firstFrame", "the first that counts, from 0.", 0, 0),
-            _count("lastFrame", "the last that counts. Not given: the last there is.", None, 0),
+            *_OMEGAS,
+            *_FRAMES,
         ),
     ),
     KernelSpec(
@@ -136,9 +175,15 @@ KERNELS: tuple[KernelSpec, ...] = (
             _GEOMETRY,
             *_CRYSTAL,
             *_SAMPLE,
+            _text(
+                "illuminatedVolume",
+                "what all grains fill together, µm³, or `sample`, the cylinder of sampleRadius and sampleHeight; for "
+                "radii of grains. Not given: they are not known, and intensity compares volumes.",
+            ),
             *_RINGS,
             *_MATCHING,
             _text("backend", "which program finds the grains; others must be installed.", "own", _BACKENDS),
+            _DEVICE,
         ),
         parallel=True,
     ),
@@ -208,31 +253,32 @@ KERNELS: tuple[KernelSpec, ...] = (
         ),
     ),
     KernelSpec(
+        "hedm.inspect-layer",
+        "open the images, instruments and crystal of a near field, check that they belong together, and tell what is "
+        "there",
+        "kernels.hedm.jobs.inspect:inspect_layer",
+        _VERSION,
+        (_IMAGES, _INSTRUMENTS, *_CRYSTAL, _SEEDS, _HEIGHT, *_OMEGAS, *_RINGS),
+    ),
+    KernelSpec(
         "hedm.nearfield",
         "map the orientations in a layer from images close behind it",
         "kernels.hedm.jobs.nearfield:nearfield",
         _VERSION,
         (
-            KernelArgument(
-                "input",
-                "string",
-                "the images of each distance, with commas between the files; near ones first.",
-                required=True,
-            ),
+            _IMAGES,
             _path("output", "the map to write (NeXus).", "output", required=True),
             _path("mic", "the same as MIDAS's .mic.", "output"),
             _path("picture", "the map in the colours of an inverse pole figure (PNG).", "output"),
             _path("confidencePicture", "its confidence, and the sizes of grains (PNG).", "output"),
-            KernelArgument(
-                "geometry", "string", "the instrument at each distance, with commas between the files.", required=True
-            ),
+            _INSTRUMENTS,
             *_CRYSTAL,
-            _path("seeds", "grains of the far field, near which orientations are looked for. Not given: everywhere."),
+            _SEEDS,
             _number("seedRadius", "how far from a seed, degrees.", 1.0, 0.01, 20),
             _number("width", "diameter of the layer, µm.", 200.0, 1e-2, 1e6),
             _number("voxelSize", "a square's side, a triangle's edge, from hexagon to hexagon, µm.", 4.0, 1e-3, 1e5),
             _text("voxels", "their shape.", "squares", ("squares", "triangles", "hexagons")),
-            _number("height", "of the layer above z = 0, µm.", 0.0, -1e6, 1e6),
+            _HEIGHT,
             _number("threshold", "counts above the background that a pixel of a spot has.", 20.0, 1e-6),
             _number(
                 "edgeWidth",
@@ -242,10 +288,16 @@ KERNELS: tuple[KernelSpec, ...] = (
                 50,
             ),
             _count("leastPixels", "smaller groups of pixels are noise.", 4),
-            _number("omegaStart", "of the first frame, degrees; for files that do not say it.", None, -720, 720),
-            _number("omegaStep", "of a frame, degrees; for files that do not say it.", None, -10, 10),
+            *_OMEGAS,
             *_RINGS,
             _number("grainAngle", "neighbours with a smaller misorientation are one grain, degrees.", 1.0, 0.01, 30),
+            _text(
+                "device",
+                "what computes: gpu, cpu, or auto: a GPU that this process was given, can open, and that is large "
+                "enough, else the CPU. The map is the same.",
+                "auto",
+                ("auto", "cpu", "gpu"),
+            ),
         ),
         parallel=True,
     ),

@@ -44,7 +44,7 @@ def witnessed(order: Order, outcome: Outcome, *, since: float) -> Outcome:
     deadline = time.monotonic() + max(LEAST_S, time.time() - since)
     made = {os.path.abspath(p.path) for p in outcome.products}
     inputs = []
-    for path in _read_by(order)[:READ_MOST]:
+    for path in _read_by(order, outcome)[:READ_MOST]:
         wanted = order.known.get(path, "")
         seen = _look(path, checksums.kind_of(wanted) or "xxh3", None if wanted else deadline)
         if wanted and (seen is None or seen.checksum != wanted):
@@ -66,16 +66,10 @@ def software() -> dict[str, str]:
     return {"python": told["python"], **told["libraries"]}
 
 
-def _read_by(order: Order) -> list[str]:
-    """The files of this host that the attempt has read, absolute, each once."""
-    paths = list(order.inputs)
-    if order.kind is StageKind.KERNEL:
-        from kernels import registry
-
-        schema = registry.get(order.call).schema
-        given = (order.arguments.get(a.name) for a in schema if a.role == "input")
-        paths += [path for path in given if isinstance(path, str) and path]
-    elif order.kind is StageKind.TRANSFER:
+def _read_by(order: Order, outcome: Outcome) -> list[str]:
+    """The files of this host that the attempt has read, absolute, each once: as declared, and as a kernel has said."""
+    paths = [*order.inputs, *(content.path for content in outcome.inputs)]
+    if order.kind is StageKind.TRANSFER:
         paths += [source for source in _sources(order) if source in order.known]  # of others the transfer tells it
     return list(dict.fromkeys(_absolute(order, path) for path in paths if not address.is_one(path)))
 

@@ -1,7 +1,8 @@
 """The same folders under other names: what an order says in the service's names, as its site names it, and back. Pure.
 
-Mapped are the working directory, arguments and declared outputs that lie in such a folder, and in a command what begins
-a path there. The longest name that fits counts. The attempt's own files (logs, records) are the agent's and stay.
+Mapped are the working directory and declared outputs that lie in such a folder, and in a command or an argument what
+begins a path there. The longest name that fits counts. The attempt's own files (logs, records) are the agent's and
+stay.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def text(words: str, pairs: Pairs) -> str:
 
 def _deep(value: Any, pairs: Pairs) -> Any:
     if isinstance(value, str):
-        return path(value, pairs)
+        return text(value, pairs)
     if isinstance(value, list):
         return [_deep(v, pairs) for v in value]
     if isinstance(value, dict):

@@ -35,7 +35,7 @@ from orchestrator import codec
 from orchestrator.agent import around as surroundings
 from orchestrator.agent import claim, output, processes, ranks, shell
 from orchestrator.agent.around import Around
-from orchestrator.model import FailureClass, Order, Outcome, Product, StageKind
+from orchestrator.model import Content, FailureClass, Order, Outcome, Product, StageKind
 from orchestrator.outside import effect
 
 WORTH_KEEPING_S = 0.2  # an outcome of a shorter attempt is not written down: it is repeated after a crash
@@ -326,8 +326,14 @@ def _call_kernel(order: Order) -> Outcome:
 
     products = tuple(Product(p.path, p.bytes, p.description, p.checksum) for p in result.products)
     software = {order.call: registry.get(order.call).version, **contents.software()}
-    warnings = tuple(map(str, result.warnings))
-    return Outcome(exit_status=0, products=products, software=software, metrics=dict(result.metrics), warnings=warnings)
+    return Outcome(
+        exit_status=0,
+        products=products,
+        inputs=tuple(map(Content, result.inputs)),
+        software=software,
+        metrics=dict(result.metrics),
+        warnings=tuple(map(str, result.warnings)),
+    )
 
 
 def _call_function(order: Order) -> Outcome:

@@ -12,7 +12,9 @@ from kernels import contract
 from kernels.hedm.grains import read_grains
 from kernels.hedm.matching import match_grains
 from orchestrator.client import Client
+from orchestrator.store.lineage import Role
 from tests.e2e.test_bad_input import beamway
+from tests.e2e.test_provenance import used
 
 pytestmark = pytest.mark.timeout(300)  # the first run of these kernels compiles for a minute
 
@@ -27,13 +29,13 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     contract.run("hedm.simulate", {"output": str(path), **size, **GOLD, **SAMPLE}, say=None)
     spots, geometry = path.with_name("compiled.h5"), path.with_name("layer_geometry.yml")
     contract.run("hedm.peaks", {"input": path, "geometry": geometry, "output": spots}, say=None)
-    said = {"input": spots, "geometry": geometry, "output": path.with_name("compiled.nxs"), "omegaNoise": 0.15}
+    said = {"input": spots, "geometry": geometry, "output": path.with_name("compiled.nxs")}
     contract.run("hedm.farfield", {**said, **GOLD, **SAMPLE}, say=None)  # compiled here, not while a command waits
     return path
 
 
 def _run(client: Client, here: Path, frames: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    said = [f"filePath:{frames}", f"geometryPath:{frames.with_name('layer_geometry.yml')}", "omegaNoise:0.15"]
+    said = [f"filePath:{frames}", f"geometryPath:{frames.with_name('layer_geometry.yml')}"]
     said += [f"{name}:{value}" for name, value in SAMPLE.items()]
     return beamway(client.settings.home, "run", "hedm_ff", *said, *words, "--wait", "--json", cwd=here)
 
@@ -67,7 +69,8 @@ def test_from_images_to_a_map(shared_client: Client, tmp_path: Path) -> None:
     frames, geometry = (",".join(f"{tmp_path}/l_{name}.{end}" for name in ("near", "far")) for end in ("h5", "yml"))
     said = {"input": frames, "geometry": geometry, "output": str(tmp_path / "compiled.nxs"), "threshold": 50, **layer}
     contract.run("hedm.nearfield", {**said, "seeds": str(tmp_path / "l.h5")}, say=None)
-    words = [f"filePaths:{frames}", f"geometryPaths:{geometry}", f"outputDir:{tmp_path}/out", "threshold:50"]
+    paths = {"filePath": "near.h5", "farPaths": "far.h5", "geometryPath": "near.yml", "farGeometryPaths": "far.yml"}
+    words = [f"outputDir:{tmp_path}/out", "threshold:50", *(f"{k}:{tmp_path}/l_{v}" for k, v in paths.items())]
     words += [f"seedsPath:{tmp_path}/l.h5", *(f"{name}:{value}" for name, value in layer.items())]
     home = shared_client.settings.home
     result = beamway(home, "run", "hedm_nf", *words, "--wait", "--json", cwd=tmp_path)
@@ -77,3 +80,5 @@ def test_from_images_to_a_map(shared_client: Client, tmp_path: Path) -> None:
     assert answer["variables"]["grains"] == "3"
     made_files = {Path(output["path"]).name for output in answer["outputs"]}
     assert made_files >= {"map.nxs", "map.mic", "orientations.png", "confidence.png"}
+    read = {Path(name).name for role, name in used(shared_client, answer["id"]) if role is not Role.PRODUCT}
+    assert read >= {"l_near.h5", "l_far.h5", "l_near.yml", "l_far.yml", "l.h5"}

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.errors import Exit, KernelError
+from kernels.hedm.conventions.hexrd import FRAME
+from kernels.hedm.conventions.told import bad, read_text
 from kernels.hedm.crystals import Crystal
 from kernels.hedm.grains import Grains, new_grains
 from kernels.hedm.orientations import from_rotation_vectors, to_rotation_vectors
@@ -20,7 +21,6 @@ from kernels.hedm.strains import from_matrices, to_matrices
 
 Floats = NDArray[np.float64]
 
-FRAME = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])  # HEXRD's vectors to ours
 _MANDEL = np.array([1, 1, 1, 2**0.5, 2**0.5, 2**0.5])
 _COLUMNS = 21
 _SIX = ("0,0", "1,1", "2,2", "1,2", "0,2", "0,1")
@@ -40,15 +40,13 @@ def read_hexrd_grains(path: str | Path, crystal: Crystal) -> Grains:
     KernelError
         Exit 66 when the file cannot be read; 65 when it is no such table.
     """
+    lines = [line for line in read_text(path).splitlines() if line.strip() and not line.startswith("#")]
     try:
-        lines = Path(path).read_text().splitlines()
-        rows = [[float(word) for word in line.split()] for line in lines if line.strip() and not line.startswith("#")]
-    except OSError as error:
-        raise KernelError(f"Cannot read {str(path)!r}: {error.strerror}.", Exit.NO_INPUT) from error
+        rows = [[float(word) for word in line.split()] for line in lines]
     except ValueError as error:
-        raise KernelError(f"{str(path)!r} is no grains.out of HEXRD: {error}.", Exit.BAD_INPUT) from error
+        raise bad(path, f"it is no grains.out of HEXRD: {error}.") from error
     if any(len(row) != _COLUMNS for row in rows):
-        raise KernelError(f"{str(path)!r} is no grains.out of HEXRD: that has {_COLUMNS} columns.", Exit.BAD_INPUT)
+        raise bad(path, f"it is no grains.out of HEXRD: that has {_COLUMNS} columns.")
     table = np.array(rows).reshape(-1, _COLUMNS)
     stretch = np.linalg.inv(to_matrices(table[:, 9:15] / _MANDEL))
     return new_grains(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.errors import Exit, KernelError
+from kernels.errors import KernelError
+from kernels.hedm.conventions.told import bad, read_text
 from kernels.hedm.crystals import Crystal
 from kernels.hedm.grains import Grains, new_grains
 from kernels.hedm.strains import from_ubi, to_ubi
@@ -25,15 +26,10 @@ def read_imaged11_grains(path: str | Path, crystal: Crystal) -> Grains:
     KernelError
         Exit 66 when the file cannot be read; 65 when it is no such file.
     """
-    try:
-        lines = Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise KernelError(f"Cannot read {str(path)!r}: {why}.", Exit.NO_INPUT) from error
     rows: list[list[float]] = []
     positions, spots, numbers = [], [], []
     told: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
             if line.startswith("#"):
                 name, _, value = line[1:].partition(" ")
@@ -47,13 +43,13 @@ def read_imaged11_grains(path: str | Path, crystal: Crystal) -> Grains:
                     numbers.append(int(first) if first.isdecimal() else len(rows) // 3)
                     told = {}
         except ValueError as error:
-            raise KernelError(f"{str(path)!r}, line {number}: {error}.", Exit.BAD_INPUT) from error
+            raise bad(path, f"line {number}: {error}.") from error
     if len(rows) % 3 or any(len(row) != 3 for row in rows + positions):
-        raise KernelError(f"{str(path)!r} is no file of grains: it has not three lines of three each.", Exit.BAD_INPUT)
+        raise bad(path, "it is no file of grains: it has not three lines of three each.")
     ubi = np.array(rows, np.float64).reshape(-1, 3, 3)
     handed = np.linalg.det(ubi)
     if not handed.all():
-        raise KernelError(f"{str(path)!r} has a UBI without a volume.", Exit.BAD_INPUT)
+        raise bad(path, "it has a UBI without a volume.")
     orientation, strain = from_ubi(crystal, ubi * np.sign(handed)[:, None, None])
     return new_grains(
         crystal,

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.errors import Exit, KernelError
+from kernels.errors import KernelError
+from kernels.hedm.conventions.told import bad, read_text
 from kernels.hedm.crystals import Crystal, lattice_of
 from kernels.hedm.grains import Grains, new_grains
 from kernels.hedm.orientations import from_quaternions, to_bunge, to_quaternions
@@ -47,9 +48,12 @@ _HEADER = [
 def read_midas_grains(path: str | Path, crystal: Crystal | None = None, *, rigid: bool = False) -> Grains:
     """The grains in `path`. The strain is that which MIDAS fits (`eKen`), or else that of the lattice of each grain.
 
-    `crystal` is the unstrained one; not given, it is that of the file's heading. `rigid`: the orientation is taken to
-    be that of the unstrained lattice. midas-suite 0.12 fits it before the lattice and then holds it, so that this is
-    nearer to the truth there.
+    `crystal` is the unstrained one; not given, it is that of the file's heading.
+
+    Orientations are taken to be those of the strained lattices, which is exact for what `write_midas_grains` writes and
+    for programs that fit both together, as the FitPosOrStrains of MIDAS do. With `rigid` they are taken to be those of
+    the unstrained lattice: midas-suite 0.12 fits them before the lattice and then holds them. No file says which it is;
+    the wrong reading is off by as much as the strain, and by nothing where there is none.
 
     Raises
     ------
@@ -69,10 +73,8 @@ def read_midas_grains(path: str | Path, crystal: Crystal | None = None, *, rigid
     theirs = block(_ORIENTATION)
     position = block(["X", "Y", "Z"])
     if theirs is None or position is None:
-        raise KernelError(
-            f"{str(path)!r} has no columns O11 to O33 and X, Y, Z; is it MIDAS's Grains.csv?", Exit.BAD_INPUT
-        )
-    orientation, strain = _parted(unstrained, theirs.reshape(-1, 3, 3), None if rigid else block(_LATTICE))
+        raise bad(path, "it has no columns O11 to O33 and X, Y, Z; is it MIDAS's Grains.csv?")
+    orientation, strain = _parted(unstrained, theirs.reshape(-1, 3, 3), block(_LATTICE), rigid=rigid)
     told = block(_FITTED) if block(_FITTED) is not None else block(_OF_LATTICE)
     older = block(_SIX)
     if told is not None:
@@ -142,14 +144,10 @@ def write_midas_grains(part: Path, grains: Grains) -> None:
 
 def _parsed(path: Path) -> tuple[list[str], list[str], Floats]:
     """The lines before the one that names the columns, those names, and the numbers (grains, columns)."""
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise KernelError(f"Cannot read {str(path)!r}: {why}.", Exit.NO_INPUT) from error
+    lines = read_text(path).splitlines()
     heading = next((n for n, line in enumerate(lines) if line.startswith("%") and "O11" in line.split()), None)
     if heading is None:
-        raise KernelError(f"{str(path)!r} has no line that names the columns O11 to O33.", Exit.BAD_INPUT)
+        raise bad(path, "it has no line that names the columns O11 to O33.")
     names = lines[heading].lstrip("%").split()
     rows = []
     for number, line in enumerate(lines[heading + 1 :], heading + 2):
@@ -159,10 +157,9 @@ def _parsed(path: Path) -> tuple[list[str], list[str], Floats]:
         try:
             rows.append([float(word) for word in words[: len(names)]])
         except ValueError as error:
-            raise KernelError(f"{str(path)!r}, line {number}: {error}.", Exit.BAD_INPUT) from error
+            raise bad(path, f"line {number}: {error}.") from error
         if len(words) < len(names):
-            sentence = f"{str(path)!r}, line {number}: {len(words)} values for {len(names)} columns; is it whole?"
-            raise KernelError(sentence, Exit.BAD_INPUT)
+            raise bad(path, f"line {number}: {len(words)} values for {len(names)} columns; is it whole?")
     return lines[:heading], names, np.array(rows, np.float64).reshape(-1, len(names))
 
 
@@ -174,20 +171,19 @@ def _crystal(path: str | Path, preamble: list[str]) -> Crystal:
     try:
         group, lattice = int(told["SpaceGroup"][0]), [float(word) for word in told["Lattice Parameter"]]
     except (KeyError, IndexError, ValueError) as error:
-        raise KernelError(
-            f"The heading of {str(path)!r} does not tell the crystal; give it.", Exit.BAD_INPUT
-        ) from error
+        raise bad(path, "its heading does not tell the crystal; give it.") from error
     if not any(lattice):
-        raise KernelError(f"The heading of {str(path)!r} has a lattice of 0; give the crystal.", Exit.BAD_INPUT)
+        raise bad(path, "its heading has a lattice of 0; give the crystal.")
     return Crystal.of(lattice, group)
 
 
-def _parted(crystal: Crystal, theirs: Floats, lattice: Floats | None) -> tuple[Floats, Floats]:
+def _parted(crystal: Crystal, theirs: Floats, lattice: Floats | None, *, rigid: bool) -> tuple[Floats, Floats]:
     """Our orientations, and the strain of the grains' lattices; of no strain where these are not told."""
+    unstrained = from_quaternions(to_quaternions(theirs)) @ crystal.busing_levy_rotation  # the file has them rounded
     if lattice is None or not lattice.any():
-        exactly = from_quaternions(to_quaternions(theirs))  # the file has them rounded
-        return exactly @ crystal.busing_levy_rotation, np.zeros((len(theirs), 6))
-    return from_ubi(crystal, np.asarray(np.linalg.inv(theirs @ _their_b(lattice)), np.float64))
+        return unstrained, np.zeros((len(theirs), 6))
+    orientation, strain = from_ubi(crystal, np.asarray(np.linalg.inv(theirs @ _their_b(lattice)), np.float64))
+    return unstrained if rigid else orientation, strain
 
 
 def _their_b(lattice: Floats) -> Floats:

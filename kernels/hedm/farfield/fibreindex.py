@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -18,22 +19,24 @@ from numpy.typing import NDArray
 
 from kernels.compiled import compiled
 from kernels.hedm.farfield.expected import View, is_seen, towards
+from kernels.hedm.farfield.fibres import KEPT, STEP, Fibres, begin, best_of, list_fibres, turned
 from kernels.hedm.farfield.lattice import Lattice
 from kernels.hedm.farfield.limits import Limits
 from kernels.hedm.farfield.pairindex import Indexed
-from kernels.hedm.farfield.refinement import EXPECTED, MATCHED, PARAMETERS, refine_one, steps_far, turn_by
+from kernels.hedm.farfield.refinement import EXPECTED, MATCHED, PARAMETERS, refine_one, steps_far
 from kernels.hedm.farfield.spots import Cells, arctangent
 from kernels.hedm.farfield.together import ALONE, to_all
 from kernels.hedm.forward import solve
 from kernels.hedm.geometry import Flat
 from kernels.ranks import Ranks
 
+if TYPE_CHECKING:
+    from kernels.hedm.farfield.cuda.search import CudaSearch
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
-_STEP = math.radians(0.5)
 _CELL_BYTES = 96 << 20
-_KEPT = 4  # orientations of a fibre that are refined
 _LEAST_ROUND = 32
 _EARLY = 24  # expected spots after which a bad orientation is given up
 _OVERLAP = 0.5
@@ -51,10 +54,11 @@ def index_fibres(
     limits: Limits,
     ranks: Ranks = ALONE,
     progress: Callable[[int], None] | None = None,
+    gpu: CudaSearch | None = None,
 ) -> Indexed:
     """Grains that explain spots which are not `used` yet (one flag for each spot of the list that `cells` sorts); each
-    rank tries its share of the seeds of a round."""
-    search = _Search(cells, flat, view, lattice, ring_shell, used, limits, ranks)
+    rank tries its share of the seeds of a round, on its `gpu` if it has one."""
+    search = _Search(cells, flat, view, lattice, ring_shell, used, limits, ranks, gpu)
     order = lattice.seed_rings(limits.strain)
     reflections = 0
     for number, ring in enumerate(order):
@@ -63,6 +67,11 @@ def index_fibres(
         search.from_ring(ring, progress)
         reflections += int((np.asarray(lattice.ring) == ring).sum())
     return search.result()
+
+
+def map_side(shells: int) -> int:
+    """Cells of eta, and of omega, of the map of a shell on which orientations are judged."""
+    return min(1440, int(math.sqrt(_CELL_BYTES / shells)))
 
 
 class _Search:
@@ -78,16 +87,18 @@ class _Search:
         used: NDArray[np.bool_],
         limits: Limits,
         ranks: Ranks,
+        gpu: CudaSearch | None,
     ) -> None:
         self._cells, self._flat, self._view, self._lattice, self._limits = cells, flat, view, lattice, limits
         self._ranks = ranks
+        self._by = gpu.try_fibres if gpu else _try_seeds
         self._ring = np.asarray(lattice.ring, np.int64)
         self._shell = np.asarray(ring_shell, np.int64)[self._ring]
         self._used = used.copy()
         shells = int(np.max(ring_shell)) + 1
-        side = min(1440, int(math.sqrt(_CELL_BYTES / shells)))
+        side = map_side(shells)
         self._map = np.zeros((shells, side, side), np.uint8)
-        self._steps = steps_far(limits, _STEP)
+        self._steps = steps_far(limits, STEP)
         self._scalars = np.array([limits.mosaicity, math.sin(limits.min_eta) ** 2])
         self._shell_of_cell = np.repeat(np.arange(shells), cells.etas * cells.omegas)
         self._found: list[tuple[Floats, Floats, Floats]] = []
@@ -95,13 +106,13 @@ class _Search:
 
     def from_ring(self, ring: int, progress: Callable[[int], None] | None) -> None:
         seeds = self._seeds(ring)
-        families = _families(self._lattice, ring)
+        fibres = list_fibres(self._lattice, ring)
         while True:
             seeds = seeds[~self._used[self._cells.place[seeds]]]
             if not len(seeds):
                 return
             size = max(_LEAST_ROUND, len(seeds) // 12)
-            self._round(seeds[:size], ring, families)
+            self._round(seeds[:size], ring, fibres)
             seeds = seeds[size:]
             if progress is not None:
                 progress(len(self._found))
@@ -116,18 +127,18 @@ class _Search:
         near = np.abs(length - wanted) <= reach + self._limits.strain * wanted
         return np.random.default_rng(2).permutation(np.flatnonzero(near)).astype(np.int32)
 
-    def _round(self, seeds: Ints, ring: int, families: Floats) -> None:
+    def _round(self, seeds: Ints, ring: int, fibres: Fibres) -> None:
         limits, share = self._limits, self._ranks.share(len(seeds))
         seeds = seeds[share.start : share.stop]
         n = len(seeds)
         self._map[:] = 0
         free = ~self._used[self._cells.place]
-        _mark(self._cells, free, self._flat.source, limits.extent_um, _STEP, limits.mosaicity, self._map)
+        _mark(self._cells, free, self._flat.source, limits.extent_um, STEP, limits.mosaicity, self._map)
         orientation, position, strain = np.zeros((n, 3, 3)), np.zeros((n, 3)), np.zeros((n, 6))
         report = np.zeros((n, 6))
         spot = np.full((n, 2 * len(self._ring)), -2, np.int32)
-        _try_seeds(
-            seeds, families, float(self._lattice.ring_length[ring]), self._cells, self._flat, self._view, self._map,
+        self._by(
+            seeds, fibres, float(self._lattice.ring_length[ring]), self._cells, self._flat, self._view, self._map,
             self._lattice.g0, self._ring, self._shell, self._scalars, self._steps, 0.8 * limits.min_completeness,
             orientation, position, strain, report, spot,
         )  # fmt: skip
@@ -152,16 +163,6 @@ class _Search:
             return Indexed(np.zeros((0, 3, 3)), np.zeros((0, 3)), np.zeros((0, 6)), self._tried)
         orientation, position, strain = (np.array(each) for each in zip(*self._found, strict=True))
         return Indexed(orientation, position, strain, self._tried)
-
-
-def _families(lattice: Lattice, ring: int) -> Floats:
-    """(f, 4): of each family of the ring one unit vector in crystal cartesian, and the part of a turn about it after
-    which the crystal looks the same."""
-    rows = []
-    for head in lattice.heads(ring):
-        own = sum(bool(np.abs(turn @ lattice.g0[head] - lattice.g0[head]).max() < 1e-6) for turn in lattice.rotations)
-        rows.append([*(lattice.g0[head] / lattice.length[head]), 2.0 * math.pi / own])
-    return np.array(rows)
 
 
 @compiled()
@@ -201,7 +202,7 @@ def _mark(
 @compiled(parallel=True)
 def _try_seeds(
     seeds: Ints,
-    families: Floats,
+    fibres: Fibres,
     length: float,
     cells: Cells,
     flat: Flat,
@@ -221,7 +222,7 @@ def _try_seeds(
 ) -> None:
     for n in numba.prange(seeds.size):
         _try_seed(
-            seeds[n], families, length, cells, flat, view, map_, g0, ring, shell, scalars, steps, least,
+            seeds[n], fibres, length, cells, flat, view, map_, g0, ring, shell, scalars, steps, least,
             orientation[n], position[n], strain[n], report[n], spot[n],
         )  # fmt: skip
 
@@ -229,7 +230,7 @@ def _try_seeds(
 @compiled()
 def _try_seed(
     seed: int,
-    families: Floats,
+    fibres: Fibres,
     length: float,
     cells: Cells,
     flat: Flat,
@@ -248,41 +249,21 @@ def _try_seed(
     spot: Ints,
 ) -> None:
     """The best grain of one seed, already refined."""
-    source = flat.source
-    x, y, z = cells.spot[seed, 0], cells.spot[seed, 1], cells.spot[seed, 2]
-    direction = np.empty(3)
-    _direction(source, x, y, z, cells.spot[seed, 3], cells.spot[seed, 4], length, direction)
-    turns = np.empty((_KEPT, 3, 3))
-    scores = np.zeros(_KEPT)
-    turn, start = np.empty((3, 3)), np.empty((3, 3))
-    for family in range(families.shape[0]):
-        _onto(families[family, 0], families[family, 1], families[family, 2], direction, start)
-        count = math.ceil(families[family, 3] / _STEP)
-        step = families[family, 3] / count
-        before, slot = -10, 0
-        for k in range(count):
-            turn[:, :] = start
-            turn_by(turn, direction[0] * step * k, direction[1] * step * k, direction[2] * step * k)
-            score = _score(view, map_, turn, g0, ring, shell, least)
-            report[5] += 1.0
-            if score < least:
-                continue
-            if k - before > 2:  # neighbours on the fibre are one candidate
-                slot = 0
-                for i in range(1, _KEPT):
-                    if scores[i] < scores[slot]:
-                        slot = i
-            before = k
-            if score > scores[slot]:
-                scores[slot] = score
-                turns[slot, :, :] = turn
+    axis, starts = np.empty(3), np.empty((fibres.head.shape[0], 3, 3))
+    begin(cells.spot[seed], flat.source, length, fibres.head, axis, starts)
+    scores, kept, turn = np.empty(fibres.family.size), np.empty(KEPT, np.int64), np.empty((3, 3))
+    for n in range(scores.size):
+        turned(starts[fibres.family[n]], axis, fibres.sine[n], fibres.versine[n], turn)
+        scores[n] = _score(view, map_, turn, g0, ring, shell, least)
+    best_of(scores, fibres.family, least, kept)
+    report[5] = scores.size
     u, p, e = np.empty((3, 3)), np.empty(3), np.empty(6)
     covariance = np.empty((PARAMETERS, PARAMETERS))
     here, now, away = np.empty(5), np.empty(spot.size, np.int32), np.empty(spot.size, np.float32)
-    for i in range(_KEPT):
-        if scores[i] < least:
+    for one in kept:
+        if one < 0:
             continue
-        u[:, :] = turns[i]
+        turned(starts[fibres.family[one]], axis, fibres.sine[one], fibres.versine[one], u)
         p[:] = 0.0
         e[:] = 0.0
         if not refine_one(flat, cells, g0, shell, view.ranges, scalars, steps, u, p, e, covariance, here, now, away):
@@ -331,34 +312,3 @@ def _score(
         if expected >= _EARLY and hits < 0.6 * least * expected:
             return 0.0
     return hits / expected if expected >= 6 else 0.0
-
-
-@compiled()
-def _direction(
-    source: Floats, x: float, y: float, z: float, cos: float, sin: float, length: float, out: Floats
-) -> None:
-    """The unit reciprocal vector of a spot in the sample, at its eta and omega and at the two theta of its ring."""
-    far = 1.0 / math.sqrt(x * x + y * y + z * z)
-    bx, by, bz, wavelength = source[0], source[1], source[2], source[3]
-    along = (x * bx + y * by + z * bz) * far
-    ax, ay, az = x * far - along * bx, y * far - along * by, z * far - along * bz
-    across = 1.0 / math.sqrt(ax * ax + ay * ay + az * az)
-    half = 0.5 * wavelength * length  # the sine of theta
-    c = math.sqrt(1.0 - half * half)
-    hx, hy, hz = c * ax * across - half * bx, c * ay * across - half * by, c * az * across - half * bz
-    out[0], out[1], out[2] = cos * hx + sin * hy, cos * hy - sin * hx, hz
-
-
-@compiled()
-def _onto(ax: float, ay: float, az: float, target: Floats, out: Floats) -> None:
-    """The shortest rotation that takes the unit vector a to `target`."""
-    out[:, :] = 0.0
-    out[0, 0] = out[1, 1] = out[2, 2] = 1.0
-    cx, cy, cz = ay * target[2] - az * target[1], az * target[0] - ax * target[2], ax * target[1] - ay * target[0]
-    sine = math.sqrt(cx * cx + cy * cy + cz * cz)
-    angle = math.atan2(sine, ax * target[0] + ay * target[1] + az * target[2])
-    if sine < 1e-9:
-        # Any axis across will do for half a turn.
-        cx, cy, cz = (0.0, -az, ay) if abs(ax) < 0.9 else (az, 0.0, -ax)
-        sine = math.sqrt(cx * cx + cy * cy + cz * cz)
-    turn_by(out, cx * angle / sine, cy * angle / sine, cz * angle / sine)

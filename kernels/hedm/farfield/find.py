@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from kernels.hedm.farfield.verdict import Verdict, judge
 from kernels.hedm.geometry import Flat, Geometry
 from kernels.ranks import Ranks
 
+if TYPE_CHECKING:
+    from kernels.hedm.farfield.cuda.search import CudaSearch
+
 Floats = NDArray[np.float64]
 
 _CYCLES = 3
@@ -32,6 +36,7 @@ _FALSE = -3.0  # logarithm of the false grains that are put up with
 _PAIRED = 0.25  # of a turn, from which on Friedel pairs are looked for
 _WHOLE = 0.9  # of a turn, from which on nothing else is
 _NOISE = (0.8, 1.25)  # what was given is kept where the measured noise is within these times it
+_FARTHER = 3.0  # times the sample's limits, up to which grains are looked for that lie outside of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +52,6 @@ class Found:
     expected, matched, unique : (n,) spots that should be there, that are, and that are no other grain's
     spot_um, omega : (n,) how far spots lie from their predictions: standard deviation in each direction in µm, radians
     log_false : (n,) decimal logarithm of how many grains as good as this one chance is expected to make
-    intensity : (n,) the median of its own spots
     owner : (s,) the grain of each spot, or -1
     reflection : (s,) the reflection (row of `Lattice.hkl`) by which its grain has it, or -1
     limits : Limits
@@ -56,6 +60,7 @@ class Found:
         How many candidates were judged.
     verdict : Verdict
         What the two thetas say; worth reading where few spots are owned.
+    outside_um : (k, 3) where those grains lie that are good but outside of the limits, and so are none of these
     """
 
     orientation: Floats
@@ -68,12 +73,12 @@ class Found:
     spot_um: Floats
     omega: Floats
     log_false: Floats
-    intensity: Floats
     owner: NDArray[np.int32]
     reflection: NDArray[np.int32]
     limits: Limits
     tried: int
     verdict: Verdict
+    outside_um: Floats
 
     def __len__(self) -> int:
         return len(self.matched)
@@ -97,6 +102,7 @@ def find_grains(
     limits: Limits,
     ranks: Ranks = ALONE,
     progress: Callable[[str, int], None] | None = None,
+    gpu: CudaSearch | None = None,
 ) -> Found:
     """Index, refine, and share the spots out, in up to three cycles over the spots that are left.
 
@@ -109,6 +115,8 @@ def find_grains(
         Processes that share the work; each is given all spots and returns all grains.
     progress : callable, optional
         Called with a phase and how many grains there are.
+    gpu : CudaSearch, optional
+        Made ready for these spots, this geometry and lattice; computes in the place of the CPU what takes most time.
 
     Raises
     ------
@@ -117,7 +125,7 @@ def find_grains(
     """
     if not len(spots):
         raise KernelError("The list of spots is empty.", Exit.BAD_INPUT)
-    scene = Scene(spots, geometry.flat, lattice, limits, ranks)
+    scene = Scene(spots, geometry.flat, lattice, limits, ranks, gpu)
     tell = progress or (lambda phase, grains: None)
     grains, tried = scene.nothing(), 0
     used = np.zeros(len(spots), bool)
@@ -133,14 +141,24 @@ def find_grains(
         tell("refine", len(grains))
         if len(grains) - before <= _LEAST_NEW * len(grains):
             break
-    return scene.finish(grains, tried)
+    tell("outside", len(grains))
+    return scene.finish(grains, tried, scene.outside(used))
 
 
 class Scene:
     """What stays the same while grains are looked for; only the noise is measured on the way."""
 
-    def __init__(self, spots: Spots, flat: Flat, lattice: Lattice, limits: Limits, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        spots: Spots,
+        flat: Flat,
+        lattice: Lattice,
+        limits: Limits,
+        ranks: Ranks = ALONE,
+        gpu: CudaSearch | None = None,
+    ) -> None:
         self.spots, self.flat, self.lattice, self.limits, self.ranks = spots, flat, lattice, limits, ranks
+        self.gpu = gpu
         self.coarse = limits  # with the larger of the noises that were given and measured
         self.view: View = look(flat, lattice, limits=limits)
         reach = limits.extent_um / (self.view.distance_um * self.view.wavelength_A)
@@ -169,6 +187,7 @@ class Scene:
                 limits=self.coarse,
                 ranks=self.ranks,
                 progress=lambda grains: tell("pairs", grains),
+                gpu=self.gpu,
             )
             if len(found) or paired >= _WHOLE:
                 return found
@@ -182,6 +201,7 @@ class Scene:
             limits=self.coarse,
             ranks=self.ranks,
             progress=lambda grains: tell("fibres", grains),
+            gpu=self.gpu,
         )
 
     def refine(self, found: Indexed, *, measure: bool) -> Refined:
@@ -236,6 +256,7 @@ class Scene:
             position_um=start.position_um[mine],
             strain=start.strain[mine],
             limits=limits,
+            gpu=self.gpu,
         )
         return _joined(*to_all(self.ranks, share))
 
@@ -243,16 +264,27 @@ class Scene:
         """Without those that failed, lie outside, are incomplete, are another grain's, or that chance explains."""
         limits = self.limits
         chance = chance_of_match(self.cells, self.lattice, self.view, self.ring_shell, limits)
-        x, y, z = grains.position_um.T
         good = (
             np.isfinite(grains.covariance[:, 0, 0])
             & (grains.completeness >= limits.min_completeness)
-            & (np.hypot(x, y) <= limits.radius_um + 5 * np.sqrt(np.abs(grains.covariance[:, 3, 3])) + limits.spot_um)
-            & (np.abs(z) <= limits.height_um / 2 + 5 * np.sqrt(np.abs(grains.covariance[:, 5, 5])) + limits.spot_um)
+            & _inside(grains, limits)
             & (false_grains(grains, chance, self.shell_of, tried) < _FALSE)
         )
         grains = grains.take(good)
         return grains.take(share_out(grains, len(self.spots))[0])
+
+    def outside(self, used: NDArray[np.bool_]) -> Floats:
+        """(k, 3): where good grains lie that are outside of the limits; by the spots that are not used."""
+        limits = self.limits
+        farther = replace(limits, radius_um=_FARTHER * limits.radius_um, height_um=_FARTHER * limits.height_um)
+        if used.all():
+            return np.zeros((0, 3))
+        scene = Scene(self.spots.take(~used), self.flat, self.lattice, farther, self.ranks)
+        found = scene.index(np.zeros(len(scene.spots), bool), 0, lambda phase, grains: None)
+        if not len(found):
+            return np.zeros((0, 3))
+        grains = scene.sift(scene.refine(found, measure=not used.any()), found.tried)
+        return np.asarray(grains.position_um[~_inside(grains, limits)])
 
     def nothing(self) -> Refined:
         empty = np.zeros(0, np.int64)
@@ -263,7 +295,7 @@ class Scene:
             slots.astype(np.float32),
         )  # fmt: skip
 
-    def finish(self, grains: Refined, tried: int) -> Found:
+    def finish(self, grains: Refined, tried: int, outside_um: Floats | None = None) -> Found:
         kept, owner, unique = share_out(grains, len(self.spots))
         grains = grains.take(kept)
         chance = chance_of_match(self.cells, self.lattice, self.view, self.ring_shell, self.limits)
@@ -278,13 +310,20 @@ class Scene:
             grains.spot_um,
             grains.omega,
             false_grains(grains, chance, self.shell_of, tried),
-            _medians(self.spots.intensity, owner, len(grains)),
             owner,
             _reflections(grains, owner),
             self.limits,
             tried,
             judge(self.spots, self.flat, self.lattice, self.limits),
+            np.zeros((0, 3)) if outside_um is None else outside_um,
         )
+
+
+def _inside(grains: Refined, limits: Limits) -> NDArray[np.bool_]:
+    """(n,): whether grains lie within the sample's limits, as far as their positions are known."""
+    x, y, z = grains.position_um.T
+    across, along = (5 * np.sqrt(np.abs(grains.covariance[:, n, n])) + limits.spot_um for n in (3, 5))
+    return np.asarray((np.hypot(x, y) <= limits.radius_um + across) & (np.abs(z) <= limits.height_um / 2 + along))
 
 
 def _shell(spots: Spots, flat: Flat, bounds: Floats) -> NDArray[np.int64]:
@@ -301,13 +340,6 @@ def _joined(*parts: Refined) -> Refined:
         return parts[0]
     names = Refined.__dataclass_fields__
     return Refined(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-
-
-def _medians(intensity: Floats, owner: NDArray[np.int32], grains: int) -> Floats:
-    order = np.lexsort((intensity, owner))
-    begin, end = (np.searchsorted(owner[order], np.arange(grains), side=side) for side in ("left", "right"))
-    middle = np.minimum((begin + end) // 2, len(order) - 1)
-    return np.where(end > begin, intensity[order][middle], 0.0)
 
 
 def _reflections(grains: Refined, owner: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -25,6 +26,9 @@ from kernels.hedm.farfield.limits import Limits
 from kernels.hedm.farfield.paircells import LENGTH, PairCells, fit, matches, polar, sort_pairs
 from kernels.hedm.farfield.together import ALONE, to_all
 from kernels.ranks import Ranks
+
+if TYPE_CHECKING:
+    from kernels.hedm.farfield.cuda.search import CudaSearch
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -64,8 +68,9 @@ def index_pairs(
     limits: Limits,
     ranks: Ranks = ALONE,
     progress: Callable[[int], None] | None = None,
+    gpu: CudaSearch | None = None,
 ) -> Indexed:
-    """Grains that explain Friedel pairs; each rank tries its share of the seeds of a round.
+    """Grains that explain Friedel pairs; each rank tries its share of the seeds of a round, on its `gpu` if it has one.
 
     A grain is accepted with four fifths of `min_completeness` squared of its expected pairs, since a pair needs both of
     its spots, when no more than half of them belong to another grain already.
@@ -73,7 +78,7 @@ def index_pairs(
     if not len(pairs):
         return Indexed(np.zeros((0, 3, 3)), np.zeros((0, 3)), np.zeros((0, 6)), 0)
     pairs, cells = sort_pairs(pairs, int(np.max(ring_shell)) + 1)
-    search = _Search(pairs, cells, view, lattice, ring_shell, limits, ranks)
+    search = _Search(pairs, cells, view, lattice, ring_shell, limits, ranks, gpu)
     order = lattice.seed_rings(limits.strain)
     reflections = 0
     for number, ring in enumerate(order):
@@ -96,8 +101,10 @@ class _Search:
         ring_shell: NDArray[np.integer],
         limits: Limits,
         ranks: Ranks,
+        gpu: CudaSearch | None,
     ) -> None:
         self._cells, self._view, self._lattice, self._ranks = cells, view, lattice, ranks
+        self._by = gpu.try_pairs if gpu else _try_seeds
         self._g0 = lattice.g0[lattice.lines]
         self._ring = np.asarray(lattice.ring, np.int64)[lattice.lines]
         self._shell = np.asarray(ring_shell, np.int64)[self._ring]
@@ -148,7 +155,7 @@ class _Search:
         n = len(seeds)
         matrix, position = np.zeros((n, 3, 3)), np.zeros((n, 3))
         found, report = np.full((n, 2 * len(self._g0)), -1, np.int32), np.zeros((n, 3))
-        _try_seeds(
+        self._by(
             seeds, mates, np.ascontiguousarray(self._cells.pair[mates]), table, self._cells, self._used, self._view,
             self._g0, self._ring, self._shell, self._scalars, matrix, position, found, report,
         )  # fmt: skip

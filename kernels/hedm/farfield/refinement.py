@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -21,6 +22,9 @@ from kernels.hedm.farfield.spots import Cells, arctangent, measured, nearest
 from kernels.hedm.forward import differentiate, find, shrinking, solve
 from kernels.hedm.geometry import CENTRE, COLUMN, ROW, Flat
 
+if TYPE_CHECKING:
+    from kernels.hedm.farfield.cuda.search import CudaSearch
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
@@ -29,6 +33,10 @@ EXPECTED, MATCHED, PLACE2, OMEGA2, SPREAD = range(5)  # of a report
 NO_SPOT, NOT_EXPECTED = -1, -2  # where a reflection has none
 _TUKEY = 2.0  # its squared cut-off against that of the gate: 2.5 % less efficient than least squares
 _FEWEST = 8  # spots, for strain
+# Of the series of sin(x) / x and (1 - cos(x)) / x² in x², the highest power first: to rounding up to half a radian, and
+# with the same bits on a GPU, whose sines have others.
+_SINE = tuple((-1.0) ** n / math.factorial(2 * n + 1) for n in range(6, -1, -1))
+_VERSINE = tuple((-1.0) ** n / math.factorial(2 * n + 2) for n in range(6, -1, -1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +108,7 @@ def refine(
     strain: Floats | None = None,
     limits: Limits,
     steps: Floats | None = None,
+    gpu: CudaSearch | None = None,
 ) -> Refined:
     """Refine grains (n), each by itself.
 
@@ -115,6 +124,8 @@ def refine(
         Where to begin.
     steps : (k, 4), optional
         `steps_near` unless given.
+    gpu : CudaSearch, optional
+        Refines in the place of the CPU.
     """
     n, slots = len(orientation), 2 * len(g0)
     u, p = np.array(orientation, np.float64), np.array(position_um, np.float64)
@@ -124,7 +135,8 @@ def refine(
     steps = steps_near(limits) if steps is None else steps
     scalars = np.array([limits.mosaicity, math.sin(limits.min_eta) ** 2])
     shells = np.asarray(shell, np.int64)
-    _refine(flat, cells, g0, shells, limits.ranges, scalars, steps, u, p, e, covariance, report, spot, away)
+    by = gpu.refine if gpu else _refine
+    by(flat, cells, g0, shells, limits.ranges, scalars, steps, u, p, e, covariance, report, spot, away)
     matched = report[:, MATCHED]
     return Refined(
         u,
@@ -366,10 +378,15 @@ def _invert(lower: Floats, out: Floats) -> None:
 def turn_by(matrix: Floats, x: float, y: float, z: float) -> None:
     """Turn a (3, 3) matrix from the left by the rotation vector (x, y, z), in place."""
     angle2 = x * x + y * y + z * z
-    if angle2 < 1e-30:
-        return
-    angle = math.sqrt(angle2)
-    s, c = math.sin(angle) / angle, (1.0 - math.cos(angle)) / angle2
+    if angle2 < 0.25:
+        s = c = 0.0
+        for more in _SINE:
+            s = s * angle2 + more
+        for more in _VERSINE:
+            c = c * angle2 + more
+    else:
+        angle = math.sqrt(angle2)
+        s, c = math.sin(angle) / angle, (1.0 - math.cos(angle)) / angle2
     for k in range(3):
         a, b, d = matrix[0, k], matrix[1, k], matrix[2, k]
         p, q, r = y * d - z * b, z * a - x * d, x * b - y * a

@@ -16,6 +16,11 @@ from kernels.hedm.geometry import Flat
 Floats = NDArray[np.float64]
 
 _SCALES = np.exp(np.linspace(math.log(0.7), math.log(1.43), 1441))  # of the lattice, 0.05 % apart
+_FINER = np.exp(np.linspace(-1e-3, 1e-3, 81))  # of the best of these
+_NEAR = 0.02  # of the lattice: where rings are told one by one
+_SURE, _TELLING = 4.0, 0.3  # deviations, and share of the largest strain, that a shift of the rings must have
+_ALIKE = 0.25  # of the shift, by which that of a ring may differ from it
+_FEWEST = 20  # spots of a ring
 _FEW, _SAMPLE, _STEPS = 0.6, 2000, 16  # of spots on rings, spots to look at, steps of the beam centre to each side
 _WORTH, _LEAST = 1.3, 0.15  # times as many spots, and share of all, that a change must explain to be mentioned
 
@@ -32,10 +37,14 @@ class Verdict:
     ring_spots : (rings,) how many spots lie there
     ring_excess : (rings,) how many times as many as beside the rings
     found_two_theta : (k,) radians, the middles of the strongest peaks of the histogram, ascending
-    scale : by which the lattice should grow, or the wavelength shrink, so that most spots lie on rings
+    ring_found : (rings,) radians, where each ring was found; nan where it has few spots or neighbours too close
+    scale : by which the lattice should grow, or the wavelength shrink, so that spots lie on rings, near their middles
     at_scale : how many spots then do
+    shift, shift_sigma : how much farther out, relatively, all rings were found than expected, and how sure this is; nan
+        where they do not agree on it
     centre_um : (2,) y and z by which the beam centre should move for the same; looked for where few spots lie on rings
     at_centre : how many spots then do, in proportion to a sample of them
+    strain : the largest that is looked for
     """
 
     spots: int
@@ -45,10 +54,32 @@ class Verdict:
     ring_spots: NDArray[np.int64]
     ring_excess: Floats
     found_two_theta: Floats
+    ring_found: Floats
     scale: float
     at_scale: int
+    shift: float
+    shift_sigma: float
     centre_um: tuple[float, float]
     at_centre: int
+    strain: float
+
+    @property
+    def shifted(self) -> str:
+        """What is to be said where all rings lie farther out, or in, by one factor; else nothing."""
+        if not abs(self.shift) > max(_SURE * self.shift_sigma, _TELLING * self.strain):
+            return ""
+        there = np.flatnonzero(np.isfinite(self.ring_found))
+        found, wanted = (
+            ", ".join(f"{angle:.3f}" for angle in np.degrees(two_theta[there[:8]]))
+            for two_theta in (self.ring_found, self.ring_two_theta)
+        )
+        rest = " The others are of another crystal, or of none." if self.at_scale < _FEW * self.spots else ""
+        return (
+            f"The rings that were found lie {abs(self.shift):.2%} further {'out' if self.shift > 0 else 'in'} than "
+            f"expected: lattice, wavelength or distance. They are at two theta {found} degrees and were expected at "
+            f"{wanted}; with a lattice {1.0 / (1.0 + self.shift):.4f} times as large {self.at_scale} of {self.spots} "
+            f"spots would lie on rings, and {self.on_rings} do.{rest}"
+        )
 
     @property
     def sentence(self) -> str:
@@ -65,6 +96,8 @@ class Verdict:
                 f"The beam centre is likely wrong: moved by {y:+.0f} µm in y and {z:+.0f} µm in z, about "
                 f"{self.at_centre} of {self.spots} spots would lie on rings, and {self.on_rings} do. {rings}"
             )
+        if self.shifted and abs(self.scale - 1) < _NEAR:
+            return self.shifted
         if self.at_scale > worth and abs(self.scale - 1) > 1e-3:
             return (
                 f"The lattice or the wavelength is likely wrong: with a lattice {self.scale:.4f} times as large (or a "
@@ -85,7 +118,8 @@ class Verdict:
             )
         return (
             f"{self.on_rings} of {self.spots} spots lie on rings as they should. If they make no grains, look at the "
-            "direction and start of omega, at how the detector is flipped, and at the sample's size in the limits."
+            "direction and start of omega, at how the detector is flipped, and at the sample's size in the limits. "
+            f"{rings}"
         )
 
 
@@ -99,22 +133,22 @@ def judge(spots: Spots, flat: Flat, lattice: Lattice, limits: Limits) -> Verdict
     near = float(np.median(far)) if len(far) else 1.0
     reach = limits.extent_um / (near * wavelength) + 0.5 * limits.strain * rings
     low, high = max(rings[0] * 0.9, 1e-9), rings[-1] * 1.05
-    inside = length[(length > 0.7 * low) & (length < 1.43 * high)]
-    counts = np.sort(inside)
+    inside = np.sort(length[(length > 0.7 * low) & (length < 1.43 * high)])
     density = ((length > low) & (length < high)).sum() / (high - low)
+    begin, end = rings - reach, np.minimum(rings + reach, np.append(rings[1:] - reach[1:], np.inf))
 
     def on(scale: float) -> int:
         """Spots on rings of a lattice `scale` times as large, each spot once."""
-        begin, end = (rings - reach) / scale, (rings + reach) / scale
-        end = np.minimum(end, np.append(begin[1:], np.inf))
-        return int((np.searchsorted(counts, end) - np.searchsorted(counts, begin)).clip(0).sum())
+        return int((np.searchsorted(inside, end / scale) - np.searchsorted(inside, begin / scale)).clip(0).sum())
 
-    totals = np.array([on(scale) for scale in _SCALES])
-    best = int(totals.argmax())
-    same = _SCALES[totals >= 0.995 * totals[best]]
-    scale = float(same[np.abs(same - np.median(same)).argmin()]) if len(inside) else 1.0
-    ring_spots = np.searchsorted(counts, rings + reach) - np.searchsorted(counts, rings - reach)
-    beside = np.searchsorted(counts, rings + 2 * reach) - np.searchsorted(counts, rings - 2 * reach) - ring_spots
+    scale = 1.0
+    if len(inside):
+        for scales in (_SCALES, _FINER):
+            scale *= float(scales[_fit(inside, rings, reach, scale * scales).argmax()])
+    places, sigma = _places(inside, rings, reach, scale)
+    shift, shift_sigma = _common(places / rings - 1.0, sigma / rings)
+    ring_spots = np.searchsorted(inside, rings + reach) - np.searchsorted(inside, rings - reach)
+    beside = np.searchsorted(inside, rings + 2 * reach) - np.searchsorted(inside, rings - 2 * reach) - ring_spots
     centre, at_centre = (0.0, 0.0), on(1.0)
     if len(spots) and at_centre < _FEW * len(spots):
         centre, at_centre = _centre(spots.point_um, flat.source, rings, reach)
@@ -127,11 +161,68 @@ def judge(spots: Spots, flat: Flat, lattice: Lattice, limits: Limits) -> Verdict
         ring_spots,
         ring_spots / np.maximum(beside, 1.0),
         _peaks(two_theta),
+        2.0 * np.arcsin(np.minimum(0.5 * wavelength * places, 1.0)),
         scale,
         on(scale),
+        shift,
+        shift_sigma,
         centre,
         at_centre,
+        limits.strain,
     )
+
+
+def _fit(lengths: Floats, rings: Floats, reach: Floats, scales: Floats) -> Floats:
+    """(k,): how well spots lie on the rings of lattices `scales` (k,) times as large: the sum of 1 - (off / reach)²
+    over all (Epanechnikov's kernel), each counted at its nearest ring.
+
+    Parameters
+    ----------
+    lengths : (n,) of the reciprocal vectors of spots, ascending
+    """
+    middles = 0.5 * (rings[1:] + rings[:-1])
+    low, high = (
+        np.maximum(rings - reach, np.append(0.0, middles)),
+        np.minimum(rings + reach, np.append(middles, np.inf)),
+    )
+    first, beyond = (np.searchsorted(lengths, edge / scales[:, None]) for edge in (low, high))
+    total, squares = (np.append(0.0, np.cumsum(each)) for each in (lengths, lengths**2))
+    centre = rings / scales[:, None]
+    off2 = squares[beyond] - squares[first] - 2.0 * centre * (total[beyond] - total[first])
+    off2 += centre**2 * (beyond - first)
+    return np.asarray((beyond - first - off2 * (scales[:, None] / reach) ** 2).sum(1))
+
+
+def _places(lengths: Floats, rings: Floats, reach: Floats, scale: float) -> tuple[Floats, Floats]:
+    """(rings,) twice: where each ring lies that has spots enough and no neighbour within twice its reach, and how sure
+    this is; by the mean shift of the spots about it."""
+    place, sigma = rings / scale, np.full(len(rings), np.nan)
+    gap = np.diff(rings, prepend=-np.inf, append=np.inf)
+    alone = np.minimum(gap[1:], gap[:-1]) > 2.0 * (
+        reach + np.maximum(np.append(reach[1:], 0), np.append(0, reach[:-1]))
+    )
+    for n in range(len(rings)):
+        for _ in range(20):
+            first, beyond = np.searchsorted(lengths, place[n] + [-reach[n], reach[n]])
+            if beyond - first < _FEWEST:
+                break
+            place[n] = lengths[first:beyond].mean()
+            sigma[n] = lengths[first:beyond].std() / math.sqrt(beyond - first)
+    told = alone & np.isfinite(sigma)
+    return np.where(told, place, np.nan), np.where(told, sigma, np.nan)
+
+
+def _common(shift: Floats, sigma: Floats) -> tuple[float, float]:
+    """The mean shift of rings and its standard deviation; nan where there are fewer than two, or one disagrees."""
+    there = np.isfinite(shift)
+    if there.sum() < 2:
+        return math.nan, math.nan
+    weight = 1.0 / sigma[there] ** 2
+    mean = float(np.average(shift[there], weights=weight))
+    off = shift[there] - mean
+    if (np.abs(off) > np.maximum(_ALIKE * abs(mean), _SURE * sigma[there])).any():
+        return math.nan, math.nan
+    return mean, float(np.sqrt(np.average(off**2, weights=weight) / there.sum() + 1.0 / weight.sum()))
 
 
 def _centre(points: Floats, source: Floats, rings: Floats, reach: Floats) -> tuple[tuple[float, float], int]:

@@ -42,6 +42,11 @@ class Omegas(NamedTuple):
     full_turn: bool
     doubts: tuple[str, ...]
 
+    @property
+    def step_deg(self) -> float:
+        """How far most frames turn."""
+        return float(np.median(np.abs(np.diff(self.edges_deg, axis=1))))
+
 
 def swept(sweep: Sweep, count: int) -> Doubles:
     """Edges of `count` frames, shape (count, 2), degrees.

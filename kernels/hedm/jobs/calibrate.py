@@ -35,7 +35,7 @@ def calibrate(
     max_strain: float,
     min_completeness: float,
     spot_noise: float,
-    omega_noise: float,
+    omega_noise: float | None,
 ) -> None:
     """Find grains, refine the instrument from their spots, find them again with it, and write it; arguments as in the
     schema. The height of the sample and of the detector cannot both be known: grains keep theirs on average.
@@ -59,6 +59,7 @@ def calibrate(
         limits = open_limits(
             scanned.geometry,
             scanned.omega_ranges,
+            scanned.omega_step,
             sample_radius=sample_radius,
             sample_height=sample_height,
             max_strain=max_strain,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.cautions import Code
+from kernels.cuda.device import agreed, choose, open_device
 from kernels.errors import Exit, KernelError
 from kernels.hedm.colours import colour_orientations
-from kernels.hedm.frames import Frames, Sweep, open_frames
-from kernels.hedm.geometry import Geometry
-from kernels.hedm.grains import read_grains
-from kernels.hedm.jobs.scene import open_crystal, open_geometry, open_reflections
+from kernels.hedm.frames import Frames
+from kernels.hedm.jobs.scans import open_distances, sweep
+from kernels.hedm.jobs.scene import open_crystal, open_reflections, open_seeds
+from kernels.hedm.nearfield.cuda.search import prepare
+from kernels.hedm.nearfield.ideal import ideal_images
 from kernels.hedm.nearfield.pictures import write_colours, write_confidence
 from kernels.hedm.nearfield.reconstruct import reconstruct
 from kernels.hedm.nearfield.reduction import reduce
-from kernels.hedm.nearfield.setup import Setup, from_panels
 from kernels.hedm.nearfield.voxels import GRIDS
 from kernels.hedm.nearfield.writers import read_map, write_map, write_mic
 from kernels.io.picture import check_picture
@@ -71,37 +71,32 @@ def nearfield(
     rings: int | None,
     min_eta: float,
     grain_angle: float,
+    device: str,
 ) -> None:
     """Write the map of a layer; arguments as in the schema. Ranks share its voxels.
 
     Reports `voxels`, `accepted` (share of them with a confidence above chance), `grains`, `confidence` (median of the
     accepted), `chance` (what it is up to without any crystal), `threshold`, `explained` (the share of the spots' pixels
-    that the map has hits on) and `occupied` (the largest share of pixels that are lit at a distance).
+    that the map has hits on), `occupied` (the largest share of pixels that are lit at a distance), and `device` (what
+    has computed, and `device_reason` where that was not a GPU it was given).
 
     Raises
     ------
     KernelError
         Exit 65 when no voxel has a confidence above chance, with what was found; 65, 66 for files; 2 for what does not
-        fit; 73, 74 for outputs.
+        fit, or for a GPU that is wanted and not there; 75 when it fails; 73, 74 for outputs.
     """
     arguments = {name: value for name, value in locals().items() if name != "job"}
+    if device == "gpu":
+        open_device()  # or say so before all frames are read
     crystal = open_crystal(cif, lattice, space_group)
-    if (omega_start is None) != (omega_step is None):
-        raise KernelError("Give omegaStart and omegaStep together, or neither.")
-    omegas = None if omega_start is None or omega_step is None else Sweep(omega_start, omega_step)
-    images, told = _listed("input", input), _listed("geometry", geometry)
-    frames = [open_frames(path, omegas=omegas) for path in images]
-    instruments = [open_geometry(path, frames[0].shape) for path in told]
-    job.inputs += [*images, *told]
-    setup = _setup(frames, instruments, height=height, min_eta=min_eta)
+    distances = open_distances(input, geometry, sweep(omega_start, omega_step))
+    job.inputs += distances.read
+    frames, instruments = distances.frames, distances.instruments
+    setup = distances.setup(height=height, min_eta=min_eta)
     reflections = open_reflections(crystal, instruments[0], max_two_theta, rings)
     layer = GRIDS[voxels](width, voxel_size, pixel_um=setup.pixel_um)
-    known = None
-    if seeds is not None:
-        table = read_grains(seeds)
-        if not len(table):
-            raise KernelError(f"The grains {seeds!r} are none: leave seeds out to search all orientations.")
-        known = table.orientation
+    known = open_seeds(seeds)
     job.progress(0.0, "reduce", f"{len(frames)} distances of {setup.frames} frames")
     with job.phase("reduce"):
         spots = reduce(
@@ -111,6 +106,9 @@ def nearfield(
             least_pixels=least_pixels,
             ranks=job.ranks,
         )
+        spots, setup = ideal_images(spots, setup, job.ranks)
+    choice = agreed(job, choose(device, lambda: prepare(spots, setup, layer, reflections.g0)))
+    arguments["device"] = choice.kind
     with job.phase("search"):
         made = reconstruct(
             spots,
@@ -122,6 +120,7 @@ def nearfield(
             radius_deg=seed_radius,
             grain_deg=grain_angle,
             ranks=job.ranks,
+            way=choice.ready,
             say=lambda share, text: job.progress(0.3 + 0.65 * share, "search", text),
         )
     if not job.ranks.first:
@@ -150,58 +149,6 @@ def nearfield(
     job.metric("threshold", made.threshold)
     job.metric("explained", made.explained)
     job.metric("occupied", float(spots.occupied().max()))
-
-
-def _listed(name: str, text: str) -> list[str]:
-    """Files with commas between them, one for each distance."""
-    paths = [word.strip() for word in text.split(",")]
-    if not all(paths):
-        raise KernelError(f"{name} is a file for each distance, with commas between them, not {text!r}.")
-    return paths
-
-
-def _setup(frames: list[Frames], instruments: list[Geometry], *, height: float, min_eta: float) -> Setup:
-    if len(frames) != len(instruments):
-        raise KernelError(
-            f"Frames are given for {len(frames)} distances, and geometries for {len(instruments)}: give as many."
-        )
-    leader = instruments[0]
-    for number, (each, instrument) in enumerate(zip(frames, instruments, strict=True), 1):
-        if len(instrument.panels) != 1:
-            raise KernelError(
-                f"The geometry of distance {number} has {len(instrument.panels)} panels, and one is wanted."
-            )
-        if each.shape != instrument.panels[0].shape:
-            raise KernelError(
-                f"The frames {each.name!r} have {each.shape[0]} x {each.shape[1]} pixels, and the detector of distance "
-                f"{number} {instrument.panels[0].shape[0]} x {instrument.panels[0].shape[1]}.",
-                Exit.BAD_INPUT,
-            )
-        if instrument.wedge or instrument.chi or not np.array_equal(instrument.beam, leader.beam):
-            raise KernelError(f"The rotation axis of distance {number} leans: near field takes no wedge and no chi.")
-        if not math.isclose(instrument.wavelength_A, leader.wavelength_A, rel_tol=1e-6):
-            raise KernelError(
-                f"The wavelengths of the distances differ: {leader.wavelength_A:.6g} and "
-                f"{instrument.wavelength_A:.6g} angstrom.",
-                Exit.BAD_INPUT,
-            )
-        if each.omegas.breaks:
-            raise KernelError(f"The omegas of {each.name!r} have gaps: near field takes one sweep.", Exit.BAD_INPUT)
-        if each.count != frames[0].count or np.abs(each.omegas.edges_deg - frames[0].omegas.edges_deg).max() > 1e-3:
-            raise KernelError(
-                f"The frames of distance {number} are not of the same omegas as those of distance 1.", Exit.BAD_INPUT
-            )
-    edges = frames[0].omegas.edges_deg
-    return from_panels(
-        leader.wavelength_A,
-        [instrument.panels[0] for instrument in instruments],
-        omega_start_deg=float(edges[0, 0]),
-        omega_step_deg=float(edges[-1, 1] - edges[0, 0]) / len(edges),
-        frames=len(edges),
-        beam=leader.beam,
-        z_um=height,
-        eta_deg=(min_eta, 90.0),
-    )
 
 
 def _check(path: Path) -> None:

@@ -10,16 +10,12 @@ from kernels.errors import Exit, KernelError
 from kernels.hedm.frames import (
     Dark,
     Frames,
-    Sweep,
     dark_of_first,
     dark_of_source,
     flat_dark,
-    open_frames,
-    open_panels,
     open_source,
 )
-from kernels.hedm.frames.series import files_of
-from kernels.hedm.jobs.scene import open_geometry
+from kernels.hedm.jobs.scans import open_scan, sweep
 from kernels.hedm.jobs.tables import check_table, write_table
 from kernels.hedm.peaks import EDGE, OVERLAPPED, SATURATED, find_spots, joined, limits
 from kernels.job import Job
@@ -60,33 +56,11 @@ def peaks(
         73, 74 for outputs.
     """
     arguments = {name: value for name, value in locals().items() if name != "job"}
-    if (omega_start is None) != (omega_step is None):
-        raise KernelError("Give omegaStart and omegaStep together, or neither.")
-    omegas = None if omega_start is None or omega_step is None else Sweep(omega_start, omega_step)
     beyond = None if last_frame is None else last_frame + 1
-    paths = _panels(input)
-    if paths is None:
-        frames = open_frames(input, omegas=omegas, first=first_frame, beyond=beyond)
-        instrument = open_geometry(geometry, frames.shape)
-        if len(instrument.panels) != 1:
-            raise KernelError(
-                f"The geometry has the panels {', '.join(instrument.names)}: say the frames of each, as "
-                "NAME=FILE,NAME=FILE."
-            )
-        wanted = instrument.panels[0].shape
-        if frames.shape != wanted:
-            raise KernelError(
-                f"The frames {input!r} have {frames.shape[0]} x {frames.shape[1]} pixels, and panel "
-                f"{instrument.names[0]!r} of {geometry!r} {wanted[0]} x {wanted[1]}.",
-                Exit.BAD_INPUT,
-            )
-        opened = {instrument.names[0]: frames}
-    else:
-        instrument = open_geometry(geometry)
-        shapes = {panel.name: panel.shape for panel in instrument.panels}
-        opened = open_panels(paths, shapes=shapes, omegas=omegas, first=first_frame, beyond=beyond)
-    for path in [input] if paths is None else paths.values():
-        job.inputs += files_of(path) if "*" in path or "?" in path else [path]
+    instrument, opened, read = open_scan(
+        input, geometry, sweep(omega_start, omega_step), first=first_frame, beyond=beyond
+    )
+    job.inputs += read
     tables, met, total = [], dict[str, int](), sum(frames.count for frames in opened.values())
     done = 0
     for name, frames in opened.items():
@@ -150,19 +124,6 @@ def peaks(
     job.metric("at_edge", int(((spots.flags & EDGE) > 0).sum()))
     for what, count in met.items():
         job.metric(re.sub(r"\W+", "_", what), count)
-
-
-def _panels(text: str) -> dict[str, str] | None:
-    """`NAME=FILE,NAME=FILE` by name, or None for one file."""
-    if not re.match(r"[\w-]+=", text):
-        return None
-    paths: dict[str, str] = {}
-    for each in text.split(","):
-        name, _, path = each.partition("=")
-        if not path or name in paths:
-            raise KernelError(f"The frames of panels are NAME=FILE,NAME=FILE, each once, not {text!r}.")
-        paths[name.strip()] = path
-    return paths
 
 
 def _dark(text: str, frames: Frames) -> Dark:

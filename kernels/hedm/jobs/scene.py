@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.errors import Exit, KernelError
 from kernels.hedm.conventions import hexrd, imaged11, midas_parameters
@@ -13,9 +14,11 @@ from kernels.hedm.crystals import Crystal
 from kernels.hedm.farfield.lattice import Lattice
 from kernels.hedm.farfield.limits import Limits
 from kernels.hedm.geometry import Geometry
+from kernels.hedm.grains import read_grains
 from kernels.hedm.reflections import Reflections, list_reflections
 
 _WHOLE_CUBIC = 195  # the first cubic space group
+_OMEGA_SHARE, _LEAST_OMEGA = 0.15, math.radians(0.03)  # noise of omega: of a frame's step, and where frames are fine
 
 
 def open_crystal(cif: str | None, lattice: str | None, space_group: str | None) -> Crystal:
@@ -83,29 +86,69 @@ def open_reflections(
     return list_reflections(crystal, geometry.wavelength_A, max_two_theta=most, rings=rings)
 
 
+def open_seeds(path: str | None) -> NDArray[np.float64] | None:
+    """The orientations (n, 3, 3) of the grains at `path`; None: none were given.
+
+    Raises
+    ------
+    KernelError
+        Exit 2 for an empty table; 65, 66 for the file.
+    """
+    if path is None:
+        return None
+    table = read_grains(path)
+    if not len(table):
+        raise KernelError(f"The grains {path!r} are none: leave seeds out to search all orientations.")
+    return table.orientation
+
+
 def open_lattice(reflections: Reflections) -> Lattice:
     """The reflections as the far field takes them."""
     crystal = reflections.crystal
     return Lattice(crystal.b0, reflections.hkl, reflections.ring, crystal.rotations)
 
 
+def open_volume(told: str | None, sample_radius: float, sample_height: float) -> float | None:
+    """What all grains fill together in µm³, as the schema has it; None where it is not told.
+
+    Raises
+    ------
+    KernelError
+        Exit 2 when it is none.
+    """
+    if told is None or told == "sample":
+        return None if told is None else math.pi * sample_radius**2 * sample_height
+    try:
+        volume = float(told)
+    except ValueError:
+        volume = math.nan
+    if not 0 < volume < math.inf:
+        raise KernelError(
+            f"illuminatedVolume is {told!r}: it is a number of µm³ above 0, or `sample`, the cylinder of sampleRadius "
+            "and sampleHeight."
+        )
+    return volume
+
+
 def open_limits(
     geometry: Geometry,
     omega_ranges: tuple[tuple[float, float], ...],
+    omega_step: float,
     *,
     sample_radius: float,
     sample_height: float,
     max_strain: float,
     min_completeness: float,
     spot_noise: float,
-    omega_noise: float,
+    omega_noise: float | None,
     min_eta: float,
 ) -> Limits:
-    """Limits by the arguments of the schema; `omega_ranges` in radians."""
+    """Limits by the arguments of the schema; `omega_ranges` and `omega_step` in radians."""
+    usual = max(_LEAST_OMEGA, _OMEGA_SHARE * omega_step)
     pixel_um = float(np.mean([panel.pixel_um for panel in geometry.panels]))
     return Limits(
         spot_um=spot_noise * pixel_um,
-        omega=math.radians(omega_noise),
+        omega=usual if omega_noise is None else math.radians(omega_noise),
         radius_um=sample_radius,
         height_um=sample_height,
         strain=max_strain,

@@ -18,15 +18,16 @@ from kernels.hedm.jobs.scene import open_geometry
 from kernels.hedm.peaks import Spots, read_spots, write_spots
 from kernels.io import hdf5, nexus
 
-_RANGES, _SHAPES = "/entry/scan/omega_ranges", "/entry/scan/shapes"
+_RANGES, _STEP, _SHAPES = (f"/entry/scan/{name}" for name in ("omega_ranges", "omega_step", "shapes"))
 
 
 class Scanned(NamedTuple):
-    """Spots, the instrument, and where frames were taken: (start, stop) in radians."""
+    """Spots, the instrument, where frames were taken, (start, stop), and how far one of them turns; radians."""
 
     spots: Spots
     geometry: Geometry
     omega_ranges: tuple[tuple[float, float], ...]
+    omega_step: float
 
     def placed(self) -> Placed:
         """As the far field takes them; by their Gaussians where these were fitted."""
@@ -54,7 +55,9 @@ def write_table(
         write_spots(entry.create_group("spots"), spots, panels=geometry.names)
         scan = entry.create_group("scan")
         scan["omega_ranges"] = np.array(_ranges(omegas))
-        scan["omega_ranges"].attrs["units"] = "deg"
+        scan["omega_step"] = omegas.step_deg
+        for name in ("omega_ranges", "omega_step"):
+            scan[name].attrs["units"] = "deg"
         scan["shapes"] = np.array([panel.shape for panel in geometry.panels])
         shown = entry.create_group("map")
         shown.attrs.update({"NX_class": "NXdata", "signal": "omega", "axes": ["two_theta"], "title": "spots"})
@@ -81,6 +84,7 @@ def read_table(path: str, geometry: str) -> Scanned:
     spots, names = read_spots(path)
     with hdf5.open_file(path) as file:
         ranges = hdf5.numbers(file, _RANGES, rank=2)[()]
+        step = math.radians(float(hdf5.numbers(file, _STEP, rank=0)[()]))
         shapes = hdf5.numbers(file, _SHAPES, rank=2)[()].astype(int)
     if ranges.shape[1:] != (2,) or shapes.shape[1:] != (2,) or not len(shapes) or not np.isfinite(ranges).all():
         raise KernelError(f"The spots {path!r} do not say how their frames were taken.", Exit.BAD_INPUT)
@@ -103,7 +107,7 @@ def read_table(path: str, geometry: str) -> Scanned:
             )
     if len(spots.panel) and not 0 <= spots.panel.min() <= spots.panel.max() < len(names):
         raise KernelError(f"Some of the spots {path!r} are of a panel that there is not.", Exit.BAD_INPUT)
-    return Scanned(spots, instrument, tuple((math.radians(a), math.radians(b)) for a, b in ranges.tolist()))
+    return Scanned(spots, instrument, tuple((math.radians(a), math.radians(b)) for a, b in ranges.tolist()), step)
 
 
 def _ranges(omegas: Omegas) -> list[tuple[float, float]]:

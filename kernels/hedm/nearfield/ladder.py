@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.hedm.nearfield.refine import climb
 from kernels.hedm.nearfield.setup import Setup
 from kernels.hedm.nearfield.spots import Spots
 from kernels.hedm.nearfield.voxels import Voxels
+from kernels.hedm.nearfield.ways import Cpu, Way
 from kernels.ranks import Ranks
 
 Floats = NDArray[np.float64]
@@ -73,20 +73,29 @@ def ladder(
 
 
 def descend(
-    rungs: list[Rung], setup: Setup, voxels: Voxels, starts: Floats, g0: Floats, *, least_deg: float
+    rungs: list[Rung],
+    setup: Setup,
+    voxels: Voxels,
+    starts: Floats,
+    g0: Floats,
+    *,
+    least_deg: float,
+    way: Way | None = None,
 ) -> tuple[Floats, Floats]:
-    """From each voxel's starts, shape (voxels, k, 3, 3), down all rungs, with fewer of them on each.
+    """From each voxel's starts, shape (voxels, k, 3, 3), down all rungs, with fewer of them on each; without `way` on
+    the CPU.
 
     Returns
     -------
     orientations : ndarray, shape (voxels, 3, 3)
     confidence : ndarray, shape (voxels,)
     """
+    way = way or Cpu()
     count, keep = starts.shape[:2]
     for n, rung in enumerate(rungs):
         last = n == len(rungs) - 1
         pairs = voxels.chosen(np.repeat(np.arange(count), keep))
-        fit = climb(
+        fit = way.climb(
             rung.spots,
             setup,
             pairs,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiled import compiled
+from kernels.hedm.nearfield.arcs import angle_of
 from kernels.hedm.nearfield.setup import Optics
 
 Floats = NDArray[np.float64]
@@ -80,7 +81,7 @@ def trace(
             across, up = abs(ky), abs(kz)
             if across * optics.eta[0] < up * optics.eta[1] or across * optics.eta[2] > up * optics.eta[3]:
                 continue
-            turn = (math.atan2(sine, cosine) - optics.start) / optics.step
+            turn = (angle_of(sine, cosine) - optics.start) / optics.step
             turn -= math.floor(turn / optics.period) * optics.period
             frame = int(turn)
             if frame >= optics.frames:

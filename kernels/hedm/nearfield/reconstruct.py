@@ -20,11 +20,12 @@ from kernels.hedm.nearfield.explained import explained
 from kernels.hedm.nearfield.grains import Segments, segment, unlike
 from kernels.hedm.nearfield.ideal import ideal_images
 from kernels.hedm.nearfield.ladder import Rung, descend, ladder
-from kernels.hedm.nearfield.refine import Fit, climb, spread
-from kernels.hedm.nearfield.search import check_together, screen
+from kernels.hedm.nearfield.refine import Fit
+from kernels.hedm.nearfield.search import check_together
 from kernels.hedm.nearfield.setup import Setup
 from kernels.hedm.nearfield.spots import Spots
 from kernels.hedm.nearfield.voxels import Voxels
+from kernels.hedm.nearfield.ways import Cpu, Way
 from kernels.ranks import Ranks
 
 Floats = NDArray[np.float64]
@@ -102,6 +103,7 @@ def reconstruct(
     least_deg: float = 0.02,
     grain_deg: float = 1.0,
     ranks: Ranks | None = None,
+    way: Way | None = None,
     say: Say | None = None,
 ) -> OrientationMap:
     """An orientation map from bits, as the detector saw them: its distortion is taken out of them first.
@@ -122,6 +124,8 @@ def reconstruct(
         Neighbours with a smaller misorientation are of one grain.
     ranks : Ranks, optional
         Processes that share the voxels; each needs all bits, and gets the whole map.
+    way : Way, optional
+        What computes; without it the CPU. The map is the same.
 
     Raises
     ------
@@ -132,7 +136,8 @@ def reconstruct(
     ranks, say = ranks or Ranks(), say or _silent
     spots, setup = ideal_images(spots, setup, ranks)
     check_together(spots, setup)
-    work = _Work(spots, setup, voxels, np.ascontiguousarray(g0, np.float64), rotations, seeds, radius_deg, least_deg)
+    g0 = np.ascontiguousarray(g0, np.float64)
+    work = _Work(spots, setup, voxels, g0, rotations, seeds, radius_deg, least_deg, way or Cpu())
     rungs = ladder(spots, setup, gap_deg, most_deg=180.0 if seeds is None else radius_deg / 3, ranks=ranks)
     say(0.0, f"images for orientations within {', '.join(f'{rung.gap_deg:.2g}°' for rung in rungs)}")
     probes = _spaced(np.arange(len(voxels.places_um)), _PROBES)
@@ -190,6 +195,7 @@ class _Work:
     seeds: Floats | None
     radius_deg: float
     least_deg: float
+    way: Way
 
     def mirrored(self) -> _Work:
         return replace(self, setup=self.setup.mirrored())
@@ -253,7 +259,7 @@ def _find(work: _Work, rungs: list[Rung], probes: Whole, ranks: Ranks) -> tuple[
     if len(mine):
         voxels = work.voxels.chosen(probes[mine])
         starts = _screened(work, rungs[0], voxels)
-        found, confidence = descend(rungs, work.setup, voxels, starts, work.g0, least_deg=work.least_deg)
+        found, confidence = descend(rungs, work.setup, voxels, starts, work.g0, least_deg=work.least_deg, way=work.way)
     made = _all(ranks, mine, len(probes), found, confidence)
     return np.asarray(made[0], np.float64), np.asarray(made[1], np.float64)
 
@@ -265,7 +271,7 @@ def _screened(work: _Work, rung: Rung, voxels: Voxels) -> Floats:
     confidence = np.zeros((count, 0))
     for part in _candidates(work, rung.gap_deg):
         least = float(confidence[:, -1].min()) if confidence.shape[1] == _KEEP else 0.0
-        found = screen(rung.spots, work.setup, voxels, part, work.g0, keep=min(_KEEP, len(part)), least=least)
+        found = work.way.screen(rung.spots, work.setup, voxels, part, work.g0, keep=min(_KEEP, len(part)), least=least)
         best = np.concatenate([best, part[np.maximum(found.best, 0)]], axis=1)
         confidence = np.concatenate([confidence, found.confidence], axis=1)
         order = np.argsort(-confidence, axis=1, kind="stable")[:, :_KEEP]
@@ -283,11 +289,11 @@ def _fill(work: _Work, fit: Fit, new: Floats, ranks: Ranks) -> Fit:
     better = np.zeros(len(mine), np.bool_)
     if len(mine) and len(new):
         voxels = work.voxels.chosen(mine)
-        found = screen(work.spots, work.setup, voxels, new, work.g0)
+        found = work.way.screen(work.spots, work.setup, voxels, new, work.g0)
         better = found.confidence[:, 0] > made.confidence
         if better.any():
             starts = new[found.best[better, 0]][:, None]
-            risen = climb(
+            risen = work.way.climb(
                 work.spots, work.setup, voxels.chosen(better), starts, work.g0, step_deg=_STEP_DEG,
                 least_deg=work.least_deg,
             )  # fmt: skip
@@ -298,7 +304,7 @@ def _fill(work: _Work, fit: Fit, new: Floats, ranks: Ranks) -> Fit:
         fit = Fit(parts[0].astype(np.float64), parts[1].astype(np.int64), parts[2].astype(np.int64))
         if not parts[3].any():
             break
-        fit, changed = spread(
+        fit, changed = work.way.spread(
             work.spots, work.setup, work.voxels, fit, work.g0, step_deg=_STEP_DEG, least_deg=work.least_deg, mine=mine,
             changed=parts[3].astype(np.bool_),
         )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -27,7 +28,7 @@ Whole = NDArray[np.int64]
 _FACES = np.concatenate([np.eye(3), -np.eye(3)])
 _CORNERS = np.array([(a, b, c) for a in (-1.0, 1.0) for b in (-1.0, 1.0) for c in (-1.0, 1.0)]) / math.sqrt(3)
 DIRECTIONS = np.concatenate([_FACES, _CORNERS])
-_FARTHEST = 16  # least steps from a point to the edge of its plateau that are looked for
+FARTHEST = 16  # least steps from a point to the edge of its plateau that are looked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,46 @@ class Fit:
     @property
     def confidence(self) -> Floats:
         return np.asarray(self.hits / np.maximum(self.counted, 1))
+
+
+class Turns(NamedTuple):
+    """The small turns that are tried, worked out once for all voxels and for whatever computes.
+
+    Each is a rotation vector in radians, in the sample frame, with sin a / a and (1 - cos a) / a^2 of its angle a.
+
+    Attributes
+    ----------
+    tried : ndarray, shape (levels, 14, 5)
+        In all `DIRECTIONS`, each time by half the angle.
+    aside : ndarray, shape (2, FARTHEST + 1, 3, 5)
+        By so many of the last angle about each axis, one way and the other.
+    middles : ndarray, shape (FARTHEST + 1, FARTHEST + 1, 3, 5)
+        To the middle between the places so many steps away on both sides.
+    """
+
+    tried: Floats
+    aside: Floats
+    middles: Floats
+
+
+def turns(step_deg: float, least_deg: float) -> Turns:
+    step, least, steps = math.radians(step_deg), math.radians(least_deg), []
+    while step >= least * 0.999:
+        steps.append(step)
+        step *= 0.5
+    along = least * np.arange(FARTHEST + 1)
+    tried = np.reshape(steps, (-1, 1, 1)) * DIRECTIONS
+    aside = np.multiply.outer(np.stack([along, -along]), np.eye(3))
+    middles = np.multiply.outer(0.5 * (along[:, None] - along), np.eye(3))
+    return Turns(_with_factors(tried), _with_factors(aside), _with_factors(middles))
+
+
+def _with_factors(vectors: Floats) -> Floats:
+    angle = np.sqrt((vectors**2).sum(axis=-1))
+    some = np.where(angle > 0, angle, 1.0)
+    first = np.where(angle > 0, np.sin(some) / some, 1.0)
+    half = np.where(angle > 0, np.sin(0.5 * some) / (0.5 * some), 1.0)
+    return np.concatenate([vectors, np.stack([first, 0.5 * half**2], axis=-1)], axis=-1)
 
 
 def climb(
@@ -75,11 +116,10 @@ def climb(
     count = len(voxels.places_um)
     made = np.empty((count, 3, 3))
     hits, counted = np.zeros(count, np.int64), np.ones(count, np.int64)
-    x, y = _points(voxels)
+    x, y = own_points(voxels)
     _climb_all(
         np.ascontiguousarray(starts, np.float64), np.ascontiguousarray(g0, np.float64), setup.optics, images(spots),
-        x, y, voxels.corners, math.radians(step_deg), math.radians(least_deg), centre,
-        made, hits, counted, threads(),
+        x, y, voxels.corners, turns(step_deg, least_deg), centre, made, hits, counted, threads(),
     )  # fmt: skip
     return Fit(made, hits, counted)
 
@@ -117,17 +157,17 @@ def spread(
     which = np.arange(count) if mine is None else np.asarray(mine, np.int64)
     new = np.zeros(count, np.bool_)
     made = Fit(fit.orientations.copy(), fit.hits.copy(), fit.counted.copy())
-    x, y = _points(voxels)
+    x, y = own_points(voxels)
     _spread_all(
         fit.orientations, fit.hits, fit.counted, voxels.neighbours, which,
         np.ones(count, np.bool_) if changed is None else changed, np.ascontiguousarray(g0, np.float64), setup.optics,
-        images(spots), x, y, voxels.corners, math.radians(step_deg), math.radians(least_deg), made.orientations,
-        made.hits, made.counted, new, threads(),
+        images(spots), x, y, voxels.corners, turns(step_deg, least_deg), made.orientations, made.hits, made.counted,
+        new, threads(),
     )  # fmt: skip
     return made, new
 
 
-def _points(voxels: Voxels) -> tuple[Singles, Singles]:
+def own_points(voxels: Voxels) -> tuple[Singles, Singles]:
     """Sample points in the order of the voxels themselves."""
     back = np.argsort(voxels.order)
     x, y = voxels.points
@@ -135,11 +175,9 @@ def _points(voxels: Voxels) -> tuple[Singles, Singles]:
 
 
 @compiled()
-def turned(u: Floats, x: float, y: float, z: float, made: Floats) -> None:
-    """Fill `made` with `u` turned by a rotation vector, in radians, in the sample frame."""
-    angle = math.sqrt(x * x + y * y + z * z)
-    first = math.sin(angle) / angle if angle > 0 else 1.0
-    second = (1 - math.cos(angle)) / (angle * angle) if angle > 0 else 0.5
+def turned(u: Floats, turn: Floats, made: Floats) -> None:
+    """Fill `made` with `u` turned by one of `Turns`."""
+    x, y, z, first, second = turn[0], turn[1], turn[2], turn[3], turn[4]
     for n in range(3):
         a, b, c = u[0, n], u[1, n], u[2, n]
         p, q, r = y * c - z * b, z * a - x * c, x * b - y * a
@@ -150,16 +188,16 @@ def turned(u: Floats, x: float, y: float, z: float, made: Floats) -> None:
 
 @compiled()
 def _climb(
-    u: Floats, hits: int, counted: int, step: float, least: float, centre: bool, g0: Floats, optics: Optics,
-    images: Images, x: Singles, y: Singles, corners: Floats, frames: NDArray[np.int32], traced: Singles,
-    whole: NDArray[np.bool_],
+    u: Floats, hits: int, counted: int, turns: Turns, centre: bool, g0: Floats, optics: Optics, images: Images,
+    x: Singles, y: Singles, corners: Floats, frames: NDArray[np.int32], traced: Singles, whole: NDArray[np.bool_],
 ) -> tuple[int, int]:  # fmt: skip
     """Bring `u` to a larger confidence; what that is."""
     trial, best = np.empty((3, 3)), np.empty((3, 3))
-    while step >= least * 0.999:
+    level = 0
+    while level < turns.tried.shape[0]:
         better = False
-        for n in range(DIRECTIONS.shape[0]):
-            turned(u, step * DIRECTIONS[n, 0], step * DIRECTIONS[n, 1], step * DIRECTIONS[n, 2], trial)
+        for n in range(turns.tried.shape[1]):
+            turned(u, turns.tried[level, n], trial)
             hit, of = score(trial, g0, optics, images, x, y, corners, frames, traced, whole)
             if hit * counted > hits * of:
                 hits, counted, better = hit, of, True
@@ -167,20 +205,18 @@ def _climb(
         if better:
             u[:] = best
         else:
-            step *= 0.5
+            level += 1
     if centre:
         for axis in range(3):
-            reach = np.zeros(2)
+            reach = np.zeros(2, np.int64)
             for side in range(2):
-                for n in range(1, _FARTHEST + 1):
-                    along = n * least if side == 0 else -n * least
-                    turned(u, along * (axis == 0), along * (axis == 1), along * (axis == 2), trial)
+                for n in range(1, turns.aside.shape[1]):
+                    turned(u, turns.aside[side, n, axis], trial)
                     hit, of = score(trial, g0, optics, images, x, y, corners, frames, traced, whole)
                     if hit * counted < hits * of:
                         break
-                    reach[side] = along
-            middle = 0.5 * (reach[0] + reach[1])
-            turned(u, middle * (axis == 0), middle * (axis == 1), middle * (axis == 2), trial)
+                    reach[side] = n
+            turned(u, turns.middles[reach[0], reach[1], axis], trial)
             hit, of = score(trial, g0, optics, images, x, y, corners, frames, traced, whole)
             if hit * counted >= hits * of:
                 hits, counted = hit, of
@@ -190,8 +226,8 @@ def _climb(
 
 @compiled(parallel=True)
 def _climb_all(
-    starts: Floats, g0: Floats, optics: Optics, images: Images, x: Singles, y: Singles, corners: Floats, step: float,
-    least: float, centre: bool, made: Floats, hits: Whole, counted: Whole, parts: int,
+    starts: Floats, g0: Floats, optics: Optics, images: Images, x: Singles, y: Singles, corners: Floats, turns: Turns,
+    centre: bool, made: Floats, hits: Whole, counted: Whole, parts: int,
 ) -> None:  # fmt: skip
     most, distances = 2 * g0.shape[0], optics.panels.shape[0]
     for part in numba.prange(parts):
@@ -204,7 +240,7 @@ def _climb_all(
                 u[:] = starts[n, k]
                 hit, of = score(u, g0, optics, images, x[n], y[n], corners, frames, traced, whole)
                 hit, of = _climb(
-                    u, hit, of, step, least, centre, g0, optics, images, x[n], y[n], corners, frames, traced, whole
+                    u, hit, of, turns, centre, g0, optics, images, x[n], y[n], corners, frames, traced, whole
                 )  # fmt: skip
                 if hit * counted[n] > hits[n] * of:
                     made[n], hits[n], counted[n] = u, hit, of
@@ -213,8 +249,8 @@ def _climb_all(
 @compiled(parallel=True)
 def _spread_all(
     orientations: Floats, hits: Whole, counted: Whole, neighbours: Whole, which: Whole, changed: NDArray[np.bool_],
-    g0: Floats, optics: Optics, images: Images, x: Singles, y: Singles, corners: Floats, step: float, least: float,
-    made: Floats, new_hits: Whole, new_counted: Whole, new: NDArray[np.bool_], parts: int,
+    g0: Floats, optics: Optics, images: Images, x: Singles, y: Singles, corners: Floats, turns: Turns, made: Floats,
+    new_hits: Whole, new_counted: Whole, new: NDArray[np.bool_], parts: int,
 ) -> None:  # fmt: skip
     most, distances = 2 * g0.shape[0], optics.panels.shape[0]
     for part in numba.prange(parts):
@@ -234,11 +270,11 @@ def _spread_all(
                     new_hits[n], new_counted[n], better = hit, of, True
             if better:
                 new_hits[n], new_counted[n] = _climb(
-                    u, new_hits[n], new_counted[n], step, least, True, g0, optics, images, x[n], y[n], corners,
-                    frames, traced, whole,
+                    u, new_hits[n], new_counted[n], turns, True, g0, optics, images, x[n], y[n], corners, frames,
+                    traced, whole,
                 )  # fmt: skip
                 made[n] = u
                 new[n] = True
 
 
-__all__ = ["Fit", "climb", "spread", "turned"]
+__all__ = ["Fit", "Turns", "climb", "spread", "turned", "turns"]

@@ -35,7 +35,7 @@ Flags = NDArray[np.bool_]
 
 _BATCH = 512
 _EVERY = 8  # reflections between two looks at which voxels can still win
-_FLOOR = 10_000
+FLOOR = 10_000  # of a confidence: that of no orientation is `least`, as a fraction
 
 
 class Found(NamedTuple):
@@ -118,8 +118,8 @@ def screen(
     g0 = np.ascontiguousarray(g0, np.float64)
     count = len(voxels.places_um)
     index = np.full((count, keep), -1, np.int64)
-    hits = np.full((count, keep), math.floor(least * _FLOOR), np.int64)
-    counted = np.full((count, keep), _FLOOR, np.int64)
+    hits = np.full((count, keep), math.floor(least * FLOOR), np.int64)
+    counted = np.full((count, keep), FLOOR, np.int64)
     most, distances = limit(len(g0)), len(setup.origin_um)
     batch = max(1, min(_BATCH, len(orientations)))
     frames = np.empty((batch, most), np.int32)
@@ -331,7 +331,9 @@ def _on(images_of: Singles, x: np.float32, y: np.float32, optics: Optics) -> boo
 
 @compiled()
 def _enter(index: Whole, hits: Whole, counted: Whole, which: int, hit: int, of: int) -> None:
-    """Take an orientation among the best of a voxel where it belongs."""
+    """Take an orientation among the best of a voxel where it belongs; one that hits nothing belongs nowhere."""
+    if hit == 0:
+        return
     last = index.shape[0] - 1
     place = last + 1
     while place > 0:

@@ -101,8 +101,12 @@ def test_a_kernel_and_a_transfer_name_their_inputs_themselves(tmp_path: Path) ->
     raw, copy = tmp_path / "raw", tmp_path / "copy"
     for path in (raw, copy):
         path.write_bytes(b"x")
-    call = Order("r.0.1", StageKind.KERNEL, "01", call="tomography.inspect", arguments={"input": str(raw)})
-    assert [c.path for c in witnessed(call).inputs] == [str(raw)]
+    call = Order("r.0.1", StageKind.KERNEL, "01", call="hedm.peaks", working_dir=str(tmp_path))
+    said = Outcome(inputs=(Content("raw"), Content(str(copy)), Content(str(raw))))
+    assert [(c.path, c.bytes) for c in contents.witnessed(call, said, since=time.time()).inputs] == [
+        (str(raw), 1),
+        (str(copy), 1),
+    ]
     move = Order(
         "r.0.1", StageKind.TRANSFER, "01", arguments={"from": "raw", "to": str(copy)}, working_dir=str(tmp_path)
     )

@@ -46,7 +46,13 @@ def test_an_order_there_and_its_outcome_back() -> None:
         "t.0.1",
         StageKind.KERNEL,
         "s",
-        arguments={"input": "/data/a.h5", "list": ["/data/raw/x", 3], "deep": {"p": "/data"}, "n": 2},
+        arguments={
+            "input": "/data/a.h5",
+            "several": "a=/data/a,b=/data/raw/b",
+            "list": ["/data/raw/x", 3],
+            "deep": {"p": "/data"},
+            "n": 2,
+        },
         working_dir="/data",
         expect=(Expectation("/data/out.h5"),),
         log_dir="/data/home/logs",
@@ -54,6 +60,7 @@ def test_an_order_there_and_its_outcome_back() -> None:
     there = folders.order(order, PAIRS)
     assert there.arguments == {
         "input": "/gpfs/beam/data/a.h5",
+        "several": "a=/gpfs/beam/data/a,b=/raw/b",
         "list": ["/raw/x", 3],
         "deep": {"p": "/gpfs/beam/data"},
         "n": 2,

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 import kernels
+from kernels.cuda.sources import text
+from kernels.hedm.farfield.cuda import search as farfield
+from kernels.hedm.nearfield.cuda import search as nearfield
 from kernels.tomography.cuda import steps
 from kernels.xpcs.cuda import multitau, twotime
 from tests.unit.kernels.cuda import nvrtc
@@ -21,7 +24,9 @@ COMPILED = {
         multitau.KERNELS,
         [multitau.options(per_level, width) for per_level, width in ((1, 1), (4, 1), (4, 2), (4, 4), (64, 4))],
     ),
+    nearfield.SOURCE: (nearfield.KERNELS, [nearfield.options(distances) for distances in (1, 2, 8)]),
     twotime.SOURCE: (twotime.KERNELS, [twotime.options(width) for width in (1, 2)]),
+    **{source: (names, [farfield.options(source)]) for source, names in farfield.KERNELS.items()},
 }
 
 
@@ -32,12 +37,18 @@ def test_all_sources_are_known_here() -> None:
 @pytest.mark.parametrize("architecture", ["compute_80", "sm_80", "sm_90"])
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
 def test_sources_compile(source: Path, architecture: str) -> None:
-    text = source.read_text(encoding="utf-8")
     names, all_options = COMPILED[source]
     for options in all_options:
-        made = nvrtc.compiled(text, options, architecture)
+        made = nvrtc.compiled(text(source), options, architecture)
         for name in names:
             assert name.encode() in made
+
+
+def test_the_search_of_orientations_fuses_nothing() -> None:
+    """Else it rounds otherwise than the CPU."""
+    text, options = nearfield.SOURCE.read_text(encoding="utf-8"), nearfield.options(2)
+    assert b"fma." not in nvrtc.compiled(text, options, "compute_80")
+    assert b"fma." in nvrtc.compiled(text, [word for word in options if "fmad" not in word], "compute_80")
 
 
 @pytest.mark.parametrize(
@@ -49,14 +60,14 @@ def test_sources_compile(source: Path, architecture: str) -> None:
     ],
 )
 def test_a_broken_source_is_refused(right: str, wrong: str, said: str) -> None:
-    text = steps.SOURCE.read_text(encoding="utf-8")
-    assert right in text
+    code = steps.SOURCE.read_text(encoding="utf-8")
+    assert right in code
     with pytest.raises(nvrtc.CompileError, match=said):
-        nvrtc.compiled(text.replace(right, wrong, 1), steps.options(5), "compute_80")
+        nvrtc.compiled(code.replace(right, wrong, 1), steps.options(5), "compute_80")
 
 
 def test_more_shared_memory_than_a_block_may_have_is_refused() -> None:
-    text = steps.SOURCE.read_text(encoding="utf-8")
+    code = steps.SOURCE.read_text(encoding="utf-8")
     options = [word.replace("-DPAIRS=4", "-DPAIRS=32") for word in steps.options(5)]
     with pytest.raises(nvrtc.CompileError):
-        nvrtc.compiled(text, options, "sm_90")
+        nvrtc.compiled(code, options, "sm_90")

@@ -53,6 +53,29 @@ def test_midas_both_ways(tmp_path: Path, crystal: Crystal) -> None:
         np.testing.assert_allclose(getattr(back, name), getattr(there, name), atol=1e-10, err_msg=name)
 
 
+def test_an_orientation_of_the_unstrained_lattice_has_the_same_strain(tmp_path: Path) -> None:
+    """As midas-suite 0.12 leaves it; here in a file that tells the lattices of grains, and not their strain."""
+    there = grains()
+    write_midas_grains(tmp_path / "a.csv", there)
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    names, rows = lines[8].lstrip("%").split(), np.array([line.split() for line in lines[9:]], float)
+    rows[:, 1:10] = (there.orientation @ RUBY.busing_levy_rotation.T).reshape(-1, 9)
+    names = ["left" if name.startswith(("eKen", "eFab")) else name for name in names]
+    rewritten = "\n".join([*lines[:8], "%" + "\t".join(names), *("\t".join(map(repr, row)) for row in rows.tolist())])
+    (tmp_path / "b.csv").write_text(rewritten)
+    found = read_midas_grains(tmp_path / "b.csv", rigid=True)
+    np.testing.assert_allclose(found.orientation, there.orientation, atol=1e-12)
+    np.testing.assert_allclose(found.strain, there.strain, atol=1e-5)  # turned by less than the strain
+    other = read_midas_grains(tmp_path / "b.csv")
+    off = np.linalg.norm(other.orientation - there.orientation, axis=(1, 2))
+    assert 1e-4 < off.max() < 5e-3
+    zero = new_grains(RUBY, there.orientation)
+    write_midas_grains(tmp_path / "c.csv", zero)
+    for rigid in (False, True):
+        one = read_midas_grains(tmp_path / "c.csv", rigid=rigid).orientation
+        np.testing.assert_allclose(one, there.orientation, atol=1e-8)
+
+
 def test_what_midas_makes_of_the_file_has_our_reciprocal_vectors(tmp_path: Path) -> None:
     """`O B(lattice) hkl` with the matrix of xfab, which is MIDAS's."""
     tools = xfab_tools()

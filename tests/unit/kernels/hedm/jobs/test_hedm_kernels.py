@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -56,6 +58,76 @@ def test_all_grains_are_found_and_no_other(turned: Turned, spots: Path, tmp_path
     assert json.loads((tmp_path / "grains.nxs.manifest.json").read_text())["kernel"] == "hedm.farfield"
     record = json.loads(Path(f"{spots}.manifest.json").read_text())
     assert {Path(one["path"]) for one in record["inputs"]} == {turned.frames, turned.geometry}
+
+
+def test_radii_of_grains_where_it_is_told_what_they_fill(turned: Turned, spots: Path, tmp_path: Path) -> None:
+    truth, out, csv = read_grains(turned.truth), tmp_path / "g.nxs", tmp_path / "Grains.csv"
+    together = 4 / 3 * np.pi * float((truth.radius_um**3).sum())
+    given = {"input": spots, "geometry": turned.geometry, "output": out, **SMALL}
+    made = run("hedm.farfield", csv=csv, illuminatedVolume=f"{together}", **given, **GOLD)
+    found = read_grains(out)
+    match = match_grains(found, truth)
+    np.testing.assert_allclose(found.radius_um[match.found], truth.radius_um[match.true], rtol=0.02)
+    assert made.metrics["radius_um"] == pytest.approx(float(np.median(truth.radius_um)), rel=0.02)
+    np.testing.assert_allclose(read_midas_grains(csv).radius_um, found.radius_um, rtol=1e-6)
+    run("hedm.farfield", illuminatedVolume="sample", **given, **GOLD)
+    cylinder = np.pi * SMALL["sampleRadius"] ** 2 * SMALL["sampleHeight"]
+    np.testing.assert_allclose(read_grains(out).radius_um, found.radius_um * np.cbrt(cylinder / together), rtol=1e-9)
+    assert "radius_um" not in run("hedm.farfield", **given, **GOLD).metrics
+    plain = read_grains(out)
+    assert np.isnan(plain.radius_um).all()
+    np.testing.assert_allclose(plain.intensity / plain.intensity[0], (found.radius_um / found.radius_um[0]) ** 3)
+    cif = tmp_path / "au.cif"
+    cif.write_text(
+        "data_au\n_space_group_IT_number 225\n"
+        + "".join(f"_cell_length_{one} 4.0782\n" for one in "abc")
+        + "".join(f"_cell_angle_{one} 90\n" for one in ("alpha", "beta", "gamma"))
+        + "loop_\n_atom_site_label\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\nAu 0 0 0\n"
+    )
+    run("hedm.farfield", cif=cif, **given)
+    factors = read_grains(out).intensity / plain.intensity
+    assert np.ptp(factors) > 1e-3 * factors.mean()  # by |F|² of gold, and not by what the spots have
+
+
+@pytest.mark.parametrize("told", ["all", "0", "-3", "inf"])
+def test_a_volume_that_is_none_is_refused(told: str, turned: Turned, spots: Path, tmp_path: Path) -> None:
+    with pytest.raises(KernelError, match="above 0, or `sample`") as error:
+        run(
+            "hedm.farfield", input=spots, geometry=turned.geometry, output=tmp_path / "g.nxs", illuminatedVolume=told,
+            **GOLD,
+        )  # fmt: skip
+    assert error.value.exit_code == Exit.USAGE
+
+
+def test_grains_outside_of_the_limits_are_told(turned: Turned, spots: Path, tmp_path: Path) -> None:
+    truth = read_grains(turned.truth)
+    away = np.hypot(*truth.position_um.T[:2])
+    given = {**SMALL, "sampleRadius": float(np.sort(away)[4] + 20)}
+    made = run("hedm.farfield", input=spots, geometry=turned.geometry, output=tmp_path / "g.nxs", **GOLD, **given)
+    assert made.metrics["grains"] + made.metrics["outside"] == 8
+    assert 1 <= made.metrics["outside"] <= 3
+    said = {caution.code: caution.sentence for caution in made.warnings}
+    assert "outside of the sample's limits" in said["outside"]
+    assert "give a larger sampleRadius" in said["outside"]
+    with pytest.raises(KernelError, match=r"No grain was found\. . grains? lies? outside of the sample's limits"):
+        run(
+            "hedm.farfield", input=spots, geometry=turned.geometry, output=tmp_path / "h.nxs", sampleRadius=100,
+            **GOLD, **{name: value for name, value in SMALL.items() if name != "sampleRadius"} | {"sampleHeight": 0.01},
+        )  # fmt: skip
+
+
+def test_a_lattice_that_is_off_by_little_is_told(turned: Turned, spots: Path, tmp_path: Path) -> None:
+    given = {**GOLD, "lattice": "4.0700"}
+    made = run("hedm.farfield", input=spots, geometry=turned.geometry, output=tmp_path / "g.nxs", **given, **SMALL)
+    assert made.metrics["grains"] == 8
+    (said,) = made.warnings
+    assert said.code == "strained"
+    assert re.search(r"With a lattice 1\.00(1[789]|2.) times as large", said.sentence)
+    with pytest.raises(KernelError, match="further out than expected: lattice, wavelength or distance"):
+        run(
+            "hedm.farfield", input=spots, geometry=turned.geometry, output=tmp_path / "h.nxs",
+            **{**GOLD, "lattice": "4.13"}, **SMALL,
+        )  # fmt: skip
 
 
 def test_a_wrong_lattice_fails_and_says_which_would_fit(turned: Turned, spots: Path, tmp_path: Path) -> None:
@@ -189,3 +261,17 @@ def test_several_ranks_write_what_one_writes(turned: Turned, spots: Path, tmp_pa
     for other in tables[1:]:
         for name in ("orientation", "position_um", "strain", "covariance", "spots"):
             assert np.array_equal(getattr(other, name), getattr(tables[0], name)), name
+
+
+def test_what_is_there_is_told_before_it_is_searched(turned: Turned, tmp_path: Path) -> None:
+    told = run("hedm.inspect", input=turned.frames, geometry=turned.geometry, rings=4, **GOLD).metrics
+    there = {"panels": 1, "frames": 360, "rings": 4, "reflections": 8 + 6 + 12 + 24}
+    assert {name: told[name] for name in there} == there
+    assert (told["omega_from"], told["omega_to"], told["omega_step"]) == pytest.approx((-180.0, 180.0, 1.0))
+    geometry = hexrd.read(turned.geometry).geometry
+    other = tmp_path / "other.yml"
+    hexrd.write(other, type(geometry)(geometry.wavelength_A, (replace(geometry.panels[0], shape=(100, 256)),)))
+    with pytest.raises(KernelError, match=r"256 x 256 pixels, and panel .* 100 x 256"):
+        run("hedm.inspect", input=turned.frames, geometry=other, **GOLD)
+    with pytest.raises(KernelError, match=r"No reflection of .* lies within"):
+        run("hedm.inspect", input=turned.frames, geometry=turned.geometry, maxTwoTheta=0.2, **GOLD)

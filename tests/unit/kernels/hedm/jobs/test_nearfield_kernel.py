@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from kernels.hedm.distortion import GeDistortion
 from kernels.hedm.grains import read_grains
 from kernels.hedm.nearfield.writers import read_map, read_mic
 from kernels.hedm.orientations import misorientation_table
+from tests.unit.kernels.cuda.emulated import Device
 
 FILE = Path(__file__).resolve().parents[5] / "workflows" / "hedm_nf.py"
 LAYER = {"rings": 5, "width": 120, "voxelSize": 6}
@@ -120,6 +122,37 @@ def test_a_wrong_lattice_is_no_map(folder: Path, tmp_path: Path) -> None:
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_the_map_of_a_gpu_is_that_of_the_cpu(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = {**told(folder), "seeds": folder / "l.h5", "seedRadius": 0.3, "rings": 3, "voxelSize": 12}
+    cpu = run("hedm.nearfield", output=tmp_path / "cpu.nxs", device="cpu", **how).metrics
+    Device().install(monkeypatch)
+    gpu = run("hedm.nearfield", output=tmp_path / "gpu.nxs", device="gpu", **how).metrics
+    assert (cpu.pop("device"), gpu.pop("device")) == ("cpu", "gpu")
+    assert cpu == gpu
+    wanted, made = read_map(tmp_path / "cpu.nxs"), read_map(tmp_path / "gpu.nxs")
+    np.testing.assert_array_equal(made.orientations, wanted.orientations)
+    np.testing.assert_array_equal(made.confidence, wanted.confidence)
+    assert json.loads((tmp_path / "gpu.nxs.manifest.json").read_text())["metrics"]["device"] == "gpu"
+
+
+def test_auto_goes_on_with_the_cpu_and_says_why(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    how = {**told(folder), "seeds": folder / "l.h5", "seedRadius": 0.3, "rings": 3, "voxelSize": 12}
+    metrics = run("hedm.nearfield", output=tmp_path / "m.nxs", **how).metrics
+    assert metrics["device"] == "cpu"
+    assert "needs CuPy" in metrics["device_reason"]
+
+
+def test_a_gpu_that_is_not_there_is_one_sentence(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(KernelError, match=r"The GPU needs CuPy .*, or take device cpu") as caught:
+        run("hedm.nearfield", output=tmp_path / "m.nxs", device="gpu", **told(folder))
+    assert caught.value.exit_code == Exit.USAGE
+    assert left_behind(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
@@ -140,14 +173,29 @@ def test_what_does_not_fit_together_is_refused(
     assert left_behind(tmp_path) == []
 
 
-def test_the_workflow_calls_the_kernel_as_it_wants_to_be_called(folder: Path, tmp_path: Path) -> None:
+def test_the_workflow_calls_the_kernels_as_they_want_to_be_called(folder: Path, tmp_path: Path) -> None:
     workflow = ast.literal_eval(FILE.read_text())
     values = {name: argument.get("default", "x") for name, argument in workflow["arguments"].items()}
-    (stage,) = workflow["stages"].values()
-    names = re.findall(r"\$(\w+)", repr([stage["arguments"], stage["expect"]]))
-    assert set(names) <= set(workflow["arguments"])
-    given = {name: re.sub(r"\$(\w+)", lambda m: str(values[m[1]]), value) for name, value in stage["arguments"].items()}
-    registry.get(stage["kernel"]).bind(given)
-    made = run("hedm.nearfield", output=tmp_path / "m.nxs", seeds=folder / "l.h5", **told(folder))
-    said = "\n".join(contract.metric_line(*item) for item in made.metrics.items())
-    assert all(re.search(expression, said) for expression in stage["outputVariableRegexList"])
+    given = {**told(folder), "seeds": folder / "l.h5"}
+    for stage in workflow["stages"].values():
+        spec = registry.get(stage["kernel"])
+        asked = stage["arguments"]
+        names = re.findall(r"\$(\w+)", repr([asked, stage.get("expect")]))
+        assert set(names) <= set(workflow["arguments"])
+        spec.bind({name: re.sub(r"\$(\w+)", lambda m: str(values[m[1]]), value) for name, value in asked.items()})
+        known = {argument.name for argument in spec.schema}
+        outputs = {"output": tmp_path / "m.nxs"} if "output" in known else {}
+        made = run(spec.name, **outputs, **{name: value for name, value in given.items() if name in known})
+        said = "\n".join(contract.metric_line(*item) for item in made.metrics.items())
+        assert all(re.search(expression, said) for expression in stage["outputVariableRegexList"])
+
+
+def test_what_is_there_is_told_before_it_is_searched(folder: Path) -> None:
+    given = {name: told(folder)[name] for name in ("input", "geometry", "lattice", "spaceGroup", "rings")}
+    told_of = run("hedm.inspect-layer", seeds=folder / "l.h5", **given).metrics
+    assert {name: told_of[name] for name in ("distances", "frames", "rings", "seeds")} == {
+        "distances": 2, "frames": 180, "rings": 5, "seeds": 4,
+    }  # fmt: skip
+    assert (told_of["omega_from"], told_of["omega_to"]) == pytest.approx((-90.0, 90.0))
+    with pytest.raises(KernelError, match="2 distances, and geometries for 1"):
+        run("hedm.inspect-layer", **{**given, "geometry": f"{folder}/l_near.yml"})

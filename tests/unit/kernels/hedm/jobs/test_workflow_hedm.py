@@ -37,9 +37,10 @@ def test_captures_find_what_the_kernels_say(workflow: dict[str, Any], tmp_path: 
     turned, spots = simulated(tmp_path), tmp_path / "spots.h5"
     given = {"input": spots, "geometry": turned.geometry, **GOLD, **SMALL}
     said = {
-        "01-peaks": _said("hedm.peaks", input=turned.frames, geometry=turned.geometry, output=spots),
-        "02-calibrate": _said("hedm.calibrate", output=tmp_path / "g.yml", refine="shift_y", **given),
-        "03-farfield": _said("hedm.farfield", output=tmp_path / "grains.nxs", **given),
+        "01-inspect": _said("hedm.inspect", input=turned.frames, geometry=turned.geometry, **GOLD),
+        "02-peaks": _said("hedm.peaks", input=turned.frames, geometry=turned.geometry, output=spots),
+        "03-calibrate": _said("hedm.calibrate", output=tmp_path / "g.yml", refine="shift_y", **given),
+        "04-farfield": _said("hedm.farfield", output=tmp_path / "grains.nxs", **given),
     }
     for name, stage in workflow["stages"].items():
         for expression in stage["outputVariableRegexList"]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from scans import run
 
 GOLD = {"lattice": "4.0782", "spaceGroup": "Fm-3m"}
-SMALL = {"sampleRadius": 300, "sampleHeight": 150, "omegaNoise": 0.15, "maxStrain": 0.003}
+SMALL = {"sampleRadius": 300, "sampleHeight": 150, "maxStrain": 0.003}
 
 
 class Turned(NamedTuple):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kernels.errors import KernelError
 from kernels.hedm.distortion import Distortion, GeDistortion
+from kernels.hedm.nearfield.arcs import TANGENTS, angle_of
 from kernels.hedm.nearfield.rays import spots
 from kernels.hedm.nearfield.setup import Setup, facing, from_hexomap, from_panels
 
@@ -157,3 +158,16 @@ def test_distances_in_the_wrong_order(distances: list[float], sentence: str) -> 
 def test_a_scan_that_is_none(changes: dict[str, object], sentence: str) -> None:
     with pytest.raises(KernelError, match=sentence):
         replace(scan(), **changes)  # type: ignore[arg-type]
+
+
+def test_angles_are_those_of_the_arc_tangent() -> None:
+    """All around, on both sides of each sector's edge, and of directions of any length."""
+    np.testing.assert_allclose(TANGENTS, np.tan(np.arange(5) * np.pi / 16), rtol=2e-16)
+    angles = np.concatenate([np.linspace(-np.pi, np.pi, 4001), np.deg2rad(np.arange(-180, 181, 5.625)) + 1e-13])
+    for length in (1.0, 1e-3, 7e5):
+        sines, cosines = length * np.sin(angles), length * np.cos(angles)
+        made = np.array([angle_of(*each) for each in zip(sines, cosines, strict=True)])
+        np.testing.assert_allclose(made, np.arctan2(sines, cosines), rtol=0, atol=5e-16)
+    axes = [(0.0, 1.0), (1.0, 0.0), (0.0, -1.0), (-1.0, 0.0)]
+    assert [angle_of(*each) for each in axes] == [0.0, np.pi / 2, np.pi, -np.pi / 2]
+    assert angle_of(3.0, 3.0) == np.pi / 4

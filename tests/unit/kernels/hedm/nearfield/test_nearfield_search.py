@@ -133,6 +133,16 @@ def test_a_coarse_image_covers_the_fine_one() -> None:
     assert coarse.occupied() == pytest.approx(wide.mean(axis=(1, 2, 3)))
 
 
+def test_an_orientation_that_hits_nothing_is_not_entered() -> None:
+    """One none of whose reflections the detector sees is not as good as any other."""
+    index, hits, counted = np.array([7, -1]), np.array([5, 0]), np.array([10, 10_000])
+    for of in (0, 20):
+        search._enter(index, hits, counted, 3, 0, of)
+    np.testing.assert_array_equal(index, [7, -1])
+    search._enter(index, hits, counted, 3, 10, 20)
+    np.testing.assert_array_equal(index, [3, 7])
+
+
 def test_images_of_another_scan() -> None:
     images, setup, grains, candidates = case()
     for other, sentence in (
