@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/unit/kernels/hedm/farfield")]
 from synthetic_grains import Sample, make  # noqa: E402
 
 from benchmarks.xpcs import said  # noqa: E402
-from kernels import contract, registry  # noqa: E402
+from kernels import contract  # noqa: E402
 from kernels.compiled import threads  # noqa: E402
 from kernels.hedm.conventions import hexrd  # noqa: E402
 from kernels.hedm.peaks.spots import Spots  # noqa: E402
@@ -62,6 +62,7 @@ def far_field(folder: Path, name: str, sample: Sample) -> Task:
         entry = nexus.add_entry(file, "Spots of diffraction", "spots")
         write_spots(entry.create_group("spots"), _table(sample), panels=sample.geometry.names)
         entry["scan/omega_ranges"] = ranges
+        entry["scan/omega_step"] = 0.25
         entry["scan/shapes"] = np.array([panel.shape for panel in sample.geometry.panels])
     limits = {"sampleRadius": 500, "sampleHeight": 100}
     return Task(name, "hedm.farfield", "index", {"input": spots, "geometry": geometry, **limits, **GOLD})
@@ -99,10 +100,6 @@ def near_field(folder: Path, voxel_um: float, width_um: float = 200.0) -> Task:
     )
     given = {"input": images, "geometry": instruments, "seeds": folder / "near.h5", "threshold": 50, **layer}
     return Task(f"nearfield_{voxel_um:g}", "hedm.nearfield", "search", given)
-
-
-def takes_device(kernel: str) -> bool:
-    return "device" in registry.get(kernel).arguments
 
 
 def beside(task: Task, folder: Path, rounds: int) -> None:
@@ -178,10 +175,8 @@ def main() -> int:
         folder = Path(place)
         for name, (grains, how) in samples.items():
             beside(far_field(folder, name, make(grains, **how)), folder, chosen.rounds)
-        if chosen.near_voxels and takes_device("hedm.nearfield"):
+        if chosen.near_voxels:
             beside(near_field(folder, chosen.near_voxels), folder, chosen.rounds)
-        elif chosen.near_voxels:
-            print(f"hedm.nearfield does not run on a GPU.\nRESULT name=gpu_{names[-1]}_ms skipped", flush=True)
     return 0
 
 

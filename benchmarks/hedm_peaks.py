@@ -1,13 +1,14 @@
 """Peak search: CPU seconds for a far-field scan, from memory and from a compressed file; midas-peakfit beside it.
 
-    python benchmarks/hedm_peaks.py [--frames 1440] [--spots 30] [--rounds 2] [--place DIR] [--rival-python PYTHON]
+    python benchmarks/hedm_peaks.py [--frames 1440] [--spots 30] [--rounds 2] [--gpu] [--place DIR]
+        [--rival-python PYTHON]
 
 Frames are 2048 x 2048 of 16 bits: a level of 100 counts, noise of 4, and `--spots` spots a frame, 1 to 1.5 pixels and
 0.8 to 1.4 frames wide. So that they need not all be in memory or be made anew, 48 of them, which close into a circle,
 come again and again, 400 MB that no cache holds. The file has every frame in it, a chunk each, packed by bitshuffle and
 LZ4, and is in the page cache when it is read. Searched is with a dark from the first 16 frames and a threshold of 30
 counts, which is part of the time; compiling is not. `sums` says what only reading these frames takes: NumPy's sum of
-each.
+each. With `--gpu` the frames in memory are searched by a GPU, too, and its spots are compared bit by bit.
 
 The rival, in its own environment (see `hedm_peaks_rival.py`), has the first `--rival-frames` of the same frames in its
 own archive, with the same threshold and a dark that is given; its time is scaled to as many frames as ours. It finds
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from spotted import profile  # noqa: E402
 
 from kernels.compiled import threads  # noqa: E402
 from kernels.hedm.frames import Frames, MemorySource, Sweep, dark_of_first, open_frames  # noqa: E402
+from kernels.hedm.frames.cuda.scan import prepare  # noqa: E402
 from kernels.hedm.peaks import Found, find_spots, limits  # noqa: E402
 
 SIZE, POOL = 2048, 48
@@ -90,8 +93,15 @@ def write(path: Path, stack: NDArray[np.uint16], count: int) -> None:
         file["entry/sample/goniometer/omega"] = np.arange(count) * 0.25
 
 
-def search(frames: Frames, *, gaussians: bool = False) -> Found:
-    return find_spots(frames, limits(frames, dark_of_first(frames), threshold=THRESHOLD), gaussians=gaussians)
+def search(frames: Frames, *, gaussians: bool = False, gpu: bool = False) -> Found:
+    chosen, scanner = limits(frames, dark_of_first(frames), threshold=THRESHOLD), prepare(frames) if gpu else None
+    return find_spots(frames, chosen, gaussians=gaussians, scanner=scanner)
+
+
+def compare(found: Found, other: Found) -> None:
+    for field in fields(found.spots):
+        if not np.array_equal(getattr(found.spots, field.name), getattr(other.spots, field.name), equal_nan=True):
+            raise SystemExit(f"the GPU finds other spots: their {field.name} differ")
 
 
 def timed(name: str, work: Callable[[], Any], rounds: int) -> tuple[Any, float]:
@@ -138,6 +148,9 @@ def measure(place: Path, chosen: argparse.Namespace) -> None:
     found, from_memory = timed("from memory", lambda: search(in_memory), rounds)
     print(f"{len(found.spots)} spots of {int(found.spots.pixels.sum())} pixels; {found.met}", flush=True)
     _, with_fits = timed("from memory, with Gaussians", lambda: search(in_memory, gaussians=True), rounds)
+    if chosen.gpu:
+        by_gpu, _ = timed("from memory, by the GPU", lambda: search(in_memory, gpu=True), rounds)
+        compare(found, by_gpu)
     path = place / "scan.h5"
     write(path, stack, count)
     print(f"file of {path.stat().st_size / 1e9:.2f} GB", flush=True)
@@ -162,6 +175,7 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--rival-python", default="")
     options.add_argument("--rival-frames", type=int, default=24)
+    options.add_argument("--gpu", action="store_true")
     options.add_argument("--place", default=tempfile.gettempdir())
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="bw-peaks-", dir=chosen.place) as name:

@@ -102,6 +102,12 @@
             "default": "$geometryPath",
             "description": "The instrument with which grains are looked for; calibrate puts its own here.",
         },
+        "device": {
+            "choices": ["auto", "cpu", "gpu"],
+            "default": "auto",
+            "description": "What looks for grains; auto takes a GPU where it was given one (gpusPerRank). The result is "
+            "the same.",
+        },
         "nodes": {
             "type": "integer",
             "default": "1",
@@ -109,6 +115,11 @@
         },
         "ranksPerNode": {"type": "integer", "default": "1", "description": "Processes on each of these nodes."},
         "coresPerRank": {"type": "integer", "default": "2", "description": "Cores of each process."},
+        "gpusPerRank": {
+            "type": "integer",
+            "default": "0",
+            "description": "GPUs of each process that looks for grains.",
+        },
     },
     "stages": {
         "01-inspect": {
@@ -225,6 +236,7 @@
                 "minCompleteness": "$minCompleteness",
                 "spotNoise": "$spotNoise",
                 "omegaNoise": "$omegaNoise",
+                "device": "$device",
             },
             "inputs": ["$outputDir/spots.h5", "$refinedPath"],
             "outputs": ["$outputDir/grains.nxs", "$outputDir/Grains.csv", "$outputDir/grains.png"],
@@ -244,6 +256,7 @@
                 "nodes": "$nodes",
                 "ranksPerNode": "$ranksPerNode",
                 "coresPerRank": "$coresPerRank",
+                "gpusPerRank": "$gpusPerRank",
                 "memory": "6GB",
                 "walltime": 1800,
             },

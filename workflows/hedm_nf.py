@@ -76,6 +76,11 @@
         "omegaStep": {"type": "string", "default": "", "description": "Degrees, where the images do not say it."},
         "maxTwoTheta": {"type": "string", "default": "", "description": "Rings up to here, degrees. Empty: all."},
         "rings": {"type": "string", "default": "", "description": "Only so many rings. Empty: all."},
+        "device": {
+            "choices": ["auto", "cpu", "gpu"],
+            "default": "auto",
+            "description": "auto takes a GPU where the stage was given one (gpusPerRank). The result is the same.",
+        },
         "nodes": {
             "type": "integer",
             "default": "1",
@@ -83,6 +88,7 @@
         },
         "ranksPerNode": {"type": "integer", "default": "1", "description": "Processes on each of these nodes."},
         "coresPerRank": {"type": "integer", "default": "2", "description": "Cores of each process."},
+        "gpusPerRank": {"type": "integer", "default": "0", "description": "GPUs of each process."},
     },
     "stages": {
         "01-inspect": {
@@ -138,6 +144,7 @@
                 "omegaStep": "$omegaStep",
                 "maxTwoTheta": "$maxTwoTheta",
                 "rings": "$rings",
+                "device": "$device",
             },
             "inputs": ["$filePath", "$geometryPath"],
             "outputs": [
@@ -162,6 +169,7 @@
                 "nodes": "$nodes",
                 "ranksPerNode": "$ranksPerNode",
                 "coresPerRank": "$coresPerRank",
+                "gpusPerRank": "$gpusPerRank",
                 "memory": "16GB",
                 "walltime": 7200,
             },

@@ -107,6 +107,7 @@
         },
         "ranksPerNode": {"type": "integer", "default": "1", "description": "Processes on each of these nodes."},
         "coresPerRank": {"type": "integer", "default": "2", "description": "Cores of each process."},
+        "gpusPerRank": {"type": "integer", "default": "0", "description": "GPUs of each process that correlates."},
     },
     "stages": {
         "01-qmap": {
@@ -204,6 +205,7 @@
                 "nodes": "$nodes",
                 "ranksPerNode": "$ranksPerNode",
                 "coresPerRank": "$coresPerRank",
+                "gpusPerRank": "$gpusPerRank",
                 "memory": "6GB",
                 "walltime": 1800,
             },
@@ -250,6 +252,7 @@
                 "nodes": "$nodes",
                 "ranksPerNode": "$ranksPerNode",
                 "coresPerRank": "$coresPerRank",
+                "gpusPerRank": "$gpusPerRank",
                 "memory": "8GB",
                 "walltime": 3600,
             },

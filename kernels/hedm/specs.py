@@ -90,13 +90,11 @@ _MATCHING = (
         5,
     ),
 )
-_DEVICE = _text(
-    "device",
-    "what computes: gpu (backend own only), cpu, or auto: a GPU that this process was given and can open, else the "
-    "CPU. The grains are the same.",
-    "auto",
-    ("auto", "cpu", "gpu"),
-)
+
+
+def _device(what: str) -> KernelArgument:
+    return _text("device", f"what computes: {what} The result is the same.", "auto", ("auto", "cpu", "gpu"))
+
 
 KERNELS: tuple[KernelSpec, ...] = (
     KernelSpec(
@@ -160,7 +158,12 @@ KERNELS: tuple[KernelSpec, ...] = (
             KernelArgument("gaussians", "boolean", "fit a Gaussian to each spot, too.", default=False),
             *_OMEGAS,
             *_FRAMES,
+            _device(
+                "gpu, cpu, or auto: a GPU that this process was given and can open where that takes less time, which "
+                "is seldom."
+            ),
         ),
+        parallel=True,
     ),
     KernelSpec(
         "hedm.farfield",
@@ -183,7 +186,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             *_RINGS,
             *_MATCHING,
             _text("backend", "which program finds the grains; others must be installed.", "own", _BACKENDS),
-            _DEVICE,
+            _device("gpu (backend own only), cpu, or auto: a GPU that this process was given and can open."),
         ),
         parallel=True,
     ),
@@ -291,13 +294,7 @@ KERNELS: tuple[KernelSpec, ...] = (
             *_OMEGAS,
             *_RINGS,
             _number("grainAngle", "neighbours with a smaller misorientation are one grain, degrees.", 1.0, 0.01, 30),
-            _text(
-                "device",
-                "what computes: gpu, cpu, or auto: a GPU that this process was given, can open, and that is large "
-                "enough, else the CPU. The map is the same.",
-                "auto",
-                ("auto", "cpu", "gpu"),
-            ),
+            _device("gpu, cpu, or auto: a GPU that this process was given, can open and is large enough."),
         ),
         parallel=True,
     ),

@@ -29,6 +29,8 @@ class CacheSource:
     """
 
     masked: NDArray[np.bool_] | None = None
+    held = "pixels"
+    deep = 1
 
     def __init__(self, path: str) -> None:
         self.path = self.name = path
@@ -66,6 +68,9 @@ class CacheSource:
         laid_out = np.zeros((beyond - first, self.rows * self.columns), self.kind)
         laid_out[np.repeat(np.arange(beyond - first), np.diff(starts)), pixels] = values
         return laid_out.reshape(-1, self.rows, self.columns)
+
+    def fill(self, first: int, beyond: int, into: NDArray[Any]) -> None:
+        np.copyto(into, self.frames(first, beyond))
 
     def read(self, first: int, beyond: int) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
         """Where the pixels of each frame begin, their numbers, ascending, and what they hold."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from kernels.errors import Exit, KernelError
 from kernels.hedm.frames import omegas as omega
 from kernels.hedm.frames.omegas import Omegas, Sweep
-from kernels.hedm.frames.source import Limits, Pixels, Seen, Source, bad
+from kernels.hedm.frames.source import Limits, Pixels, Scanner, Seen, Source, bad
 from kernels.hedm.frames.turns import Turn
+from kernels.ranks import Ranks
 
 # What was met with, in the order in which it is told.
 BLANK = "empty frames"
@@ -94,29 +95,66 @@ class Frames:
         """Frames laid out as stored, shape (beyond - first, rows, columns)."""
         return self.source.frames(self.first + first, self.first + beyond)
 
-    def blocks(self, limits: Limits, tally: Counter[str], *, at_once: int | None = None) -> Iterator[Pixels]:
+    def share(self, ranks: Ranks) -> range:
+        """This rank's part of the frames, in pieces as they are stored."""
+        deep = self.source.deep
+        before = self.first % deep
+        part = ranks.share(before + self.count, deep)
+        return range(max(0, part.start - before), max(0, part.stop - before))
+
+    def blocks(
+        self,
+        limits: Limits,
+        tally: Counter[str],
+        *,
+        part: range | None = None,
+        at_once: int | None = None,
+        scanner: Scanner | None = None,
+    ) -> Iterator[Pixels]:
         """The pixels above their limits, block after block, while the next is read; `tally` counts what was strange.
 
+        Of all frames, or of those that are `part` of them; found by the source itself, or by a `scanner` in its place.
         Saturated frames, of which more than half the pixels are, count as if nothing had been seen in them.
 
         Raises
         ------
         KernelError
-            Exit 65 when more than a quarter of a frame's pixels are above their limits, or none of the frames has
-            any counts.
+            Exit 65 when more than a quarter of a frame's pixels are above their limits.
         """
+        part = range(self.count) if part is None else part
+        if not part:
+            return
         above = limits.above(self.kind)
         step = at_once or self.source.at_once
-        bounds = [*range(self.first, self.first + self.count, step), self.first + self.count]
+        if scanner is not None:
+            step = min(step, scanner.at_once)
+        begin, end = self.first + part.start, self.first + part.stop
+        bounds = [begin, *range((begin // step + 1) * step, end, step), end]  # pieces as they are stored stay whole
+        if scanner is None:
+            looks = self._looks(bounds, limits, above)
+        else:
+            looks = scanner.look(self.source, bounds, limits, above)
+        for first, seen in zip(bounds[:-1], looks, strict=True):
+            self._count(seen, first, tally)
+            yield Pixels(first - self.first, seen.starts, seen.pixels, seen.values)
+
+    def _looks(self, bounds: Sequence[int], limits: Limits, above: NDArray[Any]) -> Iterator[Seen]:
         with ThreadPoolExecutor(1, "read") as reader:
             coming = reader.submit(self.source.read, bounds[0], bounds[1])
-            for n, begin in enumerate(bounds[:-1]):
+            for n in range(len(bounds) - 1):
                 block = coming.result()
                 if n + 2 < len(bounds):
                     coming = reader.submit(self.source.read, bounds[n + 1], bounds[n + 2])
-                seen = self.source.look(block, limits, above)
-                self._count(seen, begin, tally)
-                yield Pixels(begin - self.first, seen.starts, seen.pixels, seen.values)
+                yield self.source.look(block, limits, above)
+
+    def refuse_blank(self, tally: Counter[str]) -> None:
+        """Refuse frames, all of which were counted, when none of them has any counts.
+
+        Raises
+        ------
+        KernelError
+            Exit 65.
+        """
         if tally[BLANK] == self.count:
             raise bad(self.name, f"all {self.count} hold nothing but zeros. The detector was not read out.")
 

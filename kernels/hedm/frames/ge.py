@@ -26,6 +26,8 @@ class GeSource:
 
     omega_deg: Doubles | None = None
     masked: NDArray[np.bool_] | None = None
+    held = "frames"
+    deep = 1
 
     def __init__(self, path: str, *, shape: tuple[int, int] = SHAPE) -> None:
         self.path = self.name = path
@@ -48,6 +50,9 @@ class GeSource:
 
     def frames(self, first: int, beyond: int) -> NDArray[Any]:
         return self._read(first, np.empty((beyond - first) * self.rows * self.columns * 2, np.uint8))
+
+    def fill(self, first: int, beyond: int, into: NDArray[Any]) -> None:
+        self._read(first, into.reshape(-1).view(np.uint8))  # whose bytes are in the order of the file's
 
     def read(self, first: int, beyond: int) -> NDArray[Any]:
         return self._read(first, self._buffers.next((beyond - first) * self.rows * self.columns * 2))

@@ -81,12 +81,13 @@ class Hdf5Source:
             self.omega_deg = self._omegas(file, omega)
             self.masked = self._mask(file)
             self._chunks = self._straight(dataset, file.userblock_size)
-            self.at_once = frames_at_once(self.rows, self.columns, self.kind)
+            self.at_once, self.deep = frames_at_once(self.rows, self.columns, self.kind), 1
             if self._chunks:
                 largest = int(self._chunks.size.max())
                 self.at_once = max(1, min(_PACKED_AT_ONCE, BLOCK_BYTES // max(1, largest)))
             elif dataset.chunks is not None and 1 < dataset.chunks[0] <= 4 * self.at_once:
-                self.at_once = max(1, self.at_once // dataset.chunks[0]) * dataset.chunks[0]  # unpacked once
+                self.deep = dataset.chunks[0]
+                self.at_once = max(1, self.at_once // self.deep) * self.deep  # unpacked once
         self._room, self._buffers = scan.Room(), Buffers()
         self._packed_scan: PackedScan | None = None
         if self._chunks:
@@ -97,10 +98,23 @@ class Hdf5Source:
         """Whether frames are read past HDF5."""
         return self._chunks is not None
 
+    @property
+    def held(self) -> str:
+        return "packed" if self.straight else "frames"
+
     def frames(self, first: int, beyond: int) -> NDArray[Any]:
+        made = np.empty((beyond - first, self.rows, self.columns), self.kind)
+        self.fill(first, beyond, made)
+        return made
+
+    def fill(self, first: int, beyond: int, into: NDArray[Any]) -> None:
         try:
             with hdf5.open_file(self.path) as file:
-                return np.ascontiguousarray(file[self._data][first:beyond], self.kind)
+                dataset = file[self._data]
+                if dataset.dtype == self.kind:
+                    dataset.read_direct(into, np.s_[first:beyond])
+                else:
+                    np.copyto(into, dataset[first:beyond], casting="unsafe")
         except (OSError, RuntimeError) as error:
             failure = io_error(OSError(*error.args), f"Cannot read the frames {self.path!r}", Exit.BAD_INPUT)
             if failure.exit_code != Exit.BAD_INPUT:

@@ -21,6 +21,8 @@ class MemorySource:
     """
 
     masked: NDArray[np.bool_] | None = None
+    held = "frames"
+    deep = 1
 
     def __init__(self, stack: NDArray[Any], *, omega_deg: Doubles | None = None, name: str = "in memory") -> None:
         if stack.ndim != 3 or stack.dtype.kind not in "iuf":
@@ -35,6 +37,9 @@ class MemorySource:
 
     def frames(self, first: int, beyond: int) -> NDArray[Any]:
         return np.ascontiguousarray(self._stack[first:beyond], self.kind)
+
+    def fill(self, first: int, beyond: int, into: NDArray[Any]) -> None:
+        np.copyto(into, self.frames(first, beyond))
 
     def read(self, first: int, beyond: int) -> NDArray[Any]:
         return self.frames(first, beyond)

@@ -51,6 +51,7 @@ class SeriesSource:
     """
 
     masked: NDArray[np.bool_] | None = None
+    held = "frames"
 
     def __init__(self, paths: Sequence[str]) -> None:
         if not paths:
@@ -59,14 +60,14 @@ class SeriesSource:
         self._paths = list(paths)
         _refuse_gaps(self.name, self._paths)
         first = _opened(paths[0])
-        self._deep = int(getattr(first, "nframes", 1))
+        self.deep = int(getattr(first, "nframes", 1))
         image = np.asarray(first.data)
         if image.ndim != 2 or image.dtype.kind not in "iuf":
             raise bad(self.name, f"{paths[0]!r} holds {image.dtype} of shape {image.shape}, not a picture of numbers.")
         self.rows, self.columns = image.shape
         self._stored = image.dtype.newbyteorder("=")
         self.kind = held_as(image.dtype)
-        self.count = len(paths) * self._deep
+        self.count = len(paths) * self.deep
         plausible(self.name, self.count, self.rows, self.columns)
         self.omega_deg = self._omegas(first.header)
         self.at_once = frames_at_once(self.rows, self.columns, self.kind)
@@ -74,18 +75,21 @@ class SeriesSource:
 
     def frames(self, first: int, beyond: int) -> NDArray[Any]:
         stack = np.empty((beyond - first, self.rows, self.columns), self.kind)
-        names = range(first // self._deep, -(-beyond // self._deep))
+        self.fill(first, beyond, stack)
+        return stack
 
-        def fill(which: int) -> None:
+    def fill(self, first: int, beyond: int, into: NDArray[Any]) -> None:
+        names = range(first // self.deep, -(-beyond // self.deep))
+
+        def lay_out(which: int) -> None:
             opened = _opened(self._paths[which])
-            if int(getattr(opened, "nframes", 1)) != self._deep:
-                raise bad(self.name, f"{self._paths[which]!r} holds {opened.nframes} frames, the first {self._deep}.")
-            for frame in range(max(first, which * self._deep), min(beyond, (which + 1) * self._deep)):
-                stack[frame - first] = self._image(which, opened, frame - which * self._deep)
+            if int(getattr(opened, "nframes", 1)) != self.deep:
+                raise bad(self.name, f"{self._paths[which]!r} holds {opened.nframes} frames, the first {self.deep}.")
+            for frame in range(max(first, which * self.deep), min(beyond, (which + 1) * self.deep)):
+                into[frame - first] = self._image(which, opened, frame - which * self.deep)
 
         with ThreadPoolExecutor(min(8, threads()), "read") as readers:
-            list(readers.map(fill, names))
-        return stack
+            list(readers.map(lay_out, names))
 
     def read(self, first: int, beyond: int) -> NDArray[Any]:
         return self.frames(first, beyond)
@@ -96,7 +100,7 @@ class SeriesSource:
     def _image(self, which: int, opened: Any, frame: int) -> NDArray[Any]:
         path = self._paths[which]
         try:
-            image = np.asarray(opened.getframe(frame).data if self._deep > 1 else opened.data)
+            image = np.asarray(opened.getframe(frame).data if self.deep > 1 else opened.data)
         except Exception as error:  # what FabIO and the formats below it raise is of any kind
             raise bad(self.name, f"{path!r} cannot be read ({error}). Copy it again.") from error
         if image.shape != (self.rows, self.columns) or image.dtype.newbyteorder("=") != self._stored:
@@ -106,7 +110,7 @@ class SeriesSource:
 
     def _omegas(self, header: Any) -> Doubles | None:
         """Of CBF headers: where each frame begins and ends, if all say so."""
-        if self._deep > 1 or _angles(header) is None:
+        if self.deep > 1 or _angles(header) is None:
             return None
         with ThreadPoolExecutor(min(8, threads()), "read") as readers:
             found = list(readers.map(lambda path: _angles(_opened(path).header), self._paths))

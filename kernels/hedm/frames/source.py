@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -118,6 +119,10 @@ class Source(Protocol):
         Pixels that the file itself declares bad.
     at_once : int
         How many frames are best read together.
+    deep : int
+        How many frames are stored as one piece, which is read as a whole, from the first frame on.
+    held : str
+        What `read` gives: `frames`, laid out; `packed` ones, of which `look` lays none out; or `pixels` alone.
     """
 
     name: str
@@ -128,9 +133,16 @@ class Source(Protocol):
     omega_deg: Doubles | None
     masked: NDArray[np.bool_] | None
     at_once: int
+    deep: int
+
+    @property
+    def held(self) -> str: ...
 
     def frames(self, first: int, beyond: int) -> NDArray[Any]:
         """Frames laid out, shape (beyond - first, rows, columns)."""
+
+    def fill(self, first: int, beyond: int, into: NDArray[Any]) -> None:
+        """The same, put into memory that is there, of `kind` and without gaps; as `read`, by a thread."""
 
     def read(self, first: int, beyond: int) -> Any:
         """Frames as `look` takes them, which stay as they are until the call after the next.
@@ -140,6 +152,22 @@ class Source(Protocol):
 
     def look(self, block: Any, limits: Limits, above: NDArray[Any]) -> Seen:
         """The pixels above `above`, which is `limits.above(kind)`, in what `read` gave."""
+
+
+class Scanner(Protocol):
+    """What looks at the frames of a source in its place.
+
+    Attributes
+    ----------
+    at_once : int
+        How many frames it takes together at most.
+    """
+
+    @property
+    def at_once(self) -> int: ...
+
+    def look(self, source: Source, bounds: Sequence[int], limits: Limits, above: NDArray[Any]) -> Iterator[Seen]:
+        """What is seen between each two neighbours of `bounds`, as `Source.look` has it."""
 
 
 class Buffers:

@@ -6,6 +6,7 @@ import math
 import re
 
 from kernels.cautions import Code
+from kernels.cuda.device import agreed
 from kernels.errors import Exit, KernelError
 from kernels.hedm.frames import (
     Dark,
@@ -15,6 +16,7 @@ from kernels.hedm.frames import (
     flat_dark,
     open_source,
 )
+from kernels.hedm.frames.cuda.scan import choose_for
 from kernels.hedm.jobs.scans import open_scan, sweep
 from kernels.hedm.jobs.tables import check_table, write_table
 from kernels.hedm.peaks import EDGE, OVERLAPPED, SATURATED, find_spots, joined, limits
@@ -41,13 +43,15 @@ def peaks(
     omega_step: float | None,
     first_frame: int,
     last_frame: int | None,
+    device: str,
 ) -> None:
-    """Write the spots of the frames `input` to `output`; arguments as in the schema.
+    """Write the spots of the frames `input` to `output`; arguments as in the schema. Ranks share the frames.
 
     Without `threshold` and `sigmas`, eight standard deviations of the dark.
 
-    Reports `spots`, `frames`, `panels`, `saturated`, `overlapped`, `at_edge` and what was met with in the frames; warns
-    of what is strange about them.
+    Reports `spots`, `frames`, `panels`, `saturated`, `overlapped`, `at_edge`, what was met with in the frames, and
+    `device` (what compared them with their limits, and `device_reason` where that was not a GPU it was given); warns of
+    what is strange about them.
 
     Raises
     ------
@@ -65,7 +69,8 @@ def peaks(
     done = 0
     for name, frames in opened.items():
         with job.phase("dark"):
-            level = _dark(dark, frames)
+            level = job.ranks.told(_dark(dark, frames) if job.ranks.first else None)
+            assert level is not None
         wished = sigmas if sigmas is not None or threshold is not None else _SIGMAS
         if wished is not None and level.noise is None and sigmas is None:
             raise KernelError("A dark that is one number has no noise: give a threshold.")
@@ -82,6 +87,8 @@ def peaks(
                 gaussians=gaussians,
                 panel=instrument.index(name),
                 watch=watch,
+                ranks=job.ranks,
+                scanner=agreed(job, choose_for(frames, device, job.ranks)).ready,
             )
         done += frames.count
         tables.append(found.spots)
@@ -89,6 +96,8 @@ def peaks(
             met[what] = met.get(what, 0) + count
         for doubt in found.doubts:
             job.warn(Code.ANGLES, doubt)
+    if not job.ranks.first:
+        return
     spots = joined(tables)
     if not len(spots.row):
         raise KernelError(

@@ -3,6 +3,10 @@
 Pixels above their limits are kept until all that hangs together with them has been read: an island of pixels is worked
 out once no pixel of it lies in the last frame read. Islands do not know of each other, so where blocks end changes
 nothing. In a scan of a full turn, islands that touch the first frame wait for the last.
+
+Several ranks have a run of frames each, one after the other. Islands that touch an end of a run wait until it has been
+put together with the run beside it, two and two, until all are one. Only pixels of such islands go from rank to rank,
+and a hot pixel, which lasts for the whole scan, makes nobody read the frames of others.
 """
 
 from __future__ import annotations
@@ -17,11 +21,12 @@ from scipy.ndimage import binary_dilation
 
 from kernels.errors import KernelError
 from kernels.hedm.frames import Frames, Limits, Pixels
-from kernels.hedm.frames.source import Doubles, Floats, bad
+from kernels.hedm.frames.source import Doubles, Floats, Scanner, bad
 from kernels.hedm.peaks.fit import Fitted, fit, list_by_spot
 from kernels.hedm.peaks.label import Ints, Keys, Slots, label
 from kernels.hedm.peaks.measure import EDGE, MASKED, OVERLAPPED, Measured, Where, measure
 from kernels.hedm.peaks.spots import FITTED, Spots, none
+from kernels.ranks import Ranks
 
 SMALL = "spots of too few pixels"
 LEAST_PIXELS = 3
@@ -36,6 +41,7 @@ class Found(NamedTuple):
     Attributes
     ----------
     spots : Spots
+        With several ranks: for rank 0; the others get none.
     met : dict
         What was met with, by name: how many.
     doubts : tuple of str
@@ -60,6 +66,9 @@ class _List(NamedTuple):
     def with_more(self, other: _List) -> _List:
         return _List(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
 
+    def in_order(self) -> _List:
+        return self.chosen(np.lexsort((self.keys, self.frame)))
+
 
 _NOTHING = _List(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))
 
@@ -74,6 +83,8 @@ def find_spots(
     panel: int = 0,
     at_once: int | None = None,
     watch: Callable[[int], None] | None = None,
+    ranks: Ranks | None = None,
+    scanner: Scanner | None = None,
 ) -> Found:
     """Find spots in (row, column, frame) and measure them.
 
@@ -93,7 +104,12 @@ def find_spots(
     at_once : int, optional
         How many frames are held at a time. The result does not depend on it.
     watch : callable, optional
-        Called with how many frames have been searched.
+        Called with how many frames have been searched, as if all ranks were as far as this one.
+    ranks : Ranks, optional
+        Processes that share the frames, each with the same `limits`. The result does not depend on them.
+    scanner : Scanner, optional
+        What compares the frames with the limits: a GPU made ready (`kernels.hedm.frames.cuda.scan`); not given: the
+        CPU. The result does not depend on it.
 
     Raises
     ------
@@ -105,20 +121,31 @@ def find_spots(
             f"Spots need 1 pixel at least, a saddle above 0 and up to 1, and 1 frame at a time, not {least_pixels}, "
             f"{saddle:g}, {at_once}."
         )
-    search = _Search(frames, limits, least_pixels=least_pixels, saddle=saddle, gaussians=gaussians)
-    for block in frames.blocks(limits, search.met, at_once=at_once):
+    ranks = ranks or Ranks()
+    part = frames.share(ranks)
+    search = _Search(frames, limits, part.start, least_pixels=least_pixels, saddle=saddle, gaussians=gaussians)
+    for block in frames.blocks(limits, search.met, part=part, at_once=at_once, scanner=scanner):
+        ranks.look()
         search.take(block)
         if watch:
-            watch(block.first + block.frames)
-    spots = search.finished(panel).turned(frames.turn, rows=frames.rows, columns=frames.columns)
-    return Found(spots, {name: count for name, count in search.met.items() if count}, frames.omegas.doubts)
+            watch((block.first + block.frames - part.start) * frames.count // len(part))
+    search.join(ranks)
+    met: Counter[str] = Counter()
+    for each in ranks.said(search.met):
+        met.update(each)
+    frames.refuse_blank(met)
+    spots = search.finished(panel, ranks).turned(frames.turn, rows=frames.rows, columns=frames.columns)
+    return Found(spots, {name: count for name, count in met.items() if count}, frames.omegas.doubts)
 
 
 class _Search:
-    """Takes block after block and keeps what is not complete yet."""
+    """Takes block after block of a run of frames, from `first` on, and keeps what is not complete yet."""
 
-    def __init__(self, frames: Frames, limits: Limits, *, least_pixels: int, saddle: float, gaussians: bool) -> None:
+    def __init__(
+        self, frames: Frames, limits: Limits, first: int, *, least_pixels: int, saddle: float, gaussians: bool
+    ) -> None:
         self.met: Counter[str] = Counter()
+        self._first = self._beyond = first
         self._frames, self._limits = frames, limits
         self._least_pixels, self._saddle, self._gaussians = least_pixels, saddle, gaussians
         self._held, self._head = _NOTHING, _NOTHING
@@ -144,22 +171,53 @@ class _Search:
     def take(self, block: Pixels) -> None:
         frame = np.repeat(np.arange(block.first, block.first + block.frames, dtype=np.int32), np.diff(block.starts))
         keys = block.pixels + block.pixels // np.int32(self._frames.columns)
-        self._held = self._held.with_more(_List(frame, keys, block.values))
-        last = block.first + block.frames - 1
-        if last == self._frames.count - 1:
-            if len(self._head.keys):
-                self._held = self._head.with_more(self._held)
-                self._held = self._held.chosen(np.lexsort((self._held.keys, self._held.frame)))
-            self._settle(self._held, last, final=True)
-            self._held = self._head = _NOTHING
+        self._go_on(_List(frame, keys, block.values), block.first + block.frames)
+
+    def join(self, ranks: Ranks) -> None:
+        """Put the runs of all ranks together; of each two neighbours that are left, the second gives what waits."""
+        step = 1
+        while step < ranks.size:
+            gives = ranks.rank % (2 * step) == step
+            waiting = self._given() if gives else _NOTHING
+            said = ranks.said((len(waiting.keys), self._beyond))
+            given, taken = [0] * ranks.size, [0] * ranks.size
+            giver = ranks.rank + step
+            takes = ranks.rank % (2 * step) == 0 and giver < ranks.size
+            if gives:
+                given[ranks.rank - step] = len(waiting.keys)
+            if takes:
+                taken[giver] = said[giver][0]
+            frame, keys, values = waiting
+            came = _List(
+                ranks.exchanged(frame, given, taken),
+                ranks.exchanged(keys, given, taken),
+                ranks.exchanged(values, given, taken),
+            )
+            if takes:
+                self._go_on(came, said[giver][1])
+            step *= 2
+
+    def _go_on(self, pixels: _List, beyond: int) -> None:
+        """Take the pixels of the frames up to `beyond`; at least those of islands that touch the first or last."""
+        self._beyond = beyond
+        self._held = self._held.with_more(pixels)
+        if self._first == 0 and beyond == self._frames.count:
+            self._settle(self._given(), beyond - 1, final=True)
             return
-        waiting, head = self._settle(self._held, last, final=False)
+        waiting, head = self._settle(self._held, beyond - 1, final=False)
         self._head, self._held = self._head.with_more(self._held.chosen(head)), self._held.chosen(waiting)
         if len(self._held.keys) + len(self._head.keys) > _MOST_HELD:
             what = (
-                f"{len(self._held.keys)} pixels up to frame {last} hang together. Raise the threshold, or give a dark."
+                f"{len(self._held.keys)} pixels up to frame {beyond - 1} hang together. Raise the threshold, or give a "
+                "dark."
             )
             raise bad(self._frames.name, what)
+
+    def _given(self) -> _List:
+        """All that waits, which this rank has no more."""
+        held = self._head.with_more(self._held).in_order() if len(self._head.keys) else self._held
+        self._held = self._head = _NOTHING
+        return held
 
     def _settle(self, pixels: _List, last: int, *, final: bool) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Measure the islands that are complete; which pixels wait for the next frames, and which for the last one."""
@@ -186,8 +244,8 @@ class _Search:
             open_ended = np.zeros(len(found.maxima), np.bool_)  # by island, of which there are no more than spots
             open_ended[island[found.spot[pixels.frame == last]]] = True
             begun = np.zeros_like(open_ended)
-            if turn:
-                begun[island[found.spot[pixels.frame == 0]]] = True
+            if turn or self._first:
+                begun[island[found.spot[pixels.frame == self._first]]] = True
             waiting, head = open_ended[island][found.spot], (begun & ~open_ended)[island][found.spot]
             whole = ~(open_ended | begun)[island]
         large = np.bincount(found.spot, minlength=len(found.maxima)) >= self._least_pixels
@@ -220,12 +278,13 @@ class _Search:
         places = np.stack([row, column, frame], axis=1).astype(np.int64)
         return fit(bounds, places, pixels.values[order], variance, start)
 
-    def finished(self, panel: int) -> Spots:
-        """All spots, in order."""
-        if not self._measured:
+    def finished(self, panel: int, ranks: Ranks) -> Spots:
+        """All spots, in order; for rank 0."""
+        found = [each for of_rank in ranks.gathered(self._measured) for each in of_rank]
+        if not found:
             return none()
-        measured = Measured(*(np.concatenate(parts) for parts in zip(*(one for one, _ in self._measured), strict=True)))
-        fits = [fitted for _, fitted in self._measured if fitted is not None]
+        measured = Measured(*(np.concatenate(parts) for parts in zip(*(one for one, _ in found), strict=True)))
+        fits = [fitted for _, fitted in found if fitted is not None]
         if fits:
             gaussian, errors, chi2 = self._in_omega(
                 Fitted(*(np.concatenate(parts) for parts in zip(*fits, strict=True)))

@@ -42,6 +42,10 @@ class CompileException(Exception):
     pass
 
 
+class NotCompiled(Exception):
+    """The source is none: no mistake that a test of what kernels do could see."""
+
+
 @cache
 def build(source: str, options: tuple[str, ...]) -> ctypes.CDLL:
     """The kernels of a CUDA source for this processor."""
@@ -56,7 +60,7 @@ def build(source: str, options: tuple[str, ...]) -> ctypes.CDLL:
         command = ["g++", *flags, *defines, "-shared", "-fPIC", "-o", str(library), str(code)]
         said = subprocess.run(command, capture_output=True, text=True, check=False)
         if said.returncode:
-            raise AssertionError(said.stderr)
+            raise NotCompiled(said.stderr)
         return ctypes.CDLL(str(library))
 
 

@@ -179,7 +179,21 @@ inline bool block_of_fibers(bool backwards) {
   }
 }
 
-// A kernel that was seen to meet no barrier and no other lane in its first block is run without fibers from there on.
+// False when a thread met another: then the block is to be run again, which changes nothing where threads only put what
+// they have worked out, and shows where they do more.
+inline bool block_alone(bool backwards) {
+  for (unsigned k = 0; k < blockDim.x; k++) {
+    threadIdx = {backwards ? blockDim.x - 1 - k : k, 0, 0};
+    try {
+      body(given);
+    } catch (Alone &) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// A kernel that was seen to meet no barrier and no other lane in its first block is run without fibers until it does.
 inline int run(const unsigned *grid, const unsigned *block, bool backwards) {
   fibers.resize(block[0]);
   gridDim = {grid[0], grid[1], grid[2]};
@@ -189,20 +203,11 @@ inline int run(const unsigned *grid, const unsigned *block, bool backwards) {
   for (size_t n = 0; n < blocks; n++) {
     size_t at = backwards ? blocks - 1 - n : n;
     blockIdx = {(unsigned)(at % grid[0]), (unsigned)(at / grid[0]), 0};
-    if (met) {
-      met = n > 0; // once is enough
-      if (!block_of_fibers(backwards))
-        return 1;
-    } else {
-      for (unsigned k = 0; k < block[0]; k++) {
-        threadIdx = {backwards ? block[0] - 1 - k : k, 0, 0};
-        try {
-          body(given);
-        } catch (Alone &) {
-          return 2;
-        }
-      }
-    }
+    if (!met && block_alone(backwards))
+      continue;
+    met = n > 0;
+    if (!block_of_fibers(backwards))
+      return 1;
   }
   return 0;
 }

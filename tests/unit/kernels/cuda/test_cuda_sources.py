@@ -10,6 +10,7 @@ import pytest
 import kernels
 from kernels.cuda.sources import text
 from kernels.hedm.farfield.cuda import search as farfield
+from kernels.hedm.frames.cuda import scan
 from kernels.hedm.nearfield.cuda import search as nearfield
 from kernels.tomography.cuda import steps
 from kernels.xpcs.cuda import multitau, twotime
@@ -27,6 +28,7 @@ COMPILED = {
     nearfield.SOURCE: (nearfield.KERNELS, [nearfield.options(distances) for distances in (1, 2, 8)]),
     twotime.SOURCE: (twotime.KERNELS, [twotime.options(width) for width in (1, 2)]),
     **{source: (names, [farfield.options(source)]) for source, names in farfield.KERNELS.items()},
+    scan.SOURCE: (scan.KERNELS, [scan.options(kind) for kind in scan.KINDS]),
 }
 
 

@@ -29,6 +29,7 @@ from kernels.hedm.frames import (
     turned,
 )
 from kernels.hedm.peaks import limits
+from kernels.ranks import Ranks
 
 fabio = pytest.importorskip("fabio", reason="TIFF and CBF are written by FabIO, which is not installed")
 
@@ -283,3 +284,19 @@ def test_a_mask_from_a_file(tmp_path: Path) -> None:
     image.write(str(tmp_path / "bad.tif"))
     frames = Frames(MemorySource(some_frames()), omegas=Sweep(0, 1), mask=read_mask(str(tmp_path / "bad.tif")))
     np.testing.assert_array_equal(frames.used, ~np.eye(*SHAPE[1:], dtype=bool))
+
+
+def test_ranks_share_frames_in_pieces_as_they_are_stored(tmp_path: Path) -> None:
+    """So that none is unpacked twice; and blocks end where pieces do."""
+    path = hdf5(tmp_path / "a.h5", some_frames(), chunks=(4, *SHAPE[1:]), compression="lzf")
+    for first, beyond in ((0, 11), (1, 11), (3, 10), (5, 6)):
+        frames = open_frames(path, first=first, beyond=beyond)
+        assert frames.source.deep == 4
+        for size in (1, 2, 3, 5):
+            parts = [frames.share(Ranks(rank, size)) for rank in range(size)]
+            assert [n for part in parts for n in part] == list(range(frames.count))
+            assert all((first + part.stop) % 4 == 0 or part.stop in (0, frames.count) for part in parts)
+        chosen = limits(frames, flat_dark(0, frames), threshold=70)
+        blocks = list(frames.blocks(chosen, Counter(), at_once=4))
+        assert all((first + block.first) % 4 == 0 for block in blocks[1:])
+        assert sum(block.frames for block in blocks) == frames.count

@@ -114,10 +114,10 @@ def test_a_wait_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch, gone: st
     [
         ("__syncwarp(); // the last places that were read", "// the last places that were read"),
         ("atomicAdd(&tallies[", "tallies[0] += 0; atomicMax(&tallies["),
-        ("whole -= last[EDGE - 1];", ";"),
+        ("whole -= last[EDGE - 1];", "whole -= 0 * last[EDGE - 1];"),
         ("kept + n < before ?", "false ?"),
         ("- lag - k]", "- lag]"),
-        ("(both ? list.counts[j + 1] : 0)", "0"),
+        ("(both ? list.counts[j + 1] : 0)", "(both ? 1 : 0)"),
     ],
 )
 def test_a_mistake_in_the_source_shows(
