@@ -175,9 +175,9 @@ def test_ranks_on_slurm_make_the_same_map(on_slurm: Product, tmp_path: Path) -> 
     layer = {"rings": "5", "width": "120", "voxelSize": "6"}
     made = {"output": str(truth), "grains": 4, "rows": 320, "columns": 448, **crystal, **layer}
     contract.run("hedm.simulate-layer", made, say=None)
-    images = ",".join(str(tmp_path / f"l_{name}.h5") for name in ("near", "far"))
-    instruments = ",".join(str(tmp_path / f"l_{name}.yml") for name in ("near", "far"))
-    given = {"filePaths": images, "geometryPaths": instruments, "seedsPath": str(truth), "threshold": "50"}
+    near, far = ({end: str(tmp_path / f"l_{name}.{end}") for end in ("h5", "yml")} for name in ("near", "far"))
+    given = {"filePath": near["h5"], "geometryPath": near["yml"], "farPaths": far["h5"], "farGeometryPaths": far["yml"]}
+    given |= {"seedsPath": str(truth), "threshold": "50"}
     parallel = {"nodes": "2", "ranksPerNode": "1", "coresPerRank": "1", "outputDir": str(tmp_path / "out")}
     text = (WORKFLOWS / "hedm_nf.py").read_text()
     small = text.replace('"memory": "16GB"', '"memory": "2GB"')  # a node of the trial cluster has less
@@ -190,8 +190,9 @@ def test_ranks_on_slurm_make_the_same_map(on_slurm: Product, tmp_path: Path) -> 
     assert run.status is RunStatus.DONE, run.error
     record = json.loads((tmp_path / "out" / "map.nxs.manifest.json").read_text())
     assert record["provenance"]["ranks"] == 2
-    alone = {"input": images, "output": str(tmp_path / "alone.nxs"), "geometry": instruments, "seeds": str(truth)}
-    contract.run("hedm.nearfield", {**alone, "threshold": "50", **crystal, **layer}, say=None)
+    alone = {name: f"{near[end]},{far[end]}" for name, end in (("input", "h5"), ("geometry", "yml"))}
+    alone |= {"output": str(tmp_path / "alone.nxs"), "seeds": str(truth), "threshold": "50"}
+    contract.run("hedm.nearfield", {**alone, **crystal, **layer}, say=None)
     one, two = read_map(tmp_path / "alone.nxs"), read_map(tmp_path / "out" / "map.nxs")
     assert len(one.segments.voxels) == 4
     for name in ("orientations", "confidence", "expected"):
