@@ -279,8 +279,8 @@ KERNELS: tuple[KernelSpec, ...] = (
             _SEEDS,
             _number("seedRadius", "how far from a seed, degrees.", 1.0, 0.01, 20),
             _number("width", "diameter of the layer, µm.", 200.0, 1e-2, 1e6),
-            _number("voxelSize", "µm.", 4.0, 1e-3, 1e5),
-            _text("voxels", "their shape.", "squares", ("squares", "triangles")),
+            _number("voxelSize", "a square's side, a triangle's edge, from hexagon to hexagon, µm.", 4.0, 1e-3, 1e5),
+            _text("voxels", "their shape.", "squares", ("squares", "triangles", "hexagons")),
             _HEIGHT,
             _number("threshold", "counts above the background that a pixel of a spot has.", 20.0, 1e-6),
             _number(

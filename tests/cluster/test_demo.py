@@ -12,6 +12,7 @@ import pytest
 
 from kernels import contract
 from kernels.hedm.grains import read_grains
+from kernels.hedm.nearfield.writers import read_map
 from orchestrator.jobs import JobState
 from orchestrator.model import Placing, Run, RunStatus
 from orchestrator.schedulers.sge import GridEngine
@@ -23,6 +24,8 @@ from tests.cluster import slurm as trial
 from tests.cluster.product import Product, product
 
 pytestmark = pytest.mark.timeout(240)
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
 WAYS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "pilot": ({"mode": "pilot"}, {}),
@@ -165,6 +168,36 @@ def test_ranks_on_slurm_find_the_same_grains(on_slurm: Product, tmp_path: Path) 
     # OpenBLAS rounds as the processor is that it takes itself to be on, which a job's environment may say otherwise.
     for name, tolerance in (("orientation", 1e-12), ("position_um", 1e-8), ("strain", 1e-12)):
         assert np.abs(getattr(one, name) - getattr(four, name)).max() < tolerance, name
+
+
+def test_ranks_on_slurm_make_the_same_map(on_slurm: Product, tmp_path: Path) -> None:
+    truth, crystal = tmp_path / "l.h5", {"lattice": "4.0782", "spaceGroup": "Fm-3m"}
+    layer = {"rings": "5", "width": "120", "voxelSize": "6"}
+    made = {"output": str(truth), "grains": 4, "rows": 320, "columns": 448, **crystal, **layer}
+    contract.run("hedm.simulate-layer", made, say=None)
+    near, far = ({end: str(tmp_path / f"l_{name}.{end}") for end in ("h5", "yml")} for name in ("near", "far"))
+    given = {"filePath": near["h5"], "geometryPath": near["yml"], "farPaths": far["h5"], "farGeometryPaths": far["yml"]}
+    given |= {"seedsPath": str(truth), "threshold": "50"}
+    parallel = {"nodes": "2", "ranksPerNode": "1", "coresPerRank": "1", "outputDir": str(tmp_path / "out")}
+    text = (WORKFLOWS / "hedm_nf.py").read_text()
+    small = text.replace('"memory": "16GB"', '"memory": "2GB"')  # a node of the trial cluster has less
+    assert small != text
+    (tmp_path / "small.py").write_text(small)
+    definition = on_slurm.client.definition(str(tmp_path / "small.py"))
+    every = {**given, **crystal, **layer, **parallel}
+    plan = on_slurm.client.plan(definition, every, placing=Placing(site=on_slurm.site, mode="pilot"))
+    run = on_slurm.wait(on_slurm.client.submit(plan), 200)
+    assert run.status is RunStatus.DONE, run.error
+    record = json.loads((tmp_path / "out" / "map.nxs.manifest.json").read_text())
+    assert record["provenance"]["ranks"] == 2
+    alone = {name: f"{near[end]},{far[end]}" for name, end in (("input", "h5"), ("geometry", "yml"))}
+    alone |= {"output": str(tmp_path / "alone.nxs"), "seeds": str(truth), "threshold": "50"}
+    contract.run("hedm.nearfield", {**alone, **crystal, **layer}, say=None)
+    one, two = read_map(tmp_path / "alone.nxs"), read_map(tmp_path / "out" / "map.nxs")
+    assert len(one.segments.voxels) == 4
+    for name in ("orientations", "confidence", "expected"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name), name)
+    np.testing.assert_array_equal(one.segments.grain, two.segments.grain)
 
 
 def test_ranks_see_their_own_devices_only(on_slurm: Product) -> None:

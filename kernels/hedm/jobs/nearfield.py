@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.cautions import Code
 from kernels.cuda.device import agreed, choose, open_device
 from kernels.errors import Exit, KernelError
 from kernels.hedm.colours import colour_orientations
@@ -15,10 +16,11 @@ from kernels.hedm.frames import Frames
 from kernels.hedm.jobs.scans import open_distances, sweep
 from kernels.hedm.jobs.scene import open_crystal, open_reflections, open_seeds
 from kernels.hedm.nearfield.cuda.search import prepare
+from kernels.hedm.nearfield.ideal import ideal_images
 from kernels.hedm.nearfield.pictures import write_colours, write_confidence
 from kernels.hedm.nearfield.reconstruct import reconstruct
 from kernels.hedm.nearfield.reduction import reduce
-from kernels.hedm.nearfield.voxels import squares, triangles
+from kernels.hedm.nearfield.voxels import GRIDS
 from kernels.hedm.nearfield.writers import read_map, write_map, write_mic
 from kernels.io.picture import check_picture
 from kernels.job import Job
@@ -74,8 +76,9 @@ def nearfield(
     """Write the map of a layer; arguments as in the schema. Ranks share its voxels.
 
     Reports `voxels`, `accepted` (share of them with a confidence above chance), `grains`, `confidence` (median of the
-    accepted), `chance`, `threshold`, `occupied` (the largest share of pixels that are lit at a distance), and `device`
-    (what has computed, and `device_reason` where that was not a GPU it was given).
+    accepted), `chance` (what it is up to without any crystal), `threshold`, `explained` (the share of the spots' pixels
+    that the map has hits on), `occupied` (the largest share of pixels that are lit at a distance), and `device` (what
+    has computed, and `device_reason` where that was not a GPU it was given).
 
     Raises
     ------
@@ -92,8 +95,7 @@ def nearfield(
     frames, instruments = distances.frames, distances.instruments
     setup = distances.setup(height=height, min_eta=min_eta)
     reflections = open_reflections(crystal, instruments[0], max_two_theta, rings)
-    make = squares if voxels == "squares" else triangles
-    layer = make(width, voxel_size, pixel_um=setup.pixel_um)
+    layer = GRIDS[voxels](width, voxel_size, pixel_um=setup.pixel_um)
     known = open_seeds(seeds)
     job.progress(0.0, "reduce", f"{len(frames)} distances of {setup.frames} frames")
     with job.phase("reduce"):
@@ -104,6 +106,7 @@ def nearfield(
             least_pixels=least_pixels,
             ranks=job.ranks,
         )
+        spots, setup = ideal_images(spots, setup, job.ranks)
     choice = agreed(job, choose(device, lambda: prepare(spots, setup, layer, reflections.g0)))
     arguments["device"] = choice.kind
     with job.phase("search"):
@@ -122,6 +125,12 @@ def nearfield(
         )
     if not job.ranks.first:
         return
+    if made.doubtful:
+        job.warn(
+            Code.UNINDEXED,
+            f"Half of the reflections are unseen, and the map explains {100 * made.explained:.0f} % of the spots: "
+            "see whether the lattice is right, and whether the map covers the sample.",
+        )
     colours = colour_orientations(made.orientations, crystal, (0.0, 0.0, 1.0))
     part = job.stage(output, check=_check, shape=(len(layer.places_um),), finiteFraction=1.0)
     write_map(part, made, colours=colours, parameters=arguments, warnings=job.warnings)
@@ -138,6 +147,7 @@ def nearfield(
     job.metric("confidence", float(np.median(made.confidence[accepted])))
     job.metric("chance", made.chance)
     job.metric("threshold", made.threshold)
+    job.metric("explained", made.explained)
     job.metric("occupied", float(spots.occupied().max()))
 
 

@@ -38,7 +38,7 @@ class Rung(NamedTuple):
 def widened(spots: Spots, setup: Setup, gap_deg: float, ranks: Ranks | None = None) -> Spots:
     """Images for orientations that are off by up to an angle; the same ones where that is less than a pixel."""
     frames = math.ceil(_USUAL * gap_deg / abs(setup.omega_step_deg) - 0.5)
-    pixels = _USUAL * math.radians(gap_deg) * _farthest(setup)
+    pixels = _USUAL * math.radians(gap_deg) * farthest(setup)
     if frames < 1 and pixels < 1:
         return spots
     shift = max(0, math.ceil(math.log2(max(pixels, 1.0) / _REACH) - 0.25))
@@ -112,7 +112,7 @@ def descend(
     return starts[:, 0], confidence[:, 0]
 
 
-def _farthest(setup: Setup) -> float:
+def farthest(setup: Setup) -> float:
     """How many pixels the detector reaches from the beam, at the distance where that is the most."""
     corners = np.array([(r, c) for r in (0, setup.rows) for c in (0, setup.columns)], float)
     most = 0.0

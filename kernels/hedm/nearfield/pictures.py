@@ -23,7 +23,7 @@ def write_confidence(path: Path, made: OrientationMap) -> None:
     wide, high = (float(x[0]) - half, float(x[-1]) + half), (float(y[0]) - half, float(y[-1]) + half)
     values = np.where(place >= 0, made.confidence[np.maximum(place, 0)], np.nan)
     counts = np.concatenate([[0], made.segments.voxels]).astype(np.float64)
-    sizes = counts[made.segments.grain] * _area(made)
+    sizes = counts[made.segments.grain] * made.voxels.area_um2
     grains = np.where(
         (place >= 0) & (made.segments.grain[np.maximum(place, 0)] > 0), sizes[np.maximum(place, 0)], np.nan
     )
@@ -44,8 +44,3 @@ def write_colours(path: Path, made: OrientationMap, colours: NDArray[np.uint8]) 
     whole = Image.fromarray(np.ascontiguousarray(image[::-1].repeat(times, axis=0).repeat(times, axis=1)))
     with path.open("wb") as file:
         whole.save(file, "PNG", optimize=True)
-
-
-def _area(made: OrientationMap) -> float:
-    size = made.voxels.size_um
-    return size * size if made.voxels.shape == "squares" else size * size * 3**0.5 / 4

@@ -2,7 +2,8 @@
 
 A reflection leaves every voxel of one orientation in the same direction at the same turn omega, and parallel rays hit a
 plane in an affine image of where they began: row and column are linear in the voxel's x and y, without approximation
-and for a detector tilted in any way. So a reflection is solved for once, and voxels cost two multiplications each.
+and for a detector tilted in any way. So a reflection is solved for once, and voxels cost two multiplications each. Rows
+and columns are those of the ideal detector: distortion is taken out of the images, see `kernels.hedm.nearfield.ideal`.
 """
 
 from __future__ import annotations

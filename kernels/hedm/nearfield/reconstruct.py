@@ -2,7 +2,7 @@
 
 Where seeds are given (grains of the far field) candidates lie around them; else over the whole fundamental zone. What
 confidence means anything is measured: the same search with the detector mirrored, which no crystal fits, says how much
-comes by chance.
+comes by chance, and whether a lattice is the right one is seen from how much of the images the map explains.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from kernels.errors import Exit, KernelError
 from kernels.hedm.grids import grid_ball, grid_zone
+from kernels.hedm.nearfield.chance import Chance, chance_of, distinct
+from kernels.hedm.nearfield.explained import explained
 from kernels.hedm.nearfield.grains import Segments, segment, unlike
+from kernels.hedm.nearfield.ideal import ideal_images
 from kernels.hedm.nearfield.ladder import Rung, descend, ladder
 from kernels.hedm.nearfield.refine import Fit
 from kernels.hedm.nearfield.search import check_together
@@ -35,8 +38,8 @@ _BLIND = 8  # voxels at which chance is measured
 _ROUNDS = 12
 _FRUITLESS = 2  # rounds after which no more are made
 _KEEP = 12  # candidates of a probe that are refined
-_MARGIN = 0.05  # above what chance gives
-_TRUSTED = 0.3  # a lattice of which some rings lie near true ones reaches up to 0.25
+_TRUSTED = 0.3  # a lattice that is wrong by more than 4 % reaches less, or a little more
+_EXPLAINED = 0.15  # it explains up to 0.07 of the images then, the right one 0.27 or more
 _BEST = 95.0  # percentile
 _BLOCK = 16384  # candidates held at once
 _PASSES = 30
@@ -60,10 +63,12 @@ class OrientationMap:
     segments : Segments
         Grains of voxels above the threshold.
     chance : float
-        The largest confidence of the same search with a mirrored detector.
+        What wrong orientations exceed at any voxel with odds of 0.05.
     threshold : float
         Below it, a voxel belongs to no grain: half of what the best voxels have, which is what a voxel has that the
-        sample's edge divides, but always above chance.
+        sample's edge divides, but not below chance.
+    explained : float
+        The share of all spots' pixels that voxels above the threshold have hits on.
     """
 
     voxels: Voxels
@@ -73,10 +78,16 @@ class OrientationMap:
     segments: Segments
     chance: float
     threshold: float
+    explained: float
 
     @property
     def accepted(self) -> Flags:
         return self.confidence >= self.threshold
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether neither most of the reflections are seen nor much of what is seen is explained."""
+        return _best(self.confidence) < 0.5 and self.explained < _EXPLAINED
 
 
 def reconstruct(
@@ -95,7 +106,7 @@ def reconstruct(
     way: Way | None = None,
     say: Say | None = None,
 ) -> OrientationMap:
-    """An orientation map from bits.
+    """An orientation map from bits, as the detector saw them: its distortion is taken out of them first.
 
     Parameters
     ----------
@@ -119,17 +130,18 @@ def reconstruct(
     Raises
     ------
     KernelError
-        Exit 65 when no voxel has a confidence that is to be trusted, with what was found and what would fit better.
+        Exit 65 when no voxel has a confidence above chance, or the map explains too little, with what was found and
+        what would fit better.
     """
+    ranks, say = ranks or Ranks(), say or _silent
+    spots, setup = ideal_images(spots, setup, ranks)
     check_together(spots, setup)
     g0 = np.ascontiguousarray(g0, np.float64)
     work = _Work(spots, setup, voxels, g0, rotations, seeds, radius_deg, least_deg, way or Cpu())
-    ranks, say = ranks or Ranks(), say or _silent
     rungs = ladder(spots, setup, gap_deg, most_deg=180.0 if seeds is None else radius_deg / 3, ranks=ranks)
     say(0.0, f"images for orientations within {', '.join(f'{rung.gap_deg:.2g}°' for rung in rungs)}")
     probes = _spaced(np.arange(len(voxels.places_um)), _PROBES)
-    chance = _find(work.mirrored(), rungs, _spaced(probes, _BLIND), ranks)[1]
-    least = max(float(chance.max()) + _MARGIN, _TRUSTED)
+    chance, least = _chance(work, rungs, probes, ranks)
     fit = Fit(np.tile(np.eye(3), (len(voxels.places_um), 1, 1)), *np.zeros((2, len(voxels.places_um)), np.int64))
     known, fruitless, above = np.empty((0, 3, 3)), 0, 0
     tried = np.zeros(len(voxels.places_um), np.bool_)
@@ -139,8 +151,11 @@ def reconstruct(
         )
         tried[probes] = True
         found, confidence = _find(work, rungs, probes, ranks)
-        if number == 0 and confidence.max() < least:
-            raise _nowhere(work, rungs, probes, ranks, float(confidence.max()), float(chance.max()))
+        if number == 0 and not confidence.max() >= least < 1:
+            best = float(confidence.max())
+            said = f"at {len(probes)} voxels the largest confidence is {best:.2f}, and chance alone reaches {least:.2f}"
+            said += f" with {chance.reflections:.0f} reflections."
+            raise _nowhere(work, rungs, probes, ranks, best, said)
         good = np.flatnonzero(confidence >= least)
         if not len(good):
             break
@@ -156,12 +171,16 @@ def reconstruct(
         open_ = np.flatnonzero(~closed & ~tried)
         probes = _spaced(open_, _PROBES)
     threshold = _threshold(fit, least)
-    segments = segment(voxels, fit.orientations, rotations, angle_deg=grain_deg, used=fit.confidence >= threshold)
+    used = fit.confidence >= threshold
+    share = explained(spots, setup, voxels.chosen(used), fit.orientations[used], work.g0)
+    if (best := _best(fit.confidence)) < _TRUSTED and share < _EXPLAINED:
+        said = f"the best voxels have a confidence of {best:.2f}, and what was found explains {share:.2f} of the spots."
+        raise _nowhere(work, rungs, _spaced(np.arange(len(used)), _PROBES), ranks, best, said)
+    segments = segment(voxels, fit.orientations, rotations, angle_deg=grain_deg, used=used)
     say(1.0, f"{len(segments.voxels)} grains")
-    points = voxels.samples**2
-    return OrientationMap(
-        voxels, fit.orientations, fit.confidence, fit.counted / points, segments, float(chance.max()), threshold
-    )
+    points = voxels.points[0].shape[1]
+    expected = fit.counted / points
+    return OrientationMap(voxels, fit.orientations, fit.confidence, expected, segments, least, threshold, share)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +201,23 @@ class _Work:
         return replace(self, setup=self.setup.mirrored())
 
 
+def _chance(work: _Work, rungs: list[Rung], probes: Whole, ranks: Ranks) -> tuple[Chance, float]:
+    """What reflections hit by chance, and the confidence that no wrong orientation has at any voxel."""
+    blind = work.mirrored()
+    measured = _find(blind, rungs, _spaced(probes, _BLIND), ranks)[1]
+    many = distinct(work.setup, work.rotations, work.seeds, work.radius_deg)
+    chance = chance_of(
+        blind.spots, blind.setup, work.voxels.chosen(probes), work.g0, orientations=many, measured=measured
+    )  # fmt: skip
+    return chance, chance.level(len(work.voxels.places_um))
+
+
+def _best(confidence: Floats) -> float:
+    return float(np.percentile(confidence, _BEST))
+
+
 def _threshold(fit: Fit, least: float) -> float:
-    return max(least, 0.5 * float(np.percentile(fit.confidence, _BEST)))
+    return max(least, 0.5 * _best(fit.confidence))
 
 
 def _silent(_: float, __: str) -> None:
@@ -279,8 +313,8 @@ def _fill(work: _Work, fit: Fit, new: Floats, ranks: Ranks) -> Fit:
     return fit
 
 
-def _nowhere(work: _Work, rungs: list[Rung], probes: Whole, ranks: Ranks, best: float, chance: float) -> KernelError:
-    """What to say when no voxel has a confidence above chance: with what else these images would fit, if with any."""
+def _nowhere(work: _Work, rungs: list[Rung], probes: Whole, ranks: Ranks, best: float, said: str) -> KernelError:
+    """What to say when nothing was found, `said` being how so: with what else these images would fit, if with any."""
     setup, spots = work.setup, work.spots
     others = {
         "the detector's columns mirrored": (spots, setup.mirrored()),
@@ -301,9 +335,7 @@ def _nowhere(work: _Work, rungs: list[Rung], probes: Whole, ranks: Ranks, best: 
         if confidence > most:
             most, fitting = confidence, f" With {what} it would be {confidence:.2f}: is that so?"
     where = "near any of the seeds" if work.seeds is not None else "of any orientation"
-    return KernelError(
-        f"No grain was found {where}: at {len(probes)} voxels the largest confidence is {best:.2f}; "
-        f"{max(_TRUSTED, chance + _MARGIN):.2f} is asked for, and {chance:.2f} is reached by chance alone."
-        + (fitting or " Check the lattice, the wavelength, the detector's place and the threshold of the images."),
-        Exit.BAD_INPUT,
+    check = (
+        " Check the lattice, the wavelength, the detector's place, the threshold of the images and the number of rings."
     )
+    return KernelError(f"No grain was found {where}: {said}{fitting or check}", Exit.BAD_INPUT)

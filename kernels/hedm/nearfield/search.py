@@ -83,6 +83,8 @@ def check_together(spots: Spots, setup: Setup) -> None:
         raise KernelError(
             f"Frames of {spots.rows} x {spots.columns} pixels do not fit a detector of {setup.rows} x {setup.columns}."
         )
+    if setup.distortion:
+        raise KernelError("The detector's distortion is still in the images: search in `ideal_images` of them.")
 
 
 def screen(

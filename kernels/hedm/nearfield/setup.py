@@ -2,6 +2,9 @@
 
 Lab frame: x along the beam, z up along the rotation axis, y = z x x, in µm; `v_lab = Rz(omega) v_sample`. A pixel is
 (row, column), its centre at integers. All that is measured lies in one layer of the sample, a plane of constant z.
+
+Pixels are those of an ideal detector. Where the real one bends space, `Setup` knows how, and
+`kernels.hedm.nearfield.ideal` takes it out of the images before anything is searched in them.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kernels.errors import Exit, KernelError
+from kernels.hedm.distortion import NONE, Distortion
 
 Floats = NDArray[np.float64]
 
@@ -39,6 +43,27 @@ class Optics(NamedTuple):
     eta: Floats  # cosine and sine of the least, then of the largest folded angle
 
 
+class Plane(NamedTuple):
+    """The ideal detector at one distance, as a distortion wants to know it."""
+
+    shape: tuple[int, int]
+    pixel_um: tuple[float, float]
+    centre_um: Floats
+    row: Floats
+    column: Floats
+
+
+class Bending(NamedTuple):
+    """What compiled code needs of the distortion at each distance: its kind, and where in `tables` its own begins.
+    Points of the plane are µm from its middle: (pixel - `half`) times `pixel_um`, for rows and columns."""
+
+    kinds: NDArray[np.int64]
+    begins: NDArray[np.int64]
+    tables: Floats
+    half: Floats  # (2,)
+    pixel_um: Floats  # (distances, 2)
+
+
 @dataclass(frozen=True, eq=False)
 class Setup:
     """A near-field scan: one flat detector, tilted in any way, at one or more distances.
@@ -60,6 +85,8 @@ class Setup:
     eta_deg : (float, float)
         Range that is used of the angle between a reflection's azimuth and the rotation axis, folded to 0 to 90°:
         reflections close to the axis stay long in reflection, and are smeared over frames.
+    distortion : tuple of Distortion or None
+        How the detector bends space at each distance; empty where it nowhere does.
     """
 
     wavelength_A: float
@@ -74,6 +101,7 @@ class Setup:
     beam: Floats = field(default_factory=lambda: np.array([1.0, 0.0, 0.0]))
     z_um: float = 0.0
     eta_deg: tuple[float, float] = (6.0, 90.0)
+    distortion: tuple[Distortion | None, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("origin_um", "row_um", "column_um"):
@@ -94,6 +122,12 @@ class Setup:
                 f"{self.frames} frames of {self.omega_step_deg:g}° are not a scan of up to one turn: check the step."
             )
         self._check_places()
+        bent = any(one is not None for one in self.distortion)
+        object.__setattr__(self, "distortion", tuple(self.distortion) if bent else ())
+        if bent and len(self.distortion) != len(self.origin_um):
+            raise KernelError(
+                f"{len(self.distortion)} distortions for {len(self.origin_um)} distances: give one for each."
+            )
 
     def _check_places(self) -> None:
         distances = self.distances_um
@@ -128,6 +162,26 @@ class Setup:
         flip = np.array([1.0, -1.0, 1.0])
         return replace(
             self, origin_um=self.origin_um * flip, row_um=self.row_um * flip, column_um=self.column_um * flip
+        )
+
+    def plane(self, distance: int) -> Plane:
+        """The ideal detector at one of the distances."""
+        origin, row, column = (each[distance] for each in (self.origin_um, self.row_um, self.column_um))
+        high, wide = float(np.linalg.norm(row)), float(np.linalg.norm(column))
+        centre = origin + 0.5 * (self.rows - 1) * row + 0.5 * (self.columns - 1) * column
+        return Plane((self.rows, self.columns), (high, wide), centre, row / high, column / wide)
+
+    @cached_property
+    def bending(self) -> Bending:
+        every = self.distortion or (None,) * len(self.origin_um)
+        planes = [self.plane(d) for d in range(len(every))]
+        tables = [np.zeros(1) if one is None else one.table(plane) for one, plane in zip(every, planes, strict=True)]
+        return Bending(
+            np.array([NONE if one is None else one.kind for one in every], np.int64),
+            np.cumsum([0, *(len(table) for table in tables[:-1])]).astype(np.int64),
+            np.concatenate(tables),
+            np.array([0.5 * (self.rows - 1), 0.5 * (self.columns - 1)]),
+            np.array([plane.pixel_um for plane in planes]),
         )
 
     @cached_property
@@ -218,6 +272,8 @@ class Flat(Protocol):
     def row(self) -> Floats: ...
     @property
     def column(self) -> Floats: ...
+    @property
+    def distortion(self) -> Distortion | None: ...
 
 
 def from_panels(
@@ -229,7 +285,7 @@ def from_panels(
     frames: int,
     **more: Any,
 ) -> Setup:
-    """A setup from the panels of a geometry, one for each distance, from near to far; their distortion is left out."""
+    """A setup from the panels of a geometry, one for each distance, from near to far, with their distortion."""
     if not panels or len({tuple(panel.shape) for panel in panels}) > 1:
         raise KernelError("Give a panel for each distance, all of one shape.")
     rows, columns = panels[0].shape
@@ -237,7 +293,8 @@ def from_panels(
     column = np.stack([panel.column * panel.pixel_um[1] for panel in panels])
     origin = np.stack([panel.centre_um for panel in panels]) - 0.5 * ((rows - 1) * row + (columns - 1) * column)
     return Setup(
-        wavelength_A, origin, row, column, rows, columns, omega_start_deg, omega_step_deg, frames, **more
+        wavelength_A, origin, row, column, rows, columns, omega_start_deg, omega_step_deg, frames,
+        distortion=tuple(panel.distortion for panel in panels), **more,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from kernels.cautions import Caution
 from kernels.errors import Exit, KernelError
 from kernels.hedm.nearfield.grains import Segments
 from kernels.hedm.nearfield.reconstruct import OrientationMap
-from kernels.hedm.nearfield.voxels import SQUARES, Voxels
+from kernels.hedm.nearfield.voxels import HEXAGONS, SQUARES, TRIANGLES, Voxels
 from kernels.hedm.orientations import from_bunge, to_bunge
 from kernels.io.nexus import add_entry, add_process, new_file
 
 Floats = NDArray[np.float64]
 
+# Pixels of an image of the layer, and how far a voxel's corner is from its middle, both in sizes of the voxel.
+_DRAWN = {SQUARES: (1.0, 0.71), TRIANGLES: (0.5, 0.6), HEXAGONS: (0.5, 0.58)}
 _COLUMNS = (
     "OrientationRowNr", "OrientationID", "RunTime", "X", "Y", "TriEdgeSize", "UpDown", "Eul1", "Eul2", "Eul3",
     "Confidence", "PhaseNr",
@@ -64,7 +67,7 @@ def write_map(
                 table[name].attrs["units"] = units
         table.attrs.update({"size_um": voxels.size_um, "shape": voxels.shape, "samples": voxels.samples})
         table.attrs["margin_um"] = voxels.margin_um
-        table.attrs.update({"chance": made.chance, "threshold": made.threshold})
+        table.attrs.update({"chance": made.chance, "threshold": made.threshold, "explained": made.explained})
         place, x, y = raster(voxels)
         _image(entry, "confidence", _filled(made.confidence.astype(np.float32), place, np.float32(np.nan)), x, y)
         _image(entry, "grain", _filled(made.segments.grain.astype(np.int32), place, np.int32(-1)), x, y)
@@ -102,7 +105,7 @@ def read_map(path: Path) -> OrientationMap:
             )
             return OrientationMap(
                 voxels, table["orientation"][()], table["confidence"][()], table["expected_reflections"][()], segments,
-                float(table.attrs["chance"]), float(table.attrs["threshold"]),
+                float(table.attrs["chance"]), float(table.attrs["threshold"]), float(table.attrs["explained"]),
             )  # fmt: skip
     except FileNotFoundError as error:
         raise KernelError(f"There is no file {str(path)!r}.", Exit.NO_INPUT) from error
@@ -113,7 +116,10 @@ def read_map(path: Path) -> OrientationMap:
 
 
 def write_mic(path: Path, made: OrientationMap, *, axes: Floats | None = None, z_um: float = 0.0) -> None:
-    """Write a map as MIDAS's ParseMic does: a row per voxel that has a confidence, Bunge's angles in radians.
+    """Write a map as MIDAS's ParseMic does: a row per triangle that has a confidence, Bunge's angles in radians.
+
+    The file knows triangles only, whose size its readers take areas from: a hexagon is written as the six that it is
+    made of, a square as one of the same area around the same middle.
 
     Parameters
     ----------
@@ -124,16 +130,29 @@ def write_mic(path: Path, made: OrientationMap, *, axes: Floats | None = None, z
         The layer's height, told as `GlobalPosition`.
     """
     angles = to_bunge(made.orientations if axes is None else made.orientations @ axes.T)
-    voxels = made.voxels
+    places, up, edge_um = _triangles(made.voxels)
     with path.open("w", encoding="ascii") as file:
-        file.write(f"%TriEdgeSize {voxels.size_um:.6f}\n%NumPhases 1\n%GlobalPosition {z_um:.6f}\n")
+        file.write(f"%TriEdgeSize {edge_um:.6f}\n%NumPhases 1\n%GlobalPosition {z_um:.6f}\n")
         file.write("%" + "\t".join(_COLUMNS) + "\n")
         for n in np.flatnonzero(made.confidence > 0):
-            numbers = (
-                float(made.segments.grain[n]), made.expected[n], 0.0, *voxels.places_um[n], voxels.size_um,
-                1.0 if voxels.up[n] else -1.0, *angles[n], made.confidence[n],
-            )  # fmt: skip
-            file.write("\t".join(f"{number:.6f}" for number in numbers) + "\t1\n")
+            for place, upward in zip(places[n], up[n], strict=True):
+                numbers = (
+                    float(made.segments.grain[n]), made.expected[n], 0.0, *place, edge_um, 1.0 if upward else -1.0,
+                    *angles[n], made.confidence[n],
+                )  # fmt: skip
+                file.write("\t".join(f"{number:.6f}" for number in numbers) + "\t1\n")
+
+
+def _triangles(voxels: Voxels) -> tuple[Floats, NDArray[np.bool_], float]:
+    """Voxels as MIDAS's triangles: middles, shape (voxels, k, 2), whether each points up (voxels, k), and the edge."""
+    if voxels.shape == HEXAGONS:
+        edge = voxels.size_um / math.sqrt(3)
+        turns = np.deg2rad(30 + 60 * np.arange(6))
+        middles = edge / math.sqrt(3) * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+        up = np.tile(np.arange(6) % 2 == 0, (len(voxels.up), 1))
+        return voxels.places_um[:, None] + middles, up, edge
+    edge = math.sqrt(4 / math.sqrt(3) * voxels.area_um2)
+    return voxels.places_um[:, None], voxels.up[:, None], edge
 
 
 def read_mic(path: Path) -> tuple[Floats, Floats, Floats]:
@@ -152,14 +171,13 @@ def read_mic(path: Path) -> tuple[Floats, Floats, Floats]:
 def raster(voxels: Voxels) -> tuple[NDArray[np.int64], Floats, Floats]:
     """Which voxel each pixel of an image of the layer shows, -1 for none: (rows along y, columns along x), their x, y.
 
-    Pixels are as large as squares, and half as large as a triangle's edge.
+    Pixels are as large as squares, and half as large as triangles and hexagons.
     """
-    step = voxels.size_um if voxels.shape == SQUARES else 0.5 * voxels.size_um
+    step, reach = (share * voxels.size_um for share in _DRAWN[voxels.shape])
     low, high = voxels.places_um.min(axis=0), voxels.places_um.max(axis=0)
     columns, rows = (np.rint((high - low) / step).astype(int) + 1).tolist()
     x, y = low[0] + step * np.arange(columns), low[1] + step * np.arange(rows)
     plane = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    reach = step * (0.71 if voxels.shape == SQUARES else 1.2)
     distance, index = cKDTree(voxels.places_um).query(plane, distance_upper_bound=reach)
     return np.where(np.isfinite(distance), index, -1).reshape(rows, columns).astype(np.int64), x, y
 

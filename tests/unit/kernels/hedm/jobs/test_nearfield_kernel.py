@@ -7,9 +7,11 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from scans import left_behind, run
@@ -17,6 +19,8 @@ from turning import GOLD
 
 from kernels import contract, registry
 from kernels.errors import Exit, KernelError
+from kernels.hedm.conventions import hexrd
+from kernels.hedm.distortion import GeDistortion
 from kernels.hedm.grains import read_grains
 from kernels.hedm.nearfield.writers import read_map, read_mic
 from kernels.hedm.orientations import misorientation_table
@@ -65,8 +69,54 @@ def test_the_map_has_the_grains_that_are_there(folder: Path, tmp_path: Path) -> 
     assert picture.read_bytes()[:4] == confidence.read_bytes()[:4] == b"\x89PNG"
 
 
+def bend(folder: Path, out: Path) -> dict[str, str]:
+    """The images of both distances as detectors see them that bend space, and their instruments."""
+    for name in ("near", "far"):
+        straight = hexrd.read(folder / f"l_{name}.yml").geometry
+        (panel,) = straight.panels
+        curved = replace(straight, panels=(replace(panel, distortion=GeDistortion((0, 0, 500.0, 2, 2, 2))),))
+        rows, columns = panel.shape
+        row, column = (values.ravel() for values in np.mgrid[:rows, :columns])
+        seen = straight.pixels(np.zeros(row.size, int), curved.lab_points(np.zeros(row.size, int), row, column))
+        down, across = (np.rint(values).astype(int) for values in seen)
+        there = (down >= 0) & (down < rows) & (across >= 0) & (across < columns)
+        shutil.copy(folder / f"l_{name}.h5", out / f"b_{name}.h5")
+        with h5py.File(out / f"b_{name}.h5", "r+") as file:
+            data = file["entry/data/data"]
+            for n in range(len(data)):
+                image = data[n]
+                moved = image[np.clip(down, 0, rows - 1), np.clip(across, 0, columns - 1)]
+                data[n] = np.where(there, moved, np.median(image)).reshape(image.shape).astype(image.dtype)
+        hexrd.write(out / f"b_{name}.yml", curved)
+    return {"input": f"{out}/b_near.h5,{out}/b_far.h5", "geometry": f"{out}/b_near.yml,{out}/b_far.yml"}
+
+
+def test_a_detector_that_bends_space(folder: Path, tmp_path: Path) -> None:
+    given = {**told(folder), **bend(folder, tmp_path), "seeds": folder / "l.h5"}
+    made = run("hedm.nearfield", output=tmp_path / "m.nxs", **given)
+    left_out = {"geometry": told(folder)["geometry"]}
+    plain = run("hedm.nearfield", output=tmp_path / "plain.nxs", **{**given, **left_out})
+    assert made.metrics["grains"] == 4
+    assert made.metrics["accepted"] > 0.95
+    assert made.metrics["confidence"] > plain.metrics["confidence"] + 0.05
+
+
+def test_hexagons(folder: Path, tmp_path: Path) -> None:
+    made = run(
+        "hedm.nearfield", output=tmp_path / "m.nxs", mic=tmp_path / "m.mic", picture=tmp_path / "m.png",
+        seeds=folder / "l.h5", voxels="hexagons", **told(folder),
+    )  # fmt: skip
+    found = read_map(tmp_path / "m.nxs")
+    assert found.voxels.shape == "hexagons"
+    assert made.metrics["grains"] == 4
+    truth = read_grains(folder / "l.h5")
+    areas = np.sort(found.segments.voxels * found.voxels.area_um2)
+    assert areas == pytest.approx(np.sort(np.pi * truth.radius_um**2), rel=0.1, abs=200)
+    assert len(read_mic(tmp_path / "m.mic")[0]) == 6 * (found.confidence > 0).sum()
+
+
 def test_a_wrong_lattice_is_no_map(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(KernelError, match=r"No grain was found .*largest confidence is 0\.") as error:
+    with pytest.raises(KernelError, match=r"No grain was found .*best voxels have a confidence of 0\.[12]") as error:
         run("hedm.nearfield", output=tmp_path / "m.nxs", seeds=folder / "l.h5", **{**told(folder), "lattice": "3.6"})
     assert error.value.exit_code == Exit.BAD_INPUT
     assert left_behind(tmp_path) == []

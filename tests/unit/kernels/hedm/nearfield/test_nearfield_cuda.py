@@ -17,7 +17,9 @@ from test_nearfield_search import G0, case
 
 from kernels.cuda.device import choose
 from kernels.errors import Exit, KernelError
+from kernels.hedm.distortion import GeDistortion
 from kernels.hedm.nearfield.cuda import search as cuda
+from kernels.hedm.nearfield.ideal import ideal_images
 from kernels.hedm.nearfield.ladder import widened
 from kernels.hedm.nearfield.reconstruct import reconstruct
 from kernels.hedm.nearfield.refine import Fit, climb, spread
@@ -25,7 +27,7 @@ from kernels.hedm.nearfield.search import Found, screen
 from kernels.hedm.nearfield.setup import Setup, facing
 from kernels.hedm.nearfield.simulate import Layer, simulate, voronoi
 from kernels.hedm.nearfield.spots import Spots
-from kernels.hedm.nearfield.voxels import Voxels, squares, triangles
+from kernels.hedm.nearfield.voxels import Voxels, hexagons, squares, triangles
 from tests.unit.kernels.cuda.emulated import Device, build
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -188,10 +190,14 @@ def test_spreading_changes_what_it_does_on_the_cpu(
     assert 0 < new.sum() < count
 
 
-def test_the_whole_map_is_that_of_the_cpu(gpu: Device) -> None:
-    setup = scan()
-    grains = voronoi(layer(12.0, 70.0), random_orientations(3, seed=1), seed=2)
-    images, rotations = simulate(grains, setup, G0, noise=1e-3, seed=3), cubic_rotations()
+@pytest.mark.parametrize("bent", [False, True])
+def test_the_whole_map_is_that_of_the_cpu(gpu: Device, bent: bool) -> None:
+    """Of hexagons behind optics that bend space, too."""
+    setup = replace(scan(), distortion=(GeDistortion((0.0, 0.0, 6.0, 1.0, 1.0, 1.0)), None)) if bent else scan()
+    voxels = hexagons(70.0, 12.0, pixel_um=4.0) if bent else layer(12.0, 70.0)
+    grains = voronoi(voxels, random_orientations(3, seed=1), seed=2)
+    images, rotations = simulate(grains, setup, G0, noise=1e-3, spread=int(bent), seed=3), cubic_rotations()
+    images, setup = ideal_images(images, setup)
     how: dict[str, Any] = {"seeds": near(grains.orientations, 0.4, seed=9), "least_deg": 0.1, "gap_deg": 0.5}
     ready = cuda.prepare(images, setup, grains.voxels, G0)
     made = reconstruct(images, setup, grains.voxels, G0, rotations, way=ready, **how)

@@ -11,6 +11,7 @@ from gold_layers import cubic, random_orientations, scan
 from numpy.typing import NDArray
 
 from kernels.errors import KernelError
+from kernels.hedm.distortion import Distortion, GeDistortion
 from kernels.hedm.nearfield.arcs import TANGENTS, angle_of
 from kernels.hedm.nearfield.rays import spots
 from kernels.hedm.nearfield.setup import Setup, facing, from_hexomap, from_panels
@@ -110,6 +111,7 @@ class Panel(NamedTuple):
     centre_um: Floats
     row: Floats
     column: Floats
+    distortion: Distortion | None = None
 
 
 def test_panels_of_a_geometry() -> None:
@@ -122,6 +124,9 @@ def test_panels_of_a_geometry() -> None:
     made = from_panels(0.18, panels, frames=180, **turn)
     for name in ("origin_um", "row_um", "column_um"):
         np.testing.assert_allclose(getattr(made, name), getattr(setup, name))
+    assert made.distortion == ()
+    bent = GeDistortion((0.0, 0.0, 1.0, 2.0, 2.0, 2.0))
+    assert from_panels(0.18, [panels[0], panels[1]._replace(distortion=bent)], frames=180, **turn).distortion[1] is bent
     with pytest.raises(KernelError, match="all of one shape"):
         from_panels(0.18, [panels[0], panels[1]._replace(shape=(2, 2))], frames=180, **turn)
 
@@ -147,6 +152,7 @@ def test_distances_in_the_wrong_order(distances: list[float], sentence: str) -> 
         ({"wavelength_A": -1.0}, "not above 0"),
         ({"beam": np.array([1.0, 1.0, 0.0])}, "unit vector"),
         ({"row_um": np.full((2, 3), np.nan)}, "finite"),
+        ({"distortion": (GeDistortion((0.0, 0.0, 1.0, 2.0, 2.0, 2.0)),)}, "1 distortions for 2 distances"),
     ],
 )
 def test_a_scan_that_is_none(changes: dict[str, object], sentence: str) -> None:

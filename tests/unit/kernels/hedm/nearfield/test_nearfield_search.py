@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numba
 import numpy as np
@@ -19,7 +20,7 @@ from kernels.hedm.nearfield.search import Found, scores, screen
 from kernels.hedm.nearfield.setup import Setup
 from kernels.hedm.nearfield.simulate import Layer, simulate, voronoi
 from kernels.hedm.nearfield.spots import Spots
-from kernels.hedm.nearfield.voxels import Voxels, triangles
+from kernels.hedm.nearfield.voxels import GRIDS, HEXAGONS, SQUARES, TRIANGLES, Voxels
 
 Floats = NDArray[np.float64]
 G0 = cubic(0.75)
@@ -33,10 +34,10 @@ def three_threads() -> Iterator[None]:
     numba.set_num_threads(before)
 
 
-def case(*, triangular: bool = False, missing_frames: bool = False) -> tuple[Spots, Setup, Layer, Floats]:
+def case(*, shape: str = SQUARES, missing_frames: bool = False) -> tuple[Spots, Setup, Layer, Floats]:
     """Images of five grains; the candidates are these, near ones, doubles, and others."""
     setup = scan()
-    voxels = triangles(150.0, 14.0, pixel_um=4.0) if triangular else layer(9.0, 150.0)
+    voxels = layer(9.0, 150.0) if shape == SQUARES else GRIDS[shape](150.0, 14.0, pixel_um=4.0)
     grains = voronoi(voxels, random_orientations(5, seed=1), seed=2)
     images = simulate(grains, setup, G0, noise=2e-3, missing=0.1, seed=3)
     if missing_frames:
@@ -64,8 +65,8 @@ def everything(images: Spots, setup: Setup, voxels: Voxels, candidates: Floats, 
 
 
 @pytest.mark.parametrize("keep", [1, 4])
-@pytest.mark.parametrize("options", [{}, {"triangular": True}, {"missing_frames": True}])
-def test_nothing_better_is_lost(options: dict[str, bool], keep: int) -> None:
+@pytest.mark.parametrize("options", [{}, {"shape": TRIANGLES}, {"shape": HEXAGONS}, {"missing_frames": True}])
+def test_nothing_better_is_lost(options: dict[str, Any], keep: int) -> None:
     images, setup, grains, candidates = case(**options)
     found = screen(images, setup, grains.voxels, candidates, G0, keep=keep)
     true = everything(images, setup, grains.voxels, candidates, keep)

@@ -14,7 +14,18 @@ from kernels.errors import Exit, KernelError
 from kernels.hedm.nearfield.grains import segment
 from kernels.hedm.nearfield.pictures import write_colours, write_confidence
 from kernels.hedm.nearfield.reconstruct import OrientationMap
-from kernels.hedm.nearfield.voxels import SQUARES, Voxels, enough_samples, squares, triangles
+from kernels.hedm.nearfield.voxels import (
+    GRIDS,
+    HEXAGONS,
+    SQUARES,
+    TRIANGLES,
+    Voxels,
+    enough_samples,
+    hexagons,
+    sample_points,
+    squares,
+    triangles,
+)
 from kernels.hedm.nearfield.writers import raster, read_map, read_mic, write_map, write_mic
 from kernels.hedm.orientations import from_rotation_vectors
 from kernels.io.nexus import check_nexus
@@ -31,13 +42,12 @@ def example(voxels: Voxels) -> OrientationMap:
     orientations = small @ random_orientations(2, seed=3)[grain] @ ROTATIONS[rng.integers(0, 24, len(x))]
     confidence = np.where(voxels.places_um.sum(axis=1) > 45, 0.1, 0.9)
     segments = segment(voxels, orientations, ROTATIONS, angle_deg=1.0, used=confidence >= 0.3)
-    return OrientationMap(voxels, orientations, confidence, np.full(len(x), 80.5), segments, 0.25, 0.3)
+    return OrientationMap(voxels, orientations, confidence, np.full(len(x), 80.5), segments, 0.25, 0.3, 0.6)
 
 
-@pytest.fixture(params=["squares", "triangles"])
+@pytest.fixture(params=[SQUARES, TRIANGLES, HEXAGONS])
 def made(request: pytest.FixtureRequest) -> OrientationMap:
-    grid = squares if request.param == "squares" else triangles
-    return example(grid(80.0, 5.0, pixel_um=2.0))
+    return example(GRIDS[request.param](80.0, 5.0, pixel_um=2.0))
 
 
 def test_grains(made: OrientationMap) -> None:
@@ -64,6 +74,7 @@ def test_nexus(made: OrientationMap, tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
     assert again.chance == 0.25
     assert again.threshold == 0.3
+    assert again.explained == 0.6
     assert again.voxels.shape == made.voxels.shape
     np.testing.assert_array_equal(again.voxels.points[1], made.voxels.points[1])
     with h5py.File(path) as file:
@@ -89,21 +100,42 @@ def test_mic(made: OrientationMap, tmp_path: Path) -> None:
     path = tmp_path / "map.mic"
     write_mic(path, made, z_um=7.0)
     lines = path.read_text().splitlines()
-    assert lines[:3] == ["%TriEdgeSize 5.000000", "%NumPhases 1", "%GlobalPosition 7.000000"]
+    edge = {SQUARES: 5 * 2 / 3**0.25, TRIANGLES: 5.0, HEXAGONS: 5 / 3**0.5}[made.voxels.shape]
+    assert lines[:3] == [f"%TriEdgeSize {edge:.6f}", "%NumPhases 1", "%GlobalPosition 7.000000"]
     names = lines[3].removeprefix("%").split("\t")
     rows = np.loadtxt(path, comments="%")
     table = dict(zip(names, rows.T, strict=True))
-    np.testing.assert_allclose(table["X"], made.voxels.places_um[:, 0], atol=1e-6)
-    np.testing.assert_allclose(table["Confidence"], made.confidence)
-    np.testing.assert_array_equal(table["UpDown"], np.where(made.voxels.up, 1, -1))
+    each = 6 if made.voxels.shape == HEXAGONS else 1
+    assert table["X"].reshape(-1, each).mean(axis=1) == pytest.approx(made.voxels.places_um[:, 0], abs=1e-6)
+    np.testing.assert_allclose(table["Confidence"], made.confidence.repeat(each))
+    assert (3**0.5 / 4 * table["TriEdgeSize"] ** 2).sum() == pytest.approx(
+        len(made.confidence) * made.voxels.area_um2, rel=1e-5
+    )
+    if each == 1:
+        np.testing.assert_array_equal(table["UpDown"], np.where(made.voxels.up, 1, -1))
     # MIDAS's own formula, from row-major matrices that take the crystal to the sample
-    u = made.orientations
+    u = made.orientations.repeat(each, axis=0)
     np.testing.assert_allclose(np.cos(table["Eul2"]), u[:, 2, 2], atol=2e-6)
     np.testing.assert_allclose(np.tan(table["Eul1"]) * -u[:, 1, 2], u[:, 0, 2], atol=2e-3)
     places, orientations, confidence = read_mic(path)
     np.testing.assert_allclose(orientations, u, atol=1e-5)
-    np.testing.assert_allclose(places, made.voxels.places_um, atol=1e-6)
-    np.testing.assert_allclose(confidence, made.confidence)
+    np.testing.assert_allclose(places.reshape(-1, each, 2).mean(axis=1), made.voxels.places_um, atol=1e-6)
+    np.testing.assert_allclose(confidence, made.confidence.repeat(each))
+
+
+def test_the_triangles_of_a_mic_are_the_hexagons(tmp_path: Path) -> None:
+    """At any place the file has one triangle, as MIDAS draws it, and it is of the hexagon whose middle is nearest."""
+    made = example(hexagons(80.0, 8.0, pixel_um=2.0, disc=False))
+    write_mic(tmp_path / "map.mic", made)
+    rows = np.loadtxt(tmp_path / "map.mic", comments="%")
+    spots = np.random.default_rng(4).uniform(-30, 30, (2000, 2))
+    x, y = np.moveaxis(spots[:, None] - rows[:, 3:5], 2, 0)
+    edge, y = rows[:, 5], y * rows[:, 6]
+    height = edge * 3**0.5 / 2
+    inside = (y > -height / 3) & (abs(x) < (2 * height / 3 - y) / 3**0.5)
+    assert (inside.sum(axis=1) == 1).all()
+    nearest = np.linalg.norm(spots[:, None] - made.voxels.places_um, axis=2).argmin(axis=1)
+    np.testing.assert_array_equal(inside.argmax(axis=1) // 6, nearest)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
@@ -138,12 +170,13 @@ def test_sample_points() -> None:
     for voxels in (
         squares(40.0, 10.0, pixel_um=1.0, margin_um=0.0),
         triangles(60.0, 12.0, pixel_um=1.5, margin_um=0.0),
+        hexagons(60.0, 12.0, pixel_um=1.5, margin_um=0.0),
     ):
         x, y = (values[np.argsort(voxels.order)] for values in voxels.points)
-        assert x.shape[1] == voxels.samples**2
+        assert x.shape[1] == (61 if voxels.shape == HEXAGONS else voxels.samples**2)
         np.testing.assert_allclose(x.mean(axis=1), voxels.places_um[:, 0], atol=1e-5)
         np.testing.assert_allclose(y.mean(axis=1), voxels.places_um[:, 1], atol=1e-5)
-        moment = voxels.size_um**2 * (1 / 12 if voxels.shape == SQUARES else 1 / 24)
+        moment = voxels.size_um**2 * {SQUARES: 1 / 12, TRIANGLES: 1 / 24, HEXAGONS: 5 / 72}[voxels.shape]
         np.testing.assert_allclose(x.var(axis=1), moment, rtol=0.05)
         np.testing.assert_allclose(y.var(axis=1), moment, rtol=0.05)
 
@@ -160,9 +193,45 @@ def test_triangles_fill_the_plane() -> None:
     assert (voxels.neighbours[inner] >= 0).sum(axis=1).tolist() == [12] * inner.sum()
 
 
+def test_sample_points_of_a_hexagon_lie_in_it_and_reach_beyond_it() -> None:
+    across = np.deg2rad([30.0, 90.0, 150.0])
+    normals = np.stack([np.cos(across), np.sin(across)])
+    for pixel in (0.9, 1.5, 4.0):
+        for margin in (0.0, pixel):
+            count = enough_samples(5.0 + 2 * margin, pixel, HEXAGONS)
+            points = sample_points(HEXAGONS, 5.0, count, margin)
+            farthest = abs(points @ normals).max()
+            assert farthest < 2.5 + margin
+            assert farthest > 2.5 + margin - pixel
+            apart = np.linalg.norm(points[:, None] - points, axis=2)[~np.eye(len(points), dtype=bool)]
+            assert len(points) == 1 or apart.min() <= pixel
+    assert sample_points(HEXAGONS, 5.0, 1).tolist() == [[0.0, 0.0]]
+
+
+def test_hexagons_fill_the_plane() -> None:
+    """Each has six neighbours, all as far, and their areas together are that of the plane; a disc is filled, too."""
+    voxels = hexagons(100.0, 6.0, pixel_um=6.0, disc=False)
+    inner = (np.abs(voxels.places_um) < 40).all(axis=1)
+    near = voxels.neighbours[inner]
+    assert near.shape[1] == 6
+    assert (near >= 0).all()
+    distance = np.linalg.norm(voxels.places_um[near] - voxels.places_um[inner][:, None], axis=2)
+    np.testing.assert_allclose(distance, 6.0, rtol=1e-9)
+    assert len(voxels.places_um) * voxels.area_um2 == pytest.approx(100.0**2, rel=0.1)
+    disc = hexagons(100.0, 2.0, pixel_um=6.0, centre_um=(7.0, -3.0))
+    assert len(disc.places_um) * disc.area_um2 == pytest.approx(np.pi * 50**2, rel=0.02)
+    np.testing.assert_allclose(disc.places_um.mean(axis=0), (7.0, -3.0), atol=1e-9)
+
+
+def test_a_shape_that_is_none() -> None:
+    with pytest.raises(KernelError, match=r"no voxels of the shape 'hexagon'.*hexagons"):
+        Voxels(np.zeros((1, 2)), 1.0, "hexagon", np.ones(1, np.bool_))
+
+
 def test_grids_that_are_none() -> None:
-    for width, size in ((10.0, 20.0), (10.0, 0.0), (10.0, -1.0)):
-        with pytest.raises(KernelError, match="do not fill a grid"):
-            squares(width, size, pixel_um=1.0)
+    for grid in (squares, triangles, hexagons):
+        for width, size in ((10.0, 20.0), (10.0, 0.0), (10.0, -1.0)):
+            with pytest.raises(KernelError, match="do not fill a grid"):
+                grid(width, size, pixel_um=1.0)
     assert enough_samples(5.0, 1.48) == 4
     assert enough_samples(1.0, 1.48) == 1
