@@ -81,6 +81,11 @@
             "default": "auto",
             "description": "auto takes a GPU where the stage was given one (gpusPerRank). The result is the same.",
         },
+        "memory": {
+            "type": "string",
+            "default": "16GB",
+            "description": "For the search on each node: a bit for each pixel of the images, and half as much again.",
+        },
         "nodes": {
             "type": "integer",
             "default": "1",
@@ -170,7 +175,7 @@
                 "ranksPerNode": "$ranksPerNode",
                 "coresPerRank": "$coresPerRank",
                 "gpusPerRank": "$gpusPerRank",
-                "memory": "16GB",
+                "memory": "$memory",
                 "walltime": 7200,
             },
             "retries": {"transient": 3, "bad output": 1},
