@@ -91,7 +91,7 @@ def _table(sample: Sample) -> Spots:
     )
 
 
-def near_field(folder: Path, voxel_um: float, width_um: float = 200.0) -> Task:
+def near_field(folder: Path, voxel_um: float, width_um: float) -> Task:
     """Images of a layer, their instruments, and its grains as seeds."""
     layer = {"width": width_um, "voxelSize": voxel_um, **GOLD}
     contract.run("hedm.simulate-layer", {"output": folder / "near.h5", **layer}, say=None)
@@ -157,7 +157,8 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--grains", type=int, nargs="*", default=[2000, 10000])
     options.add_argument("--part", type=int, nargs="*", default=[1000])
-    options.add_argument("--near-voxels", type=float, default=4.0)
+    options.add_argument("--near-voxels", type=float, default=4.0, help="their size, um; 0: no near field")
+    options.add_argument("--near-width", type=float, default=200.0, help="of the layer, um")
     options.add_argument("--rounds", type=int, default=3)
     chosen = options.parse_args()
     samples = {f"farfield_{n}": (n, {}) for n in chosen.grains}
@@ -176,7 +177,7 @@ def main() -> int:
         for name, (grains, how) in samples.items():
             beside(far_field(folder, name, make(grains, **how)), folder, chosen.rounds)
         if chosen.near_voxels:
-            beside(near_field(folder, chosen.near_voxels), folder, chosen.rounds)
+            beside(near_field(folder, chosen.near_voxels, chosen.near_width), folder, chosen.rounds)
     return 0
 
 

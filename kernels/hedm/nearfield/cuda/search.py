@@ -33,8 +33,8 @@ Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-SOURCE = Path(__file__).with_name("search.cu")
-KERNELS = ("trace_spots", "screen_tiles", "climb_voxels", "spread_voxels")
+SEARCH, REFINE = (Path(__file__).with_name(f"{name}.cu") for name in ("search", "refine"))
+KERNELS = {SEARCH: ("trace_spots", "screen_tiles"), REFINE: ("climb_voxels", "spread_voxels")}
 
 BATCH = 16384  # orientations that are screened at once
 LEAST = 64
@@ -49,7 +49,7 @@ _MOST_DISTANCES = 8  # of which the spots fit into shared memory
 
 
 def options(distances: int) -> tuple[str, ...]:
-    """What the source is compiled with. Nothing is fused, so that all is rounded as on the CPU."""
+    """What the sources are compiled with. Nothing is fused, so that all is rounded as on the CPU."""
     constants: dict[str, int | str] = {"DISTANCES": distances, "FARTHEST": FARTHEST, "DIRECTIONS": len(DIRECTIONS)}
     return *defines(constants | {"MARGIN": repr(MARGIN), "WARPS": _WARPS}), "--fmad=false"
 
@@ -95,7 +95,9 @@ class CudaSearch:
 
     def __init__(self, cuda: Cuda, distances: int) -> None:
         self._cuda, self._batch = cuda, BATCH
-        self._kernels = functions(cuda, SOURCE, options(distances), KERNELS)
+        self._kernels: dict[str, Any] = {}
+        for source, names in KERNELS.items():
+            self._kernels |= functions(cuda, source, options(distances), names)
         self._images: WeakKeyDictionary[Spots, tuple[Any, ...]] = WeakKeyDictionary()
 
     def reserve(self, spots: Spots, setup: Setup, voxels: Voxels, g0: Floats) -> None:

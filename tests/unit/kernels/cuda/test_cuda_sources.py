@@ -25,9 +25,9 @@ COMPILED = {
         multitau.KERNELS,
         [multitau.options(per_level, width) for per_level, width in ((1, 1), (4, 1), (4, 2), (4, 4), (64, 4))],
     ),
-    nearfield.SOURCE: (nearfield.KERNELS, [nearfield.options(distances) for distances in (1, 2, 8)]),
     twotime.SOURCE: (twotime.KERNELS, [twotime.options(width) for width in (1, 2)]),
     **{source: (names, [farfield.options(source)]) for source, names in farfield.KERNELS.items()},
+    **{source: (names, [nearfield.options(n) for n in (1, 2, 8)]) for source, names in nearfield.KERNELS.items()},
     scan.SOURCE: (scan.KERNELS, [scan.options(kind) for kind in scan.KINDS]),
 }
 
@@ -46,11 +46,12 @@ def test_sources_compile(source: Path, architecture: str) -> None:
             assert name.encode() in made
 
 
-def test_the_search_of_orientations_fuses_nothing() -> None:
+@pytest.mark.parametrize("source", nearfield.KERNELS, ids=lambda path: path.name)
+def test_the_search_of_orientations_fuses_nothing(source: Path) -> None:
     """Else it rounds otherwise than the CPU."""
-    text, options = nearfield.SOURCE.read_text(encoding="utf-8"), nearfield.options(2)
-    assert b"fma." not in nvrtc.compiled(text, options, "compute_80")
-    assert b"fma." in nvrtc.compiled(text, [word for word in options if "fmad" not in word], "compute_80")
+    code, options = text(source), nearfield.options(2)
+    assert b"fma." not in nvrtc.compiled(code, options, "compute_80")
+    assert b"fma." in nvrtc.compiled(code, [word for word in options if "fmad" not in word], "compute_80")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from test_nearfield_reconstruct import near
 from test_nearfield_search import G0, case
 
+from kernels.cuda import sources
 from kernels.cuda.device import choose
 from kernels.errors import Exit, KernelError
 from kernels.hedm.distortion import GeDistortion
@@ -28,7 +29,7 @@ from kernels.hedm.nearfield.setup import Setup, facing
 from kernels.hedm.nearfield.simulate import Layer, simulate, voronoi
 from kernels.hedm.nearfield.spots import Spots
 from kernels.hedm.nearfield.voxels import Voxels, hexagons, squares, triangles
-from tests.unit.kernels.cuda.emulated import Device, build
+from tests.unit.kernels.cuda.emulated import Device
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
@@ -228,12 +229,10 @@ def test_the_whole_map_is_that_of_the_cpu(gpu: Device, bent: bool) -> None:
         ("angle = 0.5 * PI - angle;", "angle = PI - angle;"),
     ],
 )
-def test_a_mistake_in_the_source_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, right: str, wrong: str) -> None:
-    text = cuda.SOURCE.read_text(encoding="utf-8")
-    assert right in text
-    build(text.replace(right, wrong), cuda.options(2))  # or it is no mistake of this kind
-    (tmp_path / "search.cu").write_text(text.replace(right, wrong))
-    monkeypatch.setattr(cuda, "SOURCE", tmp_path / "search.cu")
+def test_a_mistake_in_the_source_shows(monkeypatch: pytest.MonkeyPatch, right: str, wrong: str) -> None:
+    before = sources.text
+    assert any(right in before(source) for source in cuda.KERNELS)
+    monkeypatch.setattr(sources, "text", lambda source: before(source).replace(right, wrong))
     images, setup, grains = small(absent=True)
     some = grains.voxels
     candidates = np.concatenate([random_orientations(40, seed=4), *[near(grains.orientations, 0.2, seed=5)] * 3])
@@ -352,7 +351,7 @@ def test_a_device_that_fails_is_one_sentence(gpu: Device, monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered\nand more")
 
-    for name in cuda.KERNELS:
+    for name in ready._kernels:
         monkeypatch.setitem(ready._kernels, name, fail)
     starts = grains.orientations[grains.grain][:, None]
     fit = Fit(starts[:, 0], *np.ones((2, len(starts)), np.int64))
