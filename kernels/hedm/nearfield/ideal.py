@@ -21,6 +21,7 @@ from kernels.hedm.distortion import DEXELA, distort, undistort
 from kernels.hedm.nearfield.search import check_together
 from kernels.hedm.nearfield.setup import Bending, Setup
 from kernels.hedm.nearfield.spots import WORD, Spots, Words
+from kernels.io.bitshuffle import lowest_bit
 from kernels.ranks import Ranks
 
 Pixels = NDArray[np.int32]  # rows * columns + column, or -1 for none
@@ -144,12 +145,10 @@ def _move(bits: Words, columns: int, first: Pixels, targets: Pixels, across: int
     for f in numba.prange(bits.shape[0]):
         for row in range(bits.shape[1]):
             for w in range(bits.shape[2]):
-                word, column = bits[f, row, w], w * 32
+                word = np.uint64(bits[f, row, w])
                 while word:
-                    if word & np.uint32(1):
-                        pixel = row * columns + column
-                        for k in range(first[pixel], first[pixel + 1]):
-                            r, c = divmod(targets[k], across)
-                            made[f, r, c >> 5] |= np.uint32(1) << np.uint32(c & 31)
-                    word >>= np.uint32(1)
-                    column += 1
+                    pixel = row * columns + w * WORD + lowest_bit(word)
+                    word &= word - np.uint64(1)
+                    for k in range(first[pixel], first[pixel + 1]):
+                        r, c = divmod(targets[k], across)
+                        made[f, r, c >> 5] |= np.uint32(1) << np.uint32(c & 31)
