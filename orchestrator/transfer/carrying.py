@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Protocol
 
 from orchestrator.errors import BeamwayError, InputError
@@ -29,6 +30,7 @@ SLOWEST_BYTES_PER_S = 1e6  # below it a copy has hung
 START_S = 600.0
 PAUSE_S = 1.0  # before the first attempt to go on; doubled each time
 LOOK_S = 0.1
+AHEAD_BYTES = 128 << 20  # the source is asked for sums so far ahead of the copy: it need not read its disk twice
 
 
 @dataclass(frozen=True)
@@ -298,7 +300,8 @@ class Carrying:
         """One start of the program: what went wrong, and what has not arrived."""
         root = self.listed.root
         moves = [Move(piece, disk.below(root, piece.name), self._staged(piece.name)) for piece in todo]
-        base, over = self._done, 0
+        base, over, asked = self._done, 0, 0
+        starts = list(accumulate((piece.length for piece in todo), initial=base))
 
         def arrived(number: int) -> None:
             nonlocal base, over
@@ -307,14 +310,17 @@ class Carrying:
                 if self.sums is not None:
                     self.sums.ask(todo[over], moves[over].source, moves[over].staged)
                 over += 1
-            self._show(base)
+            moved(0)
 
-        if self.sums is not None:
-            for move in moves:
-                self.sums.ask_source(move.piece, move.source)
-        trouble = self.mover.move(
-            moves, arrived=arrived, moved=lambda more: self._show(base + more), cancelled=self.cancelled
-        )
+        def moved(more: int) -> None:
+            nonlocal asked
+            while self.sums is not None and asked < len(moves) and starts[asked] < base + more + AHEAD_BYTES:
+                self.sums.ask_source(todo[asked], moves[asked].source)
+                asked += 1
+            self._show(base + more)
+
+        moved(0)
+        trouble = self.mover.move(moves, arrived=arrived, moved=moved, cancelled=self.cancelled)
         if self.sums is None:
             return trouble, [] if trouble is None else todo
         checked = todo if trouble is None else todo[:over]

@@ -20,6 +20,8 @@ from orchestrator.transfer.pieces import Piece
 
 OPTIONS = {"streams": 4, "concurrency": 4, "silence_s": 120, "timeout_s": 0, "retries": 5}
 
+FAR_S = 0.003  # a server whose words take longer is in another house
+
 
 def copy(
     source: str,
@@ -95,8 +97,7 @@ class UrlCopy:
         moved: Callable[[int], None],
         cancelled: Callable[[], bool],
     ) -> BeamwayError | None:
-        # Pieces of one file in order, which costs least and lets each be compared while the next one moves.
-        side_by_side = int(max(1, min(self.options["concurrency"], len({move.source for move in moves}) // 2)))
+        side_by_side = self._side_by_side(moves)
         size = sum(move.piece.length for move in moves)
         pace = url_copy.Pace(
             streams=int(self.options["streams"]),
@@ -111,6 +112,13 @@ class UrlCopy:
             moved=moved,
             cancelled=cancelled,
         )
+
+    def _side_by_side(self, moves: Sequence[Move]) -> int:
+        """Near by, pieces of one file go in order, which costs least. Between two pieces the program waits for some two
+        words to come back; over a long way another piece moves meanwhile, and has send buffers of its own."""
+        answers = [end.answer_s for end in (self.origin, self.target) if isinstance(end, ServerEnd)]
+        best = len(moves) if max(answers) > FAR_S else len({move.source for move in moves}) // 2
+        return int(max(1, min(self.options["concurrency"], best)))
 
     def _told(self, move: Move) -> url_copy.Move:
         piece = move.piece

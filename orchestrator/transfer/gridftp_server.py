@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import ssl
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class ServerEnd:
         self._address = server
         self._answer_s = answer_s  # how long it may think about a word
         self.place = server.server
+        self.answer_s = float("inf")  # the quickest answer so far: about how far away it is
         self._control: ftplib.FTP | None = None
         self._closed = False
 
@@ -120,7 +122,9 @@ class ServerEnd:
                 if control.sock:
                     control.sock.settimeout(self._answer_s + more_s)
                 for line in lines:
+                    begun = time.monotonic()
                     answer = control.sendcmd(line)
+                    self.answer_s = min(self.answer_s, time.monotonic() - begun)
                 return answer
             except ftplib.Error as error:
                 if not str(error).startswith("421"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import LifoQueue
 
 from orchestrator.transfer import checksums
 from orchestrator.transfer.base import TransferError, TransferRefused
@@ -13,6 +13,7 @@ from orchestrator.transfer.ends import End
 
 PIECE_BYTES = 64 << 20
 PIECES = 32  # of one file, at most about: each costs a few words with the servers, over a long way perhaps
+LAST_BYTES = 16 << 20  # the last piece of several is about so long
 SMALL_BYTES = 16 << 20  # of files not larger a strong checksum costs little, and a weak one is at its weakest
 LOOK_S = 0.2
 CHEAP = "adler32"
@@ -31,9 +32,19 @@ class Piece:
 
 
 def cut(name: str, size: int) -> list[Piece]:
-    """The same for the same size, whoever goes on with a copy. An empty file is one empty piece."""
+    """The same for the same size, whoever goes on with a copy. An empty file is one empty piece.
+
+    Of several the last ones are ever shorter: what is done about the last one is not done beside the copying.
+    """
     length = max(PIECE_BYTES, -(-size // PIECES))
-    return [Piece(name, offset, min(length, size - offset), size) for offset in range(0, max(size, 1), length)]
+    if size <= length:
+        return [Piece(name, 0, size, size)]
+    pieces, offset = [], 0
+    while (left := size - offset) > 0:
+        here = length if left > length else max(LAST_BYTES, left // 2)
+        pieces.append(Piece(name, offset, min(here, left), size))
+        offset = pieces[-1].end
+    return pieces
 
 
 class Sums:
@@ -128,7 +139,7 @@ class _Asked:
 
     def __init__(self, end: End) -> None:
         self._ends = [end.again() for _ in range(end.at_once)]
-        self._free: SimpleQueue[End] = SimpleQueue()
+        self._free: LifoQueue[End] = LifoQueue()  # the next one connects only while those before it are busy
         for each in self._ends:
             self._free.put(each)
         self.pool = ThreadPoolExecutor(len(self._ends), thread_name_prefix="sums")

@@ -6,20 +6,23 @@ import hashlib
 import os
 import subprocess
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
 
 from orchestrator.errors import InputError
 from orchestrator.model import FailureClass
-from orchestrator.transfer import url_copy
+from orchestrator.transfer import carrying, gridftp, pieces, url_copy
 from orchestrator.transfer.base import (
     TransferDown,
     TransferError,
     TransferRefused,
     failure_of,
 )
+from orchestrator.transfer.gridftp_server import ServerEnd
 from tests.gridftp import Gridftp, missing
 from tests.unit.transfer.copies import MB, at, copy, noise, parts, tree
 
@@ -53,6 +56,59 @@ def test_a_file_goes_every_way(way: str, one: Gridftp, other: Gridftp, tmp_path:
         assert report.checksum == f"adler32:{zlib.adler32(source.read_bytes()):08x}"
     else:
         assert report.checksum == "xxh3:" + xxhash.xxh3_128_hexdigest(source.read_bytes())
+
+
+def test_the_pieces_of_a_file() -> None:
+    assert [piece.length for piece in pieces.cut("", 0)] == [0]
+    assert [piece.length for piece in pieces.cut("", 1 << 20)] == [1 << 20]
+    for size in (100 << 20, 20_000_000_001, 1 << 40):
+        cut = pieces.cut("a", size)
+        assert [piece.offset for piece in cut] == [0, *(piece.end for piece in cut[:-1])]
+        assert cut[-1].end == size
+        assert len(cut) < 50
+    assert [piece.length for piece in cut] == sorted((piece.length for piece in cut), reverse=True)
+    assert cut[-1].length <= pieces.LAST_BYTES  # what is done about it when all has arrived takes no time
+
+
+@pytest.mark.parametrize("way", ["put", "get", "third party"])
+def test_over_a_long_way_pieces_of_one_file_move_side_by_side(
+    way: str, one: Gridftp, other: Gridftp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gridftp, "FAR_S", 0.0)
+    paces: list[url_copy.Pace] = []
+    run = url_copy.run
+    monkeypatch.setattr(url_copy, "run", lambda moves, pace, **more: (paces.append(pace), run(moves, pace, **more))[1])
+    source = noise((tmp_path if way == "put" else one.root) / "a", 9 * MB + 5)
+    target = (tmp_path if way == "get" else other.root) / "b"
+    copy(source if way == "put" else one.url("a"), target if way == "get" else other.url("b"))
+    assert target.read_bytes() == source.read_bytes()
+    assert [pace.side_by_side for pace in paces] == [4]
+
+
+def test_a_source_is_not_read_far_ahead_of_the_copy(
+    one: Gridftp, other: Gridftp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carrying, "AHEAD_BYTES", MB)
+    noise(one.root / "a", 8 * MB)
+    run, digest, reached, asked = url_copy.run, ServerEnd.digest, [-1], list[tuple[int, int]]()
+
+    def counting(moves: object, pace: url_copy.Pace, *, begun: Callable[[int], None], **more: Any) -> Any:
+        def seen(number: int) -> None:
+            reached.append(number)
+            begun(number)
+
+        return run(moves, pace, begun=seen, **more)  # type: ignore[arg-type]
+
+    def noting(end: ServerEnd, path: str, kind: str, offset: int, length: int) -> str:
+        if end.place in one.url():
+            asked.append((offset // MB, reached[-1]))
+        return digest(end, path, kind, offset, length)
+
+    monkeypatch.setattr(url_copy, "run", counting)
+    monkeypatch.setattr(ServerEnd, "digest", noting)
+    copy(one.url("a"), other.url("b"))
+    assert sorted(number for number, _ in asked) == list(range(8))
+    assert all(number <= max(at_piece, 0) + 1 for number, at_piece in asked), asked
 
 
 def test_the_checksum_of_a_small_file(one: Gridftp, other: Gridftp, tmp_path: Path) -> None:
