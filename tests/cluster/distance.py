@@ -39,11 +39,14 @@ def far(place: Path, *, delay_s: float, gbit: float) -> Iterator[tuple[hosts.Hos
     net = hosts.own_net()
     here, there = f"{net}.1", f"{net}.2"
     table = hosts.table(place / "hosts-far", {"localhost": "127.0.0.1", "near": here, "far": there})
-    host = hosts.Host("far", table, network=True)
     names = f"bwa{os.getpid()}", f"bwb{os.getpid()}"
-    ends = [_device(name) for name in names]
-    carrier = multiprocessing.get_context("fork").Process(target=_carry_both, args=(*ends, delay_s), daemon=True)
-    try:
+    with contextlib.ExitStack() as stack:
+        host = hosts.Host("far", table, network=True)
+        stack.callback(host.close)
+        ends = []
+        for name in names:
+            ends.append(_device(name))
+            stack.callback(os.close, ends[-1])
         _do("ip", "link", "set", names[1], "netns", str(host.pid))
         for name, address, inside in ((names[0], here, []), (names[1], there, host.inside([]))):
             _do(*inside, "ip", "addr", "add", f"{address}/30", "dev", name)
@@ -51,14 +54,11 @@ def far(place: Path, *, delay_s: float, gbit: float) -> Iterator[tuple[hosts.Hos
             shape = f"tbf rate {gbit:g}gbit burst 1mb latency 200ms"
             _do(*inside, "tc", "qdisc", "add", "dev", name, "root", *shape.split())
         _do(*host.inside(["ip", "link", "set", "lo", "up"]))
+        carrier = multiprocessing.get_context("fork").Process(target=_carry_both, args=(*ends, delay_s), daemon=True)
         carrier.start()
+        stack.callback(carrier.join)  # a device is there as long as anybody has it open
+        stack.callback(carrier.kill)
         yield host, here, there
-    finally:
-        if carrier.is_alive():
-            carrier.kill()
-        host.close()
-        for end in ends:
-            os.close(end)
 
 
 def _device(name: str) -> int:

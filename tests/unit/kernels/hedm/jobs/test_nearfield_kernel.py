@@ -48,6 +48,7 @@ def told(folder: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.timeout(300)  # the first to compile the whole of it, beside other tests
 def test_the_map_has_the_grains_that_are_there(folder: Path, tmp_path: Path) -> None:
     out, mic, picture, confidence = (tmp_path / name for name in ("m.nxs", "m.mic", "m.png", "c.png"))
     made = run(
