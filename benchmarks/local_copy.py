@@ -150,6 +150,8 @@ def main() -> int:
         told("tree", options.files, "files_per_s", seconds)
     if os.path.isdir(options.memory):
         with tempfile.TemporaryDirectory(prefix="bw-copy-", dir=options.memory) as name:
+            # The file, its copy and what is between them have to fit.
+            size = min(size, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8)
             source = noise(Path(name, "file"), size)
             told("memory", size / 1e9, "gb_per_s", measured(source, Path(name, "copy"), options.rounds, ("cp", "ours")))
     return 0

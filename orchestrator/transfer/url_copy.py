@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from orchestrator.errors import BeamwayError
@@ -65,17 +64,16 @@ def run(
         raise TransferRefused(
             f"The program {PROGRAM} is not on this host.", "Debian: apt install globus-gass-copy-progs."
         )
-    with tempfile.TemporaryDirectory(prefix="beamway-gridftp-") as scratch:
-        listed, errors = Path(scratch, "list"), Path(scratch, "errors")
-        listed.write_text("".join(f'"{m.source}" "{m.destination}" {m.offset},{m.length}\n' for m in moves))
+    # Files without names: nothing stays of them if we are killed.
+    with tempfile.TemporaryFile() as listed, tempfile.TemporaryFile() as errors:
+        listed.write("".join(f'"{m.source}" "{m.destination}" {m.offset},{m.length}\n' for m in moves).encode())
+        listed.seek(0)
         argv = [*dying_with_us(), program, "-vb", "-fast", "-p", str(pace.streams), "-cc", str(pace.side_by_side)]
-        argv += ["-rst", "-rst-retries", str(pace.restarts), "-rst-interval", "1", "-f", str(listed)]
+        argv += ["-rst", "-rst-retries", str(pace.restarts), "-rst-interval", "1", "-f", "/dev/stdin"]
         heard, terminal = os.openpty()  # into a pipe it would speak only now and then
         try:
-            with errors.open("wb") as said, effect("transfer.run"):
-                process = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=terminal, stderr=said, start_new_session=True
-                )
+            with effect("transfer.run"):
+                process = subprocess.Popen(argv, stdin=listed, stdout=terminal, stderr=errors, start_new_session=True)
         except BaseException:
             os.close(heard)
             raise
@@ -93,7 +91,8 @@ def run(
             os.close(heard)
         if trouble is not None or process.returncode == 0:
             return trouble
-        return _why(errors.read_text(errors="backslashreplace"), moves)
+        errors.seek(0)
+        return _why(errors.read().decode(errors="backslashreplace"), moves)
 
 
 def dying_with_us() -> list[str]:
