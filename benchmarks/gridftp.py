@@ -9,8 +9,8 @@ neither. Beside them run `-verify-checksum` of `globus-url-copy` itself and, to 
 
 * `network`: through a loopback that lets through `--gbit` (8), which is what GridFTP is for. By root.
 * `far`: from a host whose packets take `--delay-ms` (25) each way, at `--far-gbit` (2). By root.
-* `loopback`: the limit is the processor. Both servers, the program and the checksums share the cores, so no ratio is
-  above that of the processor seconds which both kinds take, told in the same line, if the plain one uses all cores.
+* `loopback`: the limit is the processor. Both servers, the program and the checksums share the cores; the seconds that
+  each kind takes of them are told in the same line.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from tests.cluster import distance
 from tests.gridftp import Gridftp, missing
 
 BAR = 0.8
+PARTS = ("network", "far", "loopback")
 
 
 def plain(source: str, destination: str, streams: int, *words: str) -> float:
@@ -55,15 +56,14 @@ def apart(part: str) -> int:
 def servers(options: argparse.Namespace) -> Iterator[tuple[Gridftp, Gridftp]]:
     """The one that has the file, and the other one."""
     with contextlib.ExitStack() as stack:
-        words: dict[str, Any] = {}
+        first: dict[str, Any] = {}
+        second: dict[str, Any] = {}
         if options.part == "far":
             place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             network = distance.far(place, delay_s=options.delay_ms / 1000, gbit=options.far_gbit)
             host, here, there = stack.enter_context(network)
-            words, near = {"host": host, "address": there}, {"address": here}
-        else:
-            near = {}
-        yield stack.enter_context(Gridftp(**words)), stack.enter_context(Gridftp(**near))
+            first, second = {"host": host, "address": there}, {"address": here}
+        yield stack.enter_context(Gridftp(**first)), stack.enter_context(Gridftp(**second))
 
 
 def processors(both: tuple[Gridftp, ...]) -> float:
@@ -97,7 +97,7 @@ def ours(source: str, destination: str, streams: int, number: int) -> float:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--over", default="network,far,loopback")
+    parser.add_argument("--over", default=",".join(PARTS))
     parser.add_argument("--mb", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--streams", type=int, default=4)
@@ -105,7 +105,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--delay-ms", type=float, default=25)
     parser.add_argument("--far-gbit", type=float, default=2)
     parser.add_argument("--part", default="", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if unknown := set(options.over.split(",")) - set(PARTS):
+        parser.error(f"--over is of {', '.join(PARTS)}, and not {', '.join(sorted(unknown))}")
+    return options
 
 
 def main() -> int:

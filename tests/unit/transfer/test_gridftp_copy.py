@@ -6,14 +6,14 @@ import hashlib
 import os
 import subprocess
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import xxhash
 
-from orchestrator.errors import InputError
+from orchestrator.errors import BeamwayError, InputError
 from orchestrator.model import FailureClass
 from orchestrator.transfer import carrying, gridftp, pieces, url_copy
 from orchestrator.transfer.base import (
@@ -92,12 +92,14 @@ def test_a_source_is_not_read_far_ahead_of_the_copy(
     noise(one.root / "a", 8 * MB)
     run, digest, reached, asked = url_copy.run, ServerEnd.digest, [-1], list[tuple[int, int]]()
 
-    def counting(moves: object, pace: url_copy.Pace, *, begun: Callable[[int], None], **more: Any) -> Any:
+    def counting(
+        moves: Sequence[url_copy.Move], pace: url_copy.Pace, *, begun: Callable[[int], None], **more: Any
+    ) -> BeamwayError | None:
         def seen(number: int) -> None:
             reached.append(number)
             begun(number)
 
-        return run(moves, pace, begun=seen, **more)  # type: ignore[arg-type]
+        return run(moves, pace, begun=seen, **more)
 
     def noting(end: ServerEnd, path: str, kind: str, offset: int, length: int) -> str:
         if end.place in one.url():
