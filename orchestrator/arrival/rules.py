@@ -235,6 +235,11 @@ def _rule(table: Mapping[str, Any], file: str, number: int) -> Rule:
         _check_words(value, words | {"path", "checksum"}, f"{where}, key 'arguments.{name}'")
     when = tuple(_condition(path, wanted, where) for path, wanted in given.pop("when", {}).items())
     parts = _parts(given.pop("parts"), where, words) if "parts" in given else None
+    if parts is not None and given["workflow"] == INGEST:
+        raise SettingsError(
+            f"{where}, key 'parts': a run of the workflow 'ingest' copies one file, and would leave the parts behind.",
+            "Leave 'parts' out: then each file of the scan arrives, and is copied, by itself.",
+        )
     need = _need(given.pop("ready", {}), where, parts is not None)
     _check_words(need.sentinel, words, f"{where}, key 'ready.sentinel'")
     return Rule(**({"name": f"rule-{number}"} | given), when=when, parts=parts, need=need)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -20,7 +21,7 @@ from orchestrator.arrival.contents import Reader
 from orchestrator.arrival.evidence import Evidence
 from orchestrator.arrival.known import Known
 from orchestrator.arrival.rules import WatchFile
-from orchestrator.arrival.scan import Batch, Found, Root
+from orchestrator.arrival.scan import BATCH, Batch, Found, Root
 from orchestrator.arrival.trigger import Claim, Rule
 from orchestrator.errors import BeamwayError, SettingsError
 from orchestrator.store.arrivals import BEFORE, Arrival, ArrivalState, digest_of, keyed
@@ -46,6 +47,7 @@ class Waiting:
     since: float  # unchanged, as far as we saw
     scan: int  # the last that saw it
     look: float = 0.0  # when it is looked at next
+    fresh: bool = True  # it was not looked at yet
     listed: bool = False  # as incomplete
     scanned: Future[tuple[str, tuple[PartFile, ...]]] | None = None
 
@@ -86,11 +88,11 @@ class Tree:
         self._whole = self._room = False  # the last scan, and the one that goes on: there was room for all they found
         self._waiting: dict[bytes, Waiting] = {}
         self._looks: list[tuple[float, bytes]] = []  # a heap of when to look again
-        self._listed = 0
+        self._listed = self._fresh = 0
         self._gone = ""  # why there is nothing to look at
         self._decided: list[Arrival] = []
         self._scan: Iterator[Batch] | None = None
-        self._begun_s, self._next_scan, self._first = 0.0, 0.0, clock()
+        self._took_s, self._next_scan, self._first = 0.0, 0.0, clock()
         self._troubles: dict[str, str] = {}
         self.folders: list[tuple[int, str]] = []  # those that changed last; see `hints`
         self._folders: list[tuple[int, str]] = []
@@ -110,8 +112,11 @@ class Tree:
     @property
     def next_s(self) -> float:
         """Seconds until there is something to do."""
+        if self._scan is not None and not self._behind:
+            return 0.0
+        scan = self._next_scan if self._scan is None else math.inf
         look = self._looks[0][0] if self._looks and not self._gone else self._next_scan
-        return 0.0 if self._scan else max(0.0, min(look, self._next_scan) - self._clock())
+        return max(0.0, min(look, scan) - self._clock())
 
     def step(self, hints: Sequence[str] = ()) -> list[Arrival]:
         """Scan on, look at what hints name and at what is due; gives what was decided, to be written down."""
@@ -120,7 +125,7 @@ class Tree:
             self._hinted(name)
         if self._scan is None and self._clock() >= self._next_scan:
             self._begin_scan()
-        if self._scan is not None and len(self._decided) < DECISIONS:
+        if self._scan is not None and len(self._decided) < DECISIONS and not self._behind:
             self._scan_on(self._scan)
         if not self._gone:  # held open it could be looked at, but a run would find nothing under its name
             self._look()
@@ -144,7 +149,7 @@ class Tree:
     # ---- scans
 
     def _begin_scan(self) -> None:
-        self._begun_s = self._clock()
+        self._took_s = 0.0
         self._troubles, self._folders = {}, []
         if self._gone:
             self.troubles = {"": self._gone}
@@ -163,12 +168,21 @@ class Tree:
         self.root = root
         self._evidence.look_at(root)
 
+    @property
+    def _behind(self) -> bool:
+        """Whether a scan would find more than can be looked at or kept in mind now. It goes on in any case when each
+        that waits was looked at, so that files that do not become whole hide no others."""
+        late = bool(self._looks) and self._looks[0][0] <= self._clock() and self._fresh >= DECISIONS
+        return late or (len(self._waiting) + BATCH > MOST_WAITING and self._fresh > 0)
+
     def _scan_on(self, scan: Iterator[Batch]) -> None:
+        begun = self._clock()
         batch = next(scan, None)
         if batch is not None:
             self._take(batch)
             self._folders = heapq.nlargest(FOLLOWED, self._folders + batch.folders)
             self._troubles |= {t.name: t.reason for t in batch.troubles[: 1000 - len(self._troubles)]}
+            self._took_s += self._clock() - begun
             return
         self._scan = None
         self.scans += 1
@@ -176,7 +190,7 @@ class Tree:
         self.troubles, self.folders = self._troubles, self._folders
         for place in [p for p, w in self._waiting.items() if w.scan < self.scans]:
             self._forget(place)  # changed, renamed or gone; under its new fingerprint it waits anew
-        self.scanned_at, self.scan_s = self._now(), self._clock() - self._begun_s
+        self.scanned_at, self.scan_s = self._now(), self._took_s
         self._next_scan = self._clock() + max(PAUSE_S, 3 * self.scan_s)
 
     def _before(self, found: Found) -> bool:
@@ -222,14 +236,16 @@ class Tree:
             self._ignore(found, place, reason)
         elif len(self._waiting) < MOST_WAITING:
             waiting = self._waiting[place] = Waiting(found, self._clock(), self.scans + 1)
+            self._fresh += 1
             self._look_at(waiting, place, some[0].rule.need.settle_s)
         else:
             self._room = False
 
     def _forget(self, place: bytes) -> None:
         gone = self._waiting.pop(place, None)
-        if gone is not None and gone.listed:
-            self._listed -= 1
+        if gone is not None:
+            self._listed -= gone.listed
+            self._fresh -= gone.fresh
 
     # ---- what waits
 
@@ -240,6 +256,8 @@ class Tree:
             waiting = self._waiting.get(place)
             if waiting is None or waiting.look != at:
                 continue
+            self._fresh -= waiting.fresh
+            waiting.fresh = False
             again_s = self._judge(waiting, place)
             if again_s is None:
                 self._forget(place)

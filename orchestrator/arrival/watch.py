@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from orchestrator.arrival.contents import Reader
 from orchestrator.arrival.hints import Hints
 from orchestrator.arrival.rules import WatchFile
 from orchestrator.arrival.scan import Root
-from orchestrator.arrival.tree import Tree, opened
+from orchestrator.arrival.tree import DECISIONS, Tree, opened
 from orchestrator.arrival.trigger import Rule
 from orchestrator.errors import BeamwayError, Denied, Retry, SettingsError, Stale, Unavailable
 from orchestrator.store import arrivals as store
@@ -31,7 +31,8 @@ from orchestrator.store.database import Database
 from orchestrator.store.leases import Lease
 from orchestrator.store.watches import Report, Watch
 
-QUOTA, QUOTA_S = 500, 0.1  # runs of an experiment that one turn begins, and for how long
+QUOTA, QUOTA_S = DECISIONS, 0.1  # runs of an experiment that one turn begins, and for how long
+DUE = 200  # that are read at a time: where runs begin slowly more would be read for nothing
 AGAIN_S, AGAIN_MOST_S = 0.5, 5.0
 SHELVED = 20  # arrivals
 HEIRS = 500  # duplicates of a failed run that are looked at
@@ -241,10 +242,10 @@ class Watcher:
 
     def _tree(self, name: str, tree: Tree) -> bool:
         if not self._unwritten.get(name):
-            hints = self._hints.get(name)
+            hints = self._hints.get(name) if tree.scans else None
             if hints is not None:
                 hints.follow(tree.folders)
-            self._unwritten[name] = tree.step(hints.take() if hints is not None and tree.scans else ())
+            self._unwritten[name] = tree.step(hints.take() if hints is not None else ())
         decided = self._unwritten[name]
         if decided:
             store.decide(self._database, decided, fence=self._fence)
@@ -265,15 +266,12 @@ class Watcher:
         experiments = store.due_experiments(self._database)
         later = [e for e in experiments if e > self._last]
         for experiment in later + experiments[: len(experiments) - len(later)]:
-            due = store.due(self._database, experiment, limit=QUOTA, of=self._mine)
             begun: list[tuple[int, str]] = []
             end = self._clock() + QUOTA_S
             try:
-                for number, arrival in enumerate(due):
-                    if number % SHELVED == 0:
-                        self._shelve(due[number : number + SHELVED])
+                for number, arrival in enumerate(self._due(experiment), 1):
                     begun += self._begin_run(arrival)
-                    if self._clock() >= end:
+                    if number >= QUOTA or self._clock() >= end:
                         more = True
                         break
             except Stale:
@@ -289,10 +287,20 @@ class Watcher:
                 if begun:
                     store.started(self._database, begun, fence=self._fence)
             self._silence_s = 0.0
-            more = more or len(due) == QUOTA
         self._last = (later or experiments or [""])[0]
         self._refused = ""
         return more
+
+    def _due(self, experiment: str) -> Iterator[Arrival]:
+        """What is due of an experiment, each shelved before it is given."""
+        last, there_are_more = 0, True
+        while there_are_more:
+            due = store.due(self._database, experiment, after=last, limit=DUE, of=self._mine)
+            for start in range(0, len(due), SHELVED):
+                self._shelve(due[start : start + SHELVED])
+                yield from due[start : start + SHELVED]
+            there_are_more = len(due) == DUE
+            last = due[-1].id if due else last
 
     def _inherit(self) -> None:
         """A run that has failed and would not find its file again: a duplicate that is there runs in its place.

@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -30,8 +30,9 @@ from orchestrator.store.texts import key, storable
 _t = schema.arrivals
 _l = schema.dead_letters
 PAGE = 50_000  # rows that one reading transaction gives
-KEYS_AT_ONCE = 5000
+KEYS_AT_ONCE = 512  # each number of them is a statement of its own, so that there are powers of two only
 LETTERS = 2000
+Key = TypeVar("Key", str, bytes)
 BEFORE = "it was there before the watch began"  # why it is ignored, whatever the rules
 
 
@@ -224,9 +225,12 @@ def known(database: Database, watch: str) -> Iterator[tuple[bytes, bool]]:
         last = bytes(rows[-1].place)
 
 
-def due(database: Database, experiment: str, *, limit: int, of: Collection[str] | None = None) -> list[Arrival]:
-    """Of an experiment, those that are to run, in the order in which they were decided. `of`: these watches only."""
-    query = select(_t).where(_t.c.state == ArrivalState.DUE.value, _t.c.experiment == key(experiment))
+def due(
+    database: Database, experiment: str, *, limit: int, after: int = 0, of: Collection[str] | None = None
+) -> list[Arrival]:
+    """Of an experiment, those that are to run, in the order in which they were decided. `after`: the number of the last
+    one that was given; `of`: these watches only."""
+    query = select(_t).where(_t.c.state == ArrivalState.DUE.value, _t.c.experiment == key(experiment), _t.c.id > after)
     if of is not None:
         query = query.where(_t.c.watch.in_(of))
     with database.read() as connection:
@@ -336,8 +340,7 @@ def _keys(arrival: Arrival) -> list[str]:
 def _taken(connection: Connection, keys: Sequence[str]) -> dict[str, Arrival]:
     """Which of the keys somebody has, and who."""
     found: dict[str, Arrival] = {}
-    for start in range(0, len(keys), KEYS_AT_ONCE):
-        some = keys[start : start + KEYS_AT_ONCE]
+    for some in _some_at_once(keys):
         having = select(_t).where(or_(_t.c.run_key.in_(some), _t.c.content_key.in_(some)))
         for row in connection.execute(having).mappings():
             who = _arrival(row)
@@ -349,12 +352,19 @@ def _decided(connection: Connection, arrivals: Sequence[Arrival]) -> set[tuple[s
     """Which of these were decided for good."""
     found: set[tuple[str, bytes]] = set()
     watches = {a.watch for a in arrivals}
-    for start in range(0, len(arrivals), KEYS_AT_ONCE):
-        places = [a.place for a in arrivals[start : start + KEYS_AT_ONCE]]
+    for places in _some_at_once([a.place for a in arrivals]):
         final = _t.c.state != ArrivalState.INCOMPLETE.value
         query = select(_t.c.watch, _t.c.place).where(_t.c.watch.in_(watches), _t.c.place.in_(places), final)
         found |= {(watch, bytes(place)) for watch, place in connection.execute(query)}
     return found
+
+
+def _some_at_once(values: Sequence[Key]) -> Iterator[list[Key]]:
+    """In pieces of a few lengths, the last value as often as it takes. The database keeps a hundred statements, and one
+    that names thousands of values takes megabytes."""
+    for start in range(0, len(values), KEYS_AT_ONCE):
+        some = list(values[start : start + KEYS_AT_ONCE])
+        yield some + some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
 
 
 def _told_apart(arrival: Arrival, holder: Arrival | None) -> Arrival:

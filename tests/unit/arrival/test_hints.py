@@ -54,6 +54,60 @@ def test_what_happens_in_followed_folders_is_heard(tree: Path, hints: Hints) -> 
     assert heard(hints, "new/deep/y", lambda n: (tree / "new/deep/y").write_text(str(n)))
 
 
+def test_what_has_changed_before_it_was_followed_is_heard(tree: Path, hints: Hints) -> None:
+    for name in ("changed", "same"):
+        (tree / name).mkdir()
+    looked = [((tree / name).stat().st_mtime_ns, name) for name in ("changed", "same")]
+    time.sleep(0.1)
+    (tree / "changed/x").touch()
+    assert heard(hints, "y", lambda n: (tree / "y").write_text(str(n)))  # whatever came of the above is taken
+    hints.follow(looked)
+    names: set[str] = set()
+    assert until(lambda: "changed" in names_of(hints, names))
+    assert "same" not in names
+
+
+def test_another_list_of_folders_leaves_no_gap(tree: Path, hints: Hints) -> None:
+    (tree / "d").mkdir()
+    hints.follow([(5, "d")])
+    assert heard(hints, "d/first", lambda n: (tree / "d/first").touch())
+    made, names = [], set[str]()
+    for number in range(400):
+        hints.follow([((tree / "d").stat().st_mtime_ns, "d"), (number, "gone")])
+        made.append(f"d/{number}")
+        (tree / made[-1]).touch()
+        time.sleep(0.002)
+    assert until(lambda: set(made) <= names_of(hints, names))
+
+
+def test_of_reading_nothing_is_heard(tree: Path, hints: Hints) -> None:
+    (tree / "d").mkdir()
+    (tree / "d/x").write_text("x")
+    hints.follow([((tree / "d").stat().st_mtime_ns, "d")])
+    assert heard(hints, "d/y", lambda n: (tree / "d/y").write_text(str(n)))
+    time.sleep(0.5)
+    hints.take()
+    for _ in range(5):
+        assert (tree / "d/x").read_text() == "x"
+        assert sorted(os.listdir(tree / "d")) == ["x", "y"]
+    time.sleep(0.5)
+    assert hints.take() == []
+
+
+def names_of(hints: Hints, names: set[str]) -> set[str]:
+    names |= set(hints.take())
+    return names
+
+
+def until(so: Callable[[], bool], limit_s: float = 20.0) -> bool:
+    end = time.monotonic() + limit_s
+    while not so():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def test_a_folder_that_was_made_again_is_followed_again(
     tree: Path, hints: Hints, monkeypatch: pytest.MonkeyPatch
 ) -> None:

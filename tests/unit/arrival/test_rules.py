@@ -96,6 +96,7 @@ def test_a_daq_without_a_workflow_copies() -> None:
 
 MISTAKES = {
     HEAD + 'workflow = "w"\ndestDirectory = "/s"': "'destDirectory' copies each file, and 'w' would run beside that",
+    HEAD + 'destDirectory = "/s"\nparts = {pattern = "{stem}_1.h5", links = "/x"}': "would leave the parts behind",
     HEAD + 'destDirectory = "/s"\nremoveSourceFiles = true': "a watch removes nothing",
     HEAD + 'destDirectory = "/s"\nuploadDataDirectoryOnExit = "/x"': "files are copied as they arrive",
     "x = ": "x.toml: ",

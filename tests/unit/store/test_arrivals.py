@@ -86,6 +86,16 @@ def test_what_becomes_whole_between_two_writings_is_due(database: Database) -> N
     assert states(database) == {"a": "due"}
 
 
+def test_of_many_each_that_is_known_is_found_and_they_are_given_in_pages(database: Database) -> None:
+    many = [due(f"{n}", 1, n, 3, 4, checksum=f"s{n}") for n in range(1100)]
+    store.decide(database, many)
+    copies = [due(f"copy of {n}", 2, n, 3, 4, checksum=f"s{n}") for n in range(1100)]
+    assert store.decide(database, copies + many) == {ArrivalState.DUPLICATE: 1100}
+    first = store.due(database, "e", limit=600)
+    rest = store.due(database, "e", limit=600, after=first[-1].id)
+    assert [a.name for a in first + rest] == [a.name for a in many]
+
+
 def test_due_until_its_run_is_there(database: Database) -> None:
     store.decide(database, [due("a"), due("b", 5, 5, 5, 5)])
     first, second = store.due(database, "e", limit=5)
