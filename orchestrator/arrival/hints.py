@@ -66,12 +66,14 @@ class Hints:
             self._thread.join(5.0)
 
     def _run(self) -> None:
+        said = ""
         while not self._over.is_set():
             try:
                 with INotify() as notify:
                     self._listen(notify)
             except Exception as error:  # noqa: BLE001 - nothing depends on hints, and the next turn tries again
-                log.info("hints.interrupted", root=self.root, reason=str(error))
+                if said != (said := str(error)):
+                    log.info("hints.interrupted", root=self.root, reason=said)
                 self._over.wait(REST_S)
 
     def _listen(self, notify: INotify) -> None:

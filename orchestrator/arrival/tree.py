@@ -171,9 +171,11 @@ class Tree:
     @property
     def _behind(self) -> bool:
         """Whether a scan would find more than can be looked at or kept in mind now. It goes on in any case when each
-        that waits was looked at, so that files that do not become whole hide no others."""
+        that waits was looked at, so that files that do not become whole hide no others, and when nothing can be."""
+        if self._gone or not self._fresh:
+            return False
         late = bool(self._looks) and self._looks[0][0] <= self._clock() and self._fresh >= DECISIONS
-        return late or (len(self._waiting) + BATCH > MOST_WAITING and self._fresh > 0)
+        return late or len(self._waiting) + BATCH > MOST_WAITING
 
     def _scan_on(self, scan: Iterator[Batch]) -> None:
         begun = self._clock()

@@ -526,6 +526,24 @@ def test_a_scan_waits_until_there_is_room_for_what_it_finds(bench: Bench, monkey
     assert len(bench.service.files) == 45
 
 
+def test_a_directory_that_vanishes_while_its_scan_waits_is_taken_up_when_it_is_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trees, "MOST_WAITING", 10)
+    directory = bench.watch()
+    in_small_batches(bench, monkeypatch)
+    for number in range(45):
+        put(directory / f"{number}/x.h5", of=str(number))
+    bench.settle(0.5)
+    assert (bench.watcher.trees["w"].scans, bench.watcher.trees["w"].waiting > 0) == (0, True)
+    directory.rename(bench.place / "away")
+    bench.settle()
+    assert "not there any more" in bench.watcher.trees["w"].troubles[""]
+    put(directory / "b.h5")
+    bench.settle(8.0)
+    assert bench.service.files == ["b.h5"]
+
+
 def test_a_scan_finds_no_more_than_can_be_looked_at_and_what_that_takes_is_not_its_own(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
