@@ -72,7 +72,8 @@ class Hints:
                 with INotify() as notify:
                     self._listen(notify)
             except Exception as error:  # noqa: BLE001 - nothing depends on hints, and the next turn tries again
-                if said != (said := str(error)):
+                if str(error) != said:
+                    said = str(error)
                     log.info("hints.interrupted", root=self.root, reason=said)
                 self._over.wait(REST_S)
 
