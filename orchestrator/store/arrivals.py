@@ -32,6 +32,7 @@ _l = schema.dead_letters
 PAGE = 50_000  # rows that one reading transaction gives
 KEYS_AT_ONCE = 512  # each number of them is a statement of its own, so that there are powers of two only
 LETTERS = 2000
+FLOOD = 100  # rows written at once, after which the database is to know how many there are
 Key = TypeVar("Key", str, bytes)
 BEFORE = "it was there before the watch began"  # why it is ignored, whatever the rules
 
@@ -118,6 +119,11 @@ def decide(database: Database, arrivals: Sequence[Arrival], *, fence: Lease | No
             index_elements=["watch", "place"], set_=changed, where=_t.c.state == literal_column("'incomplete'")
         )
         database.prepare(put, _t, without=("id",))(connection, rows)
+    if database.postgresql and len(rows) >= FLOOD:
+        from orchestrator.store import postgresql
+
+        with database.write() as connection:
+            postgresql.keep_known(connection, _t.name)
     return states
 
 

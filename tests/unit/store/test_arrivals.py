@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from orchestrator.store import leases, watches
 from orchestrator.store.arrivals import Arrival, ArrivalState
 from orchestrator.store.database import Database
 from orchestrator.store.watches import Watch
+from tests.postgres import Postgres
 
 NASTY = "so\udcffme/\x01\n name’s.h5"
 
@@ -94,6 +96,20 @@ def test_of_many_each_that_is_known_is_found_and_they_are_given_in_pages(databas
     first = store.due(database, "e", limit=600)
     rest = store.due(database, "e", limit=600, after=first[-1].id)
     assert [a.name for a in first + rest] == [a.name for a in many]
+
+
+def test_postgresql_knows_of_a_flood_at_once(postgres: Postgres) -> None:
+    """Its own look comes once a minute; until then each batch reads the whole table."""
+    analyzed = "SELECT last_analyze IS NOT NULL FROM pg_stat_user_tables WHERE relname = 'arrivals'"
+    with Database(postgres.new_database()) as database:
+        database.upgrade()
+        for start in range(0, 20_000, 1000):
+            store.decide(database, [due(f"{n}", 1, n, 3, 4) for n in range(start, start + 1000)])
+            with database.read() as connection:
+                if connection.exec_driver_sql(analyzed).scalar():
+                    return
+            time.sleep(1.1)  # the server counts changes once a second
+    raise AssertionError("it was never analyzed")
 
 
 def test_due_until_its_run_is_there(database: Database) -> None:
