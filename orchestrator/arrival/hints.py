@@ -41,6 +41,7 @@ class Hints:
         self._lock = threading.Lock()
         self._names: set[str] = set()
         self._given: Sequence[tuple[int, str]] = ()
+        self._told = False  # that not all can be followed
         self._over = threading.Event()
         self.heard = threading.Event()  # set when there are hints
         self._thread: threading.Thread | None = None
@@ -105,7 +106,9 @@ class Hints:
                     changed.add(name)  # in between
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.ENOMEM):  # the kernel follows so many for each of its users
-                    log.info("hints.not_all", root=self.root, followed=len(now), reason=error.strerror)
+                    if not self._told:
+                        log.info("hints.not_all", root=self.root, followed=len(now), reason=error.strerror)
+                    self._told = True
                     break
         for number in before.keys() - now.keys():
             with suppress(OSError):  # it is gone

@@ -218,7 +218,8 @@ class Watcher:
                 over.wait(min(0.02, rest_s))
 
     def _heard(self) -> bool:
-        return any(hints.heard.is_set() for hints in self._hints.values())
+        """What is heard before the first scan is over wakes nobody: it is not taken before."""
+        return any(hints.heard.is_set() for name, hints in self._hints.items() if self.trees[name].scans)
 
     def turn(self) -> bool:
         """A little of everything; whether there is more to do at once. Raises Stale."""
@@ -293,14 +294,14 @@ class Watcher:
 
     def _due(self, experiment: str) -> Iterator[Arrival]:
         """What is due of an experiment, each shelved before it is given."""
-        last, there_are_more = 0, True
-        while there_are_more:
-            due = store.due(self._database, experiment, after=last, limit=DUE, of=self._mine)
+        last = 0
+        while due := store.due(self._database, experiment, after=last, limit=DUE, of=self._mine):
             for start in range(0, len(due), SHELVED):
                 self._shelve(due[start : start + SHELVED])
                 yield from due[start : start + SHELVED]
-            there_are_more = len(due) == DUE
-            last = due[-1].id if due else last
+            if len(due) < DUE:
+                return
+            last = due[-1].id
 
     def _inherit(self) -> None:
         """A run that has failed and would not find its file again: a duplicate that is there runs in its place.

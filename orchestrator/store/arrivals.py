@@ -119,11 +119,8 @@ def decide(database: Database, arrivals: Sequence[Arrival], *, fence: Lease | No
             index_elements=["watch", "place"], set_=changed, where=_t.c.state == literal_column("'incomplete'")
         )
         database.prepare(put, _t, without=("id",))(connection, rows)
-    if database.postgresql and len(rows) >= FLOOD:
-        from orchestrator.store import postgresql
-
-        with database.write() as connection:
-            postgresql.keep_known(connection, _t.name)
+    if len(rows) >= FLOOD:
+        database.has_grown(_t)
     return states
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,15 @@ class Database:
         """The statement as text of this database, for rows of plain values; `table`: whose columns an insert fills."""
         keys = [c.name for c in table.columns if c.name not in without] if table is not None else None
         return Prepared(statement.compile(dialect=self._engine.dialect, column_keys=keys))
+
+    def has_grown(self, table: Table) -> None:
+        """Many rows were written into it, and its statistics should say so. Whatever comes of that, they are there."""
+        if not self.postgresql:
+            return
+        from orchestrator.store import postgresql
+
+        with suppress(Unavailable), self.write() as connection:
+            postgresql.look_at(connection, table.name)
 
     def ensure(self) -> None:
         """Make sure that the tables are those of `HEAD`: SQLite's are brought there, PostgreSQL's only looked at.

@@ -17,7 +17,6 @@ from sqlalchemy import Engine, event
 CONNECT_S = 5
 STATEMENT_S = 10.0  # the server ends a statement then
 SILENCE_S = 12.0  # we end a connection whose server has not answered by then: later than it would by itself
-LEAST_CHANGED = 1000  # rows of a table that is looked at anew
 IDLE_S = 5.0  # the server ends a transaction of ours in which it has not heard of us for so long
 
 SESSION = {
@@ -80,10 +79,12 @@ def unhurried(connection: Any) -> None:
     connection.connection.dbapi_connection.silence_s = float("inf")
 
 
-def keep_known(connection: Any, table: str) -> None:
-    """Have the server look at a table that has grown by a quarter since it did last. It does so by itself only once a
-    minute, and until then makes its plans for the small table that it knows."""
+def look_at(connection: Any, table: str, least: int = 1000) -> None:
+    """Have the server look at a table of which a quarter, and `least` rows, have changed since it did last.
+
+    It does so by itself only once a minute, and until then makes its plans for the small table that it knows.
+    """
     asked = "SELECT n_mod_since_analyze, n_live_tup FROM pg_stat_user_tables WHERE relid = to_regclass(%(table)s)"
     changed, rows = connection.exec_driver_sql(asked, {"table": table}).one()
-    if changed > max(LEAST_CHANGED, rows // 4):
+    if changed > max(least, rows // 4):
         connection.exec_driver_sql(f"ANALYZE {table}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import random
 import shutil
@@ -10,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -492,104 +490,6 @@ def test_a_file_system_under_another_number_is_the_same(bench: Bench, monkeypatc
     bench.again()
     bench.settle()
     assert [a.fingerprint[0] for a in store.ls(bench.database)] == [77]
-
-
-def test_more_files_than_may_wait_at_once_are_all_taken_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "MOST_WAITING", 10)
-    tree = bench.watch()
-    for number in range(45):
-        put(tree / f"{number}.h5")
-    most = 0
-    for _ in range(40):
-        bench.settle(0.5)
-        most = max(most, bench.watcher.trees["w"].waiting)
-    assert len(bench.service.files) == 45
-    assert most <= 10
-
-
-def test_a_scan_waits_until_there_is_room_for_what_it_finds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not found again by the next scan, which may be minutes away."""
-    monkeypatch.setattr(trees, "MOST_WAITING", 10)
-    directory = bench.watch()
-    in_small_batches(bench, monkeypatch)
-    for number in range(45):
-        put(directory / f"{number}/x.h5", of=str(number))
-    bench.settle(0.5)
-    tree = bench.watcher.trees["w"]
-    assert tree.scans == 0
-    assert 9 <= tree.waiting <= 10
-    assert 0.0 < tree.next_s < 1.0, "it rests until the first of them may be looked at"
-    while not tree.scans:
-        bench.settle(0.25)
-    bench.settle(0.75)
-    assert tree.scans == 1
-    assert len(bench.service.files) == 45
-
-
-def test_a_directory_that_vanishes_while_its_scan_waits_is_taken_up_when_it_is_back(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trees, "MOST_WAITING", 10)
-    directory = bench.watch()
-    in_small_batches(bench, monkeypatch)
-    for number in range(45):
-        put(directory / f"{number}/x.h5", of=str(number))
-    bench.settle(0.5)
-    assert (bench.watcher.trees["w"].scans, bench.watcher.trees["w"].waiting > 0) == (0, True)
-    directory.rename(bench.place / "away")
-    bench.settle()
-    assert "not there any more" in bench.watcher.trees["w"].troubles[""]
-    put(directory / "b.h5")
-    bench.settle(8.0)
-    assert bench.service.files == ["b.h5"]
-
-
-def test_a_scan_finds_no_more_than_can_be_looked_at_and_what_that_takes_is_not_its_own(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trees, "DECISIONS", 10)
-    directory = bench.watch(rules=RULES.replace("settle_s = 1", "settle_s = 0"))
-    for number in range(300):
-        put(directory / f"{number // 5}/{number}.h5")
-    tree = bench.watcher.trees["w"]
-    judge, most = tree._evidence.judge, 0
-
-    def slow(*given: Any) -> Any:
-        nonlocal most
-        bench.time += 0.2
-        most = max(most, tree.waiting)
-        return judge(*given)
-
-    monkeypatch.setattr(tree._evidence, "judge", slow)
-    in_small_batches(bench, monkeypatch)
-    begun = bench.time
-    while not tree.scans:
-        bench.watcher.turn()
-    assert bench.time - begun > 50.0
-    assert tree.scan_s == 0.0
-    assert most <= 20
-    bench.settle(10.0)
-    assert len(bench.service.files) == 300
-
-
-def test_files_that_do_not_become_whole_keep_no_scan_from_going_on(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trees, "MOST_WAITING", 10)
-    directory = bench.watch()
-    in_small_batches(bench, monkeypatch)
-    for number in range(20):
-        put(directory / f"{number}/x.h5").write_bytes(b"")
-    bench.settle(10.0)
-    tree = bench.watcher.trees["w"]
-    assert tree.waiting == 10
-    assert tree.scans > 2
-
-
-def in_small_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "BATCH", 2)
-    root = bench.watcher.trees["w"].root
-    root.scan = functools.partial(root.scan, batch=2)  # type: ignore[method-assign]
 
 
 def test_a_big_file_is_summed_aside_and_one_changed_meanwhile_is_not_taken(
