@@ -7,7 +7,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,6 @@ from orchestrator.store import arrivals as store
 from orchestrator.store import leases, watches
 from orchestrator.store.arrivals import Arrival
 from orchestrator.store.database import Database
-from orchestrator.store.schema import metadata
 
 RULES = """
 directory = "{directory}"
@@ -92,22 +91,6 @@ class Bench:
 
     def reason(self, name: str) -> str:
         return [a.reason for a in store.ls(self.database) if a.name == name][-1]
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """The queries are tried on both databases beside the store; here it is one of memory's speed."""
-    with Database(f"sqlite:///{tmp_path}/x.db") as made:
-        made.upgrade()
-        assert "arrivals" in metadata.tables
-        yield made
-
-
-@pytest.fixture
-def bench(database: Database, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(database, tmp_path)
-    yield made
-    made.watcher.close()
 
 
 def put(path: Path, content: bytes = b"", *, of: str = "") -> Path:

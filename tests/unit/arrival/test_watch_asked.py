@@ -10,9 +10,7 @@ from orchestrator.store import arrivals as store
 from orchestrator.store import watches
 from orchestrator.store.arrivals import Arrival
 from orchestrator.store.watches import Watch
-from tests.unit.arrival.test_watch import RULES, Bench, bench, database, put
-
-__all__ = ["bench", "database"]
+from tests.unit.arrival.test_watch import RULES, Bench, put
 
 
 def test_what_the_store_says_is_watched(bench: Bench) -> None:

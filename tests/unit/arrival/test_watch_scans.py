@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -15,22 +14,12 @@ import xxhash
 
 from orchestrator.store import arrivals as store
 from orchestrator.store import scans
-from orchestrator.store.database import Database
 from orchestrator.store.scans import PartFile
 from tests.unit.arrival.test_contents import WRITER, N, dxchange
 from tests.unit.arrival.test_watch import Bench, put
 
 HEAD = 'directory = "{directory}"\nexperiment = "{experiment}"\n'
 READY = "settle_s = 1, patience_s = 20"
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Database(f"sqlite:///{tmp_path}/x.db") as database:
-        database.upgrade()
-        made = Bench(database, tmp_path)
-        yield made
-        made.watcher.close()
 
 
 def rule(text: str, ready: str = "") -> str:

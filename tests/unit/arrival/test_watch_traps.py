@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -22,15 +21,6 @@ from orchestrator.store.schema import dead_letters
 from tests.unit.arrival.test_watch import RULES, Bench, put
 
 SECOND = 10**9
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Database(f"sqlite:///{tmp_path}/x.db") as database:
-        database.upgrade()
-        made = Bench(database, tmp_path)
-        yield made
-        made.watcher.close()
 
 
 def rewrite(path: Path, content: bytes, mtime_ns: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,9 @@ import pytest
 from orchestrator.arrival import tree as trees
 from orchestrator.arrival.tree import Tree
 from orchestrator.arrival.watch import Watcher
-from orchestrator.store.database import Database
 from tests.unit.arrival.test_watch import RULES, Bench, Service, put
 
 FILES, ROOM = 45, 10
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Database(f"sqlite:///{tmp_path}/x.db") as database:
-        database.upgrade()
-        made = Bench(database, tmp_path)
-        yield made
-        made.watcher.close()
 
 
 def crowded(bench: Bench, monkeypatch: pytest.MonkeyPatch, content: str = "{}") -> tuple[Path, Tree]:
