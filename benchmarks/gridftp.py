@@ -10,7 +10,8 @@ neither. Beside them run `-verify-checksum` of `globus-url-copy` itself and, to 
 * `network`: through a loopback that lets through `--gbit` (8), which is what GridFTP is for. By root.
 * `far`: from a host whose packets take `--delay-ms` (25) each way, at `--far-gbit` (2). By root.
 * `loopback`: the limit is the processor. Both servers, the program and the checksums share the cores; the seconds that
-  each kind takes of them are told in the same line.
+  each kind takes of them are told in the same line. `sums_s_per_gib` are those of the bare checksums at both ends;
+  `at_most` is the ratio of a copy that costs the rival's seconds and these, and never lets a core rest.
 """
 
 from __future__ import annotations
@@ -95,6 +96,21 @@ def ours(source: str, destination: str, streams: int, number: int) -> float:
     return seconds
 
 
+def bare_sums(source: str, target: str, size: int, both: tuple[Gridftp, ...]) -> float:
+    """Seconds of processors for the checksums that any compared copy needs, of both files, one after the other."""
+    from orchestrator.transfer.ends import LocalEnd
+    from orchestrator.transfer.gridftp_server import ServerEnd, address, is_address
+
+    before = processors(both)
+    digests = set()
+    for place in (source, target):
+        end = ServerEnd(address(place)) if is_address(place) else LocalEnd("xxh3")
+        digests.add(end.digest(address(place).path if is_address(place) else place, "adler32", 0, size))
+        end.close()
+    assert len(digests) == 1, "the two files differ"
+    return processors(both) - before
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--over", default=",".join(PARTS))
@@ -158,6 +174,7 @@ def measured(options: argparse.Namespace) -> int:
                     taken.setdefault(f"{way} {name}", []).append(seconds())
                     used.setdefault(f"{way} {name}", []).append(processors((one, other)) - before)
                     assert where.stat().st_size == file.stat().st_size
+                used.setdefault(f"{way} sums", []).append(bare_sums(source, target, file.stat().st_size, (one, other)))
                 last = ", ".join(f"{name} {taken[f'{way} {name}'][-1]:.2f} s" for name in runs)
                 print(f"{options.part}, round {number + 1}, {way}: {last}", flush=True)
     told = {
@@ -165,14 +182,17 @@ def measured(options: argparse.Namespace) -> int:
         "far": f"{2 * options.delay_ms:g}_ms_away_at_{options.far_gbit:g}_gbit",
     }
     for way in ("third_party", "get"):
-        processor = {n: statistics.median(used[f"{way} {n}"]) / options.mb * 1024 for n in ("plain", "ours")}
+        processor = {n: statistics.median(used[f"{way} {n}"]) / options.mb * 1024 for n in ("plain", "ours", "sums")}
+        plain_s = statistics.median(taken[f"{way} plain"]) / options.mb * 1024
+        least_s = (processor["plain"] + processor["sums"]) / len(os.sched_getaffinity(0))
         rates = {n.split()[1]: options.mb / statistics.median(taken[n]) for n in taken if n.startswith(way)}
         print(
             f"RESULT name=gridftp_{way}_{told.get(options.part, options.part)}_mib_per_s ours={rates['ours']:.0f} "
             f"rival={rates['plain']:.0f} ratio={rates['ours'] / rates['plain']:.2f} bar={BAR} "
             f"verifying_rival={rates['verifying']:.0f} "
             + (f"rival_and_sync={rates['kept']:.0f} " if "kept" in rates else "")
-            + f"processor_s_per_gib={processor['ours']:.2f} rival_processor_s_per_gib={processor['plain']:.2f}"
+            + f"processor_s_per_gib={processor['ours']:.2f} rival_processor_s_per_gib={processor['plain']:.2f} "
+            f"sums_s_per_gib={processor['sums']:.2f} at_most={min(1.0, plain_s / least_s):.2f}"
         )
     return 0
 

@@ -30,6 +30,7 @@ SLOWEST_BYTES_PER_S = 1e6  # below it a copy has hung
 START_S = 600.0
 PAUSE_S = 1.0  # before the first attempt to go on; doubled each time
 LOOK_S = 0.1
+RESERVED_BYTES = 1 << 20  # of larger files the room is asked for before the first byte
 AHEAD_BYTES = 128 << 20  # the source is asked for sums so far ahead of the copy: it need not read its disk twice
 
 
@@ -151,6 +152,8 @@ class Carrying:
         needed = listed.bytes + max(local.MARGIN_BYTES, listed.bytes // 100)
         free = target.free(path)
         if free is not None and free < needed:
+            free += target.held(self._ours)
+        if free is not None and free < needed:
             sentence = f"The disk of '{path}' has {free:,} bytes free and the copy needs {needed:,}."
             raise TransferError(sentence, "Free some space there.")
 
@@ -170,6 +173,15 @@ class Carrying:
         if name and self.mover.aside:
             return os.path.join(self._aside, name)
         return disk.part_of(disk.below(self.final, name), self.token)
+
+    @property
+    def _ours(self) -> list[str]:
+        """Everything that an earlier, interrupted copy can have left."""
+        if self._whole:
+            return [self._top]
+        if self.listed.is_tree and self.mover.aside:
+            return [self._aside]
+        return [self._staged(name) for name in self.listed.files]
 
     @property
     def _aside(self) -> str:
@@ -261,6 +273,9 @@ class Carrying:
         """Move pieces until all are there and agree."""
         differed: Counter[Piece] = Counter()
         todo = self._without_arrived(todo)
+        for name in dict.fromkeys(piece.name for piece in todo):
+            if (size := self.listed.files[name].size) > RESERVED_BYTES:
+                self.target.reserve(self._staged(name), size)
         while todo:
             trouble, todo = self._move(todo)
             self._look()
@@ -373,13 +388,8 @@ class Carrying:
 
     def _clear(self) -> None:
         with suppress(BeamwayError, OSError):
-            if self._whole:
-                self.target.remove(self._top)
-            elif self.listed.is_tree and self.mover.aside:
-                self.target.remove(self._aside)
-            else:
-                for name in self.listed.files:
-                    self.target.remove(self._staged(name))
+            for path in self._ours:
+                self.target.remove(path)
 
     def _look(self) -> None:
         if self.cancelled():

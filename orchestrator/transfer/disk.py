@@ -118,6 +118,35 @@ def reflink(source: int, out: int) -> bool:
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_KEEP_SIZE = 1  # linux/falloc.h
+_BLOCK_BYTES = 512  # of `st_blocks`
+
+
+def reserve(file: int, size: int) -> None:
+    """Let the file system find the room of a whole file at once, where it can; its length stays as it is.
+
+    Writing takes about half as long then, and a disk that cannot hold the file is full before the first byte and not
+    after the last but one. Python's own call would write zeros where the file system has none.
+    """
+    call = getattr(_LIBC, "fallocate", None)
+    if call is None or not size:
+        return
+    if call(file, ctypes.c_int(_KEEP_SIZE), ctypes.c_int64(0), ctypes.c_int64(size)):
+        why = ctypes.get_errno()
+        if why in FULL:
+            raise OSError(why, os.strerror(why))
+
+
+def held(path: str) -> int:
+    """Bytes of the disk that a file has, or all below a folder: what is reserved, too, and 0 where nothing is."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        try:
+            return os.lstat(path).st_blocks * _BLOCK_BYTES
+        except OSError:
+            return 0
+    return sum(held(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+
 _WRITE, _WRITE_AND_WAIT = 2, 7  # linux/fs.h: SYNC_FILE_RANGE_…
 
 

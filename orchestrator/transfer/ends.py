@@ -84,6 +84,14 @@ class End(Protocol):
         """Bytes that may still be written there; None where it cannot be known."""
         ...
 
+    def held(self, paths: Sequence[str]) -> int:
+        """Bytes of the disk that these have already, files or folders; not counted in `free`."""
+        ...
+
+    def reserve(self, path: str, size: int) -> None:
+        """Let the file system find the room of a file that is to come, where that can be asked."""
+        ...
+
     def make_folder(self, path: str) -> None:
         """Make it and what is missing above it."""
         ...
@@ -192,6 +200,22 @@ class LocalEnd:
     def free(self, path: str) -> int | None:
         room = os.statvfs(_existing(path))
         return room.f_bavail * room.f_frsize
+
+    def held(self, paths: Sequence[str]) -> int:
+        return sum(disk.held(path) for path in paths)
+
+    def reserve(self, path: str, size: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            file = os.open(path, flags, 0o666)
+            try:
+                disk.reserve(file, size)
+            finally:
+                os.close(file)
+        except FileNotFoundError:
+            pass  # its folder is made by the program that moves the bytes
+        except OSError as error:
+            raise disk.explained(error, path) from error
 
     def make_folder(self, path: str) -> None:
         try:

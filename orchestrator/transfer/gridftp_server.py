@@ -270,6 +270,12 @@ class ServerEnd:
     def free(self, path: str) -> int | None:
         return None  # no word of the Globus server tells it
 
+    def held(self, paths: Sequence[str]) -> int:
+        return 0
+
+    def reserve(self, path: str, size: int) -> None:
+        """Nothing: the Globus server takes ALLO, and does nothing about it."""
+
     # ---- changes
 
     def make_folder(self, path: str) -> None:

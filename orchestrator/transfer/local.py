@@ -183,7 +183,7 @@ def _existing(path: str) -> str:
     return path
 
 
-def _check_space(listed: Survey, target: str) -> None:
+def _check_space(listed: Survey, target: str, *, fresh: bool = False) -> None:
     there = sum(f.size for n, f in listed.files.items() if _size(disk.below(target, n)) == f.size)
     needed = listed.bytes - there
     if not needed:
@@ -191,9 +191,18 @@ def _check_space(listed: Survey, target: str) -> None:
     needed += max(MARGIN_BYTES, listed.bytes // 100)
     place = _existing(target)
     room = os.statvfs(place)
-    if (free := room.f_bavail * room.f_frsize) < needed:
+    free = room.f_bavail * room.f_frsize
+    if free < needed:
+        free += _held_by_us(listed, target, fresh=fresh)
+    if free < needed:
         sentence = f"The disk of '{place}' has {free:,} bytes free and the copy needs {needed:,}."
         raise TransferError(sentence, "Free some space there.")
+
+
+def _held_by_us(listed: Survey, target: str, *, fresh: bool) -> int:
+    """Bytes of the disk that a killed copy has left, to be written again; with `fresh` under the names themselves."""
+    paths = ((disk.below(target, name), seen.size) for name, seen in listed.files.items())
+    return sum(disk.held(path if fresh else disk.part_of(path)) for path, size in paths if _size(path) != size)
 
 
 def _size(path: str) -> int:
@@ -209,7 +218,7 @@ def _size(path: str) -> int:
 def _copy_tree(job: _Job, target: str) -> None:
     fresh = not os.path.isdir(target)
     place = disk.part_of(target) if fresh else target
-    _check_space(job.listed, place)
+    _check_space(job.listed, place, fresh=fresh)
     disk.make_folder(place)
     with disk.locked_folder(place):
         try:
@@ -370,6 +379,8 @@ def _fill_file(job: _Job, source: int, out: int, size: int, target: str) -> str:
         digest = pump.digest(out, size, job.kind, job.look) if job.kind else ""
         job.advance(size)
         return digest
+    if size > pump.BLOCK_BYTES:
+        disk.reserve(out, size)
     if not job.kind:
         pump.unchecked(source, out, size, moved=job.advance)
         return ""

@@ -188,7 +188,14 @@ class SshEnd:
         words = self._told(climb, about=path).split()
         return int(words[3]) * 1024 if len(words) > 3 and words[3].isdigit() else None
 
+    def held(self, paths: Sequence[str]) -> int:
+        known = [self._told(f"du -s -k {_word(path)} 2>/dev/null || :", about=path).split() for path in paths]
+        return sum(int(words[0]) * 1024 for words in known if words and words[0].isdigit())
+
     # ---- changes
+
+    def reserve(self, path: str, size: int) -> None:
+        """Nothing: rsync writes there."""
 
     def make_folder(self, path: str) -> None:
         self._told(f"mkdir -p {_word(path)}", about=path)

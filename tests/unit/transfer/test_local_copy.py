@@ -215,7 +215,7 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path, monkeypatch: pytest.Monke
         copy(str(source), str(small_disk / "a"))
     assert caught.value.failure is FailureClass.TRANSIENT
     # Somebody else fills the disk after the check.
-    monkeypatch.setattr(local, "_check_space", lambda *_: None)
+    monkeypatch.setattr(local, "_check_space", lambda *_, **__: None)
     for origin, target in ((source, "a"), (source.parent, "tree")):
         with pytest.raises(TransferError, match="is full; nothing was left under its final name") as caught:
             copy(str(origin), str(small_disk / target))
