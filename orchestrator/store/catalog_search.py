@@ -225,11 +225,13 @@ class Condition(Struct, frozen=True):
         """By file."""
         given = list(ids)
         if connection.dialect.name == "postgresql":
-            these = self.file_id == any_(bindparam(None, given, ARRAY(BigInteger)))
-        else:  # one parameter however many; the database is kept from going by the value
-            listed = func.json_each(json.dumps(given)).table_valued("value")
-            these = self.file_id.in_(select(listed.c.value))
-        return self._select(these)
+            # It may go by the value where the files are, but not through all parts; told a list of parts it would.
+            first, last = catalog_values.part(min(given)), catalog_values.part(max(given))
+            parts = () if self.part is None else (self.part.between(first, last),)
+            return self._select(self.file_id == any_(bindparam(None, given, ARRAY(BigInteger))), *parts)
+        # One parameter however many; the database is kept from going by the value.
+        listed = func.json_each(json.dumps(given)).table_valued("value")
+        return self._select(self.file_id.in_(select(listed.c.value)))
 
     def _select(self, *more: ColumnElement[bool]) -> Any:
         every: list[Any] = [select(self.file_id.label("id")).where(*such, *more) for such in self.such]
