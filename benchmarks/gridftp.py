@@ -98,14 +98,15 @@ def ours(source: str, destination: str, streams: int, number: int) -> float:
 
 def bare_sums(source: str, target: str, size: int, both: tuple[Gridftp, ...]) -> float:
     """Seconds of processors for the checksums that any compared copy needs, of both files, one after the other."""
-    from orchestrator.transfer.ends import LocalEnd
+    from orchestrator.transfer.ends import local_end
     from orchestrator.transfer.gridftp_server import ServerEnd, address, is_address
 
     before = processors(both)
     digests = set()
     for place in (source, target):
-        end = ServerEnd(address(place)) if is_address(place) else LocalEnd("xxh3")
-        digests.add(end.digest(address(place).path if is_address(place) else place, "adler32", 0, size))
+        found = address(place) if is_address(place) else None
+        end, path = (ServerEnd(found), found.path) if found else local_end(place, "xxh3")
+        digests.add(end.digest(path, "adler32", 0, size))
         end.close()
     assert len(digests) == 1, "the two files differ"
     return processors(both) - before

@@ -30,7 +30,6 @@ SLOWEST_BYTES_PER_S = 1e6  # below it a copy has hung
 START_S = 600.0
 PAUSE_S = 1.0  # before the first attempt to go on; doubled each time
 LOOK_S = 0.1
-RESERVED_BYTES = 1 << 20  # of larger files the room is asked for before the first byte
 AHEAD_BYTES = 128 << 20  # the source is asked for sums so far ahead of the copy: it need not read its disk twice
 
 
@@ -151,9 +150,7 @@ class Carrying:
             target.url(self._staged(name))
         needed = listed.bytes + max(local.MARGIN_BYTES, listed.bytes // 100)
         free = target.free(path)
-        if free is not None and free < needed:
-            free += target.held(self._ours)
-        if free is not None and free < needed:
+        if free is not None and free < needed and free + target.held(self._ours) < needed:
             sentence = f"The disk of '{path}' has {free:,} bytes free and the copy needs {needed:,}."
             raise TransferError(sentence, "Free some space there.")
 
@@ -273,9 +270,6 @@ class Carrying:
         """Move pieces until all are there and agree."""
         differed: Counter[Piece] = Counter()
         todo = self._without_arrived(todo)
-        for name in dict.fromkeys(piece.name for piece in todo):
-            if (size := self.listed.files[name].size) > RESERVED_BYTES:
-                self.target.reserve(self._staged(name), size)
         while todo:
             trouble, todo = self._move(todo)
             self._look()

@@ -88,10 +88,6 @@ class End(Protocol):
         """Bytes of the disk that these have already, files or folders; not counted in `free`."""
         ...
 
-    def reserve(self, path: str, size: int) -> None:
-        """Let the file system find the room of a file that is to come, where that can be asked."""
-        ...
-
     def make_folder(self, path: str) -> None:
         """Make it and what is missing above it."""
         ...
@@ -205,6 +201,7 @@ class LocalEnd:
         return sum(disk.held(path) for path in paths)
 
     def reserve(self, path: str, size: int) -> None:
+        """Let the file system find the room of a file that is to come; with the permissions of a new one it is made."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             file = os.open(path, flags, 0o666)
@@ -212,8 +209,6 @@ class LocalEnd:
                 disk.reserve(file, size)
             finally:
                 os.close(file)
-        except FileNotFoundError:
-            pass  # its folder is made by the program that moves the bytes
         except OSError as error:
             raise disk.explained(error, path) from error
 

@@ -14,12 +14,13 @@ from orchestrator.errors import BeamwayError, nearest
 from orchestrator.transfer import checksums, local, pieces, url_copy
 from orchestrator.transfer.base import TransferRefused, TransferReport
 from orchestrator.transfer.carrying import Move, carried, longest_s
-from orchestrator.transfer.ends import End, local_end
+from orchestrator.transfer.ends import End, LocalEnd, local_end
 from orchestrator.transfer.gridftp_server import ServerEnd, address, is_address
 from orchestrator.transfer.pieces import Piece
 
 OPTIONS = {"streams": 4, "concurrency": 4, "silence_s": 120, "timeout_s": 0, "retries": 5}
 
+RESERVED_BYTES = 1 << 20  # of larger files the room is asked for before the first byte
 FAR_S = 0.003  # a server whose words take longer is in another house
 
 
@@ -97,6 +98,7 @@ class UrlCopy:
         moved: Callable[[int], None],
         cancelled: Callable[[], bool],
     ) -> BeamwayError | None:
+        self._reserve(moves)
         side_by_side = self._side_by_side(moves)
         size = sum(move.piece.length for move in moves)
         pace = url_copy.Pace(
@@ -112,6 +114,13 @@ class UrlCopy:
             moved=moved,
             cancelled=cancelled,
         )
+
+    def _reserve(self, moves: Sequence[Move]) -> None:
+        """On this host; a server could be asked only by the program itself."""
+        if isinstance(self.target, LocalEnd):
+            for staged, size in {move.staged: move.piece.size for move in moves}.items():
+                if size > RESERVED_BYTES:
+                    self.target.reserve(staged, size)
 
     def _side_by_side(self, moves: Sequence[Move]) -> int:
         """Near by, pieces of one file go in order, which costs least. Between two pieces the program waits for some two

@@ -273,9 +273,6 @@ class ServerEnd:
     def held(self, paths: Sequence[str]) -> int:
         return 0
 
-    def reserve(self, path: str, size: int) -> None:
-        """Nothing: the Globus server takes ALLO, and does nothing about it."""
-
     # ---- changes
 
     def make_folder(self, path: str) -> None:

@@ -192,9 +192,7 @@ def _check_space(listed: Survey, target: str, *, fresh: bool = False) -> None:
     place = _existing(target)
     room = os.statvfs(place)
     free = room.f_bavail * room.f_frsize
-    if free < needed:
-        free += _held_by_us(listed, target, fresh=fresh)
-    if free < needed:
+    if free < needed and free + _held_by_us(listed, target, fresh=fresh) < needed:
         sentence = f"The disk of '{place}' has {free:,} bytes free and the copy needs {needed:,}."
         raise TransferError(sentence, "Free some space there.")
 

@@ -194,9 +194,6 @@ class SshEnd:
 
     # ---- changes
 
-    def reserve(self, path: str, size: int) -> None:
-        """Nothing: rsync writes there."""
-
     def make_folder(self, path: str) -> None:
         self._told(f"mkdir -p {_word(path)}", about=path)
 

@@ -35,16 +35,16 @@ def in_small_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Tree:
 
 
 def test_more_files_than_may_wait_at_once_are_all_taken_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "MOST_WAITING", 10)
+    monkeypatch.setattr(trees, "MOST_WAITING", ROOM)
     tree = bench.watch()
-    for number in range(45):
+    for number in range(FILES):
         put(tree / f"{number}.h5")
     most = 0
     for _ in range(40):
         bench.settle(0.5)
         most = max(most, bench.watcher.trees["w"].waiting)
-    assert len(bench.service.files) == 45
-    assert most <= 10
+    assert len(bench.service.files) == FILES
+    assert most <= ROOM
 
 
 def test_a_scan_waits_until_there_is_room_for_what_it_finds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from orchestrator.transfer import gridftp
 from orchestrator.transfer.base import TransferReport
@@ -22,6 +26,19 @@ def noise(path: Path, size: int, seed: int = 0) -> Path:
     path.write_bytes(hashlib.shake_128(str(seed).encode()).digest(size))
     path.chmod(0o666)
     return path
+
+
+@contextmanager
+def mounted(place: Path, words: str) -> Iterator[Path]:
+    """A file system in memory of its own at `place`, with these options; the test is skipped where none can be."""
+    place.mkdir(exist_ok=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", words, "tmpfs", place], capture_output=True)
+    if made.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def tree(root: Path) -> dict[bytes, bytes]:

@@ -24,7 +24,7 @@ from orchestrator.transfer.base import (
 )
 from orchestrator.transfer.gridftp_server import ServerEnd
 from tests.gridftp import Gridftp, missing
-from tests.unit.transfer.copies import MB, at, copy, noise, parts, tree
+from tests.unit.transfer.copies import MB, at, copy, mounted, noise, parts, tree
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing()),
@@ -352,19 +352,13 @@ def test_a_server_that_lets_nobody_in(tmp_path: Path) -> None:
 
 
 def test_a_full_disk(one: Gridftp, tmp_path: Path) -> None:
-    with Gridftp() as small:
-        made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=777", "tmpfs", small.root], check=False)
-        if made.returncode:
-            pytest.skip("a small file system cannot be mounted here")
-        try:
-            source = noise(one.root / "big" / "a", 6 * MB)
-            with pytest.raises(TransferError, match="bytes free and the copy needs") as caught:
-                copy(one.url("big/a"), small.root / "a")
+    with Gridftp() as small, mounted(small.root, "size=4m,mode=777"):
+        source = noise(one.root / "big" / "a", 6 * MB)
+        with pytest.raises(TransferError, match="bytes free and the copy needs") as caught:
+            copy(one.url("big/a"), small.root / "a")
+        assert caught.value.failure is FailureClass.TRANSIENT
+        for origin, target in ((one.url("big/a"), "a"), (source.parent, "tree")):
+            with pytest.raises(TransferError, match="is full; nothing was left") as caught:
+                copy(origin, small.url(target))
             assert caught.value.failure is FailureClass.TRANSIENT
-            for origin, target in ((one.url("big/a"), "a"), (source.parent, "tree")):
-                with pytest.raises(TransferError, match="is full; nothing was left") as caught:
-                    copy(origin, small.url(target))
-                assert caught.value.failure is FailureClass.TRANSIENT
-                assert os.listdir(small.root) == []
-        finally:
-            subprocess.run(["umount", small.root], check=True)
+            assert os.listdir(small.root) == []

@@ -27,6 +27,7 @@ from orchestrator.model import FailureClass
 from orchestrator.transfer import disk, local, pump
 from orchestrator.transfer.base import TransferCancelled, TransferError, TransferRefused, failure_of
 from orchestrator.transfer.local import copy
+from tests.unit.transfer.copies import mounted
 
 MB = 1 << 20
 
@@ -39,13 +40,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True)
-    if made.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with mounted(tmp_path / "disk", "size=4m") as place:
+        yield place
 
 
 def noise(path: Path, size: int, seed: int = 0) -> Path:

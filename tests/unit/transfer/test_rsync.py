@@ -19,7 +19,7 @@ from orchestrator.model import FailureClass
 from orchestrator.transfer import carry, carrying, local, rsync
 from orchestrator.transfer.base import TransferDown, TransferError, TransferRefused, TransferReport, failure_of
 from tests.sshd import Sshd, missing
-from tests.unit.transfer.copies import noise, parts, tree
+from tests.unit.transfer.copies import mounted, noise, parts, tree
 
 MB = 1 << 20
 
@@ -204,12 +204,7 @@ def test_no_server(server: Sshd, tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", ["ro", "size=4m"], ids=["read-only", "full"])
 def test_a_disk_that_takes_nothing(server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     source = noise(tmp_path / "a", 6 * MB)
-    place = server.root / "disk"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", words, "tmpfs", place], capture_output=True)
-    if made.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.decode().strip()}")
-    try:
+    with mounted(server.root / "disk", words) as place:
         if words == "ro":
             with pytest.raises(TransferRefused, match=r"may not be read or written: .*Read-only"):
                 copy(server, source, server.url("disk/b"))
@@ -221,8 +216,14 @@ def test_a_disk_that_takes_nothing(server: Sshd, tmp_path: Path, monkeypatch: py
             copy(server, source, server.url("disk/b"))
         assert failure_of(caught.value) is FailureClass.TRANSIENT
         assert os.listdir(place) == []
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.parametrize("size", [10, 3 * MB])
+def test_a_file_of_one_person_is_nobody_elses_here(server: Sshd, tmp_path: Path, size: int) -> None:
+    (source := noise(server.root / "a", size)).chmod(0o600)
+    copy(server, server.url("a"), tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == source.read_bytes()
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o600
 
 
 # ------------------------------------------------------------------------------------------------- what happens
